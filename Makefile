@@ -1,0 +1,43 @@
+# Every target installs what it needs into .venv first; `make help` lists them.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test test-slow lint clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --quiet install --no-compile --constraint constraints.txt
+
+help:  ## list the targets
+	@echo "usage: make TARGET [ARGS='...'] [PYTHON=python3.12]"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s%s\n", $$1, $$2 }' Makefile
+
+run: .venv/installed  ## run an experiment: make run ARGS='experiment=NAME key=value'
+	@$(BIN)/python run.py $(ARGS)
+
+test: .venv/installed  ## run the tests but for the slow ones; ARGS goes to pytest
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: .venv/installed  ## run the slow tests
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: .venv/installed  ## check style, format and types
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/python -m pyright
+
+clean:  ## remove .venv, caches and build artefacts; outputs/ and data/ stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Touched last, so that an interrupted installation is taken up again. setuptools comes first and builds the project
+# without isolation: the build, too, then uses the version that constraints.txt names. The install is editable in the
+# default mode, whose import hook knows that conf/ and experiments/ are parts of vi_core; the "compat" mode does not.
+# Python compiles what is imported, so --no-compile halves the time.
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not; try make PYTHON=python3.12" >&2; exit 1; }
+	@echo "Installing into .venv: a few minutes the first time" >&2
+	@$(PYTHON) -m venv .venv
+	@$(PIP) setuptools
+	@$(PIP) --no-build-isolation --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,30 @@
+"""What happens at the end of a sweep."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from vi_core.errors import LabError
+
+from . import cli
+from .messages import one_line
+
+log = logging.getLogger(__name__)
+
+
+class Collect(Callback):
+    """Write the sweep's table and figure, and let the exit code say whether every job finished."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        from .tasks.collect import run
+
+        folder = Path(config.hydra.sweep.dir)
+        try:
+            if not run(config, folder):
+                cli.failures.append(str(folder))
+        except LabError as error:
+            log.error("error: %s", one_line(error))
+            cli.failures.append(str(folder))

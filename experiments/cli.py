@@ -1,0 +1,165 @@
+"""The command line: arguments in, exit code out.
+
+Hydra composes the configuration and calls `job` once for each run of a sweep. Tasks that work on a finished folder, and
+`resume=`, compose without Hydra's run folder, so that nothing new is created for them. Errors for the user are one line;
+anything else is a defect and keeps its traceback. Torch is imported when a job starts, never for `--help`.
+"""
+
+import logging
+import os
+import shutil
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vi_core.errors import ConfigError, LabError, did_you_mean
+
+from . import schema
+from .messages import one_line
+
+PACKAGE = (__package__ or "experiments").rpartition(".experiments")[0]
+CONFIG_MODULE = f"{PACKAGE}.conf" if PACKAGE else "conf"
+TASKS = ("fit", "plot", "collect")
+log = logging.getLogger(__name__)
+failures: list[str] = []
+"""Jobs of this process that failed, and checks under strict=true."""
+
+
+def main() -> None:
+    """Run the program on `sys.argv` and exit: 0, 1 for an error, 130 for Ctrl-C, 143 for SIGTERM."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to here
+    schema.register()
+    OmegaConf.register_new_resolver("collector", lambda: f"{__package__}.callback.Collect", replace=True)
+    OmegaConf.register_new_resolver("after", lambda number, last: int(number) + int(last) + 1, replace=True)
+    try:
+        dispatch(sys.argv[1:])
+    except (LabError, HydraException, OmegaConfBaseException, OSError) as error:
+        sys.exit(f"error: {one_line(error)}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(1 if failures else 0)
+
+
+def dispatch(arguments: list[str]) -> None:
+    """Choose between a job or sweep under Hydra and a task on a finished folder."""
+    given = dict(argument.partition("=")[::2] for argument in arguments if "=" in argument and argument[0] != "-")
+    task = given.get("task", "fit")
+    if task not in TASKS:
+        raise ConfigError(f"task={task} must be one of {', '.join(TASKS)}.{did_you_mean(task, TASKS)}")
+    if task != "fit":
+        on_folder(task, [argument for argument in arguments if argument[0] != "-"])
+    elif given.get("resume", "null") not in ("null", ""):
+        resume(Path(given["resume"]), [a for a in arguments if not a.startswith("resume=")])
+    else:
+        if given.get("sweep.resume", "null") not in ("null", ""):
+            sys.argv += resumed_sweep(Path(given["sweep.resume"]))
+        under_hydra()
+
+
+@hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name="config")
+def under_hydra(cfg: DictConfig) -> float:
+    """Run one job in the folder that Hydra made for it; return its objective, NaN if it failed."""
+    from .tasks.fit import Job
+
+    context = HydraConfig.get()
+    folder = Path(context.runtime.output_dir)
+    swept = list(context.sweeper.get("params") or {})
+    if context.mode == RunMode.MULTIRUN and cfg.sweep.resume:
+        found = finished_job(cfg, folder)
+        if found is not None:
+            logging.shutdown()
+            shutil.rmtree(folder)
+            return found
+    return run_job(Job(cfg, relative(folder), list(context.overrides.task), swept))
+
+
+def run_job(job: Any) -> float:
+    """Fit; on an error record it beside the run, note the failure, and return NaN, so that a sweep goes on."""
+    from .tasks.fit import failed_summary, fit
+
+    try:
+        return fit(job)
+    except Exception as error:
+        known = isinstance(error, (LabError, OmegaConfBaseException, OSError))
+        sys.stderr.write(f"error: {one_line(error)}\n" if known else traceback.format_exc())
+        failures.append(str(job.folder))
+        failed_summary(job.cfg, job.folder, job.overrides, error)
+        return float("nan")
+
+
+def resume(folder: Path, arguments: list[str]) -> None:
+    """Go on with an interrupted run, in its own folder and with its own settings."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise LabError(f"resume={folder} is not the folder of a run: there is no config.yaml in it.")
+    from .tasks.fit import Job
+
+    saved = OmegaConf.merge(OmegaConf.structured(schema.Root), OmegaConf.load(path))
+    OmegaConf.set_struct(saved, True)
+    cfg = OmegaConf.merge(saved, OmegaConf.from_dotlist(arguments))
+    assert isinstance(cfg, DictConfig)
+    original = folder / ".hydra" / "overrides.yaml"
+    overrides = [*(OmegaConf.load(original) if original.exists() else []), *arguments]
+    (folder / "summary.json").unlink(missing_ok=True)
+    start_log(folder / "run.log")
+    run_job(Job(cfg, folder, overrides, [], resume=True))
+
+
+def on_folder(task: str, arguments: list[str]) -> None:
+    """Run a task on the finished run or sweep that `run=` names."""
+    with hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+        cfg = hydra.compose("config", arguments, return_hydra_config=False)
+    if cfg.run is None:
+        raise ConfigError(f"task={task} needs a folder: run=<folder>.")
+    start_log(None)
+    if task == "plot":
+        from .tasks.plot import run
+
+        run(cfg, Path(cfg.run))
+    else:
+        from .tasks.collect import run as collect
+
+        collect(cfg, Path(cfg.run))
+
+
+def resumed_sweep(folder: Path) -> list[str]:
+    """Return the overrides that put a sweep's new jobs into its old folder, after the old ones."""
+    if not folder.is_dir():
+        raise ConfigError(f"sweep.resume={folder} is not a folder; give the folder of an earlier sweep.")
+    last = max((int(path.name) for path in folder.iterdir() if path.name.isdigit()), default=-1)
+    return [f"hydra.sweep.dir={folder}", f"hydra.sweep.subdir='${{after:${{hydra.job.num}},{last}}}'"]
+
+
+def finished_job(cfg: DictConfig, folder: Path) -> float | None:
+    """Return the objective of a finished job of the same sweep with the same configuration, or None."""
+    from .identity import config_hash
+    from .tasks.collect import FINISHED, read_jobs
+    from .validate import plain
+
+    wanted = config_hash(plain(cfg))
+    for job in read_jobs(folder.parent):
+        if job["config_hash"] == wanted and job["status"] in FINISHED:
+            log.info("job %d is finished already: %s", job["job"], " ".join(job["overrides"]))
+            return job["objective"]["mean"]
+    return None
+
+
+def relative(folder: Path) -> Path:
+    """Return the folder as seen from here, if it lies below."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def start_log(path: Path | None) -> None:
+    """Log plain lines to standard output, and to a file, as Hydra does for its jobs."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    if path is not None:
+        handlers.append(logging.FileHandler(path))
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)

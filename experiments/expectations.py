@@ -1,0 +1,59 @@
+"""PASS or FAIL: an experiment's expected numbers against what came out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vi_core.errors import ConfigError
+
+IRRELEVANT = (
+    "experiment", "seed", "threads", "strict", "task", "plot", "device", "dataset.root", "dataset.download", "sweep",
+    "trainer.log_every", "trainer.checkpoint_every", "hydra",
+)  # fmt: skip
+"""Overrides that leave an experiment's expected numbers in force."""
+
+
+def changed_settings(overrides: Sequence[str], swept: Sequence[str]) -> list[str]:
+    """Return the overrides that make a run another experiment than the one whose numbers are expected."""
+    allowed = {*IRRELEVANT, *swept}
+    return [text for text in overrides if not any(_covers(key, text.partition("=")[0].lstrip("+~")) for key in allowed)]
+
+
+def _covers(key: str, name: str) -> bool:
+    return name == key or name.startswith((f"{key}.", f"{key}/", f"{key}@"))
+
+
+def check(
+    expected: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], config: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Compare each expectation that applies to `config` with its quantity in `summary`."""
+    checks = []
+    for item in expected:
+        if any(lookup(config, key) != value for key, value in item.get("when", {}).items()):
+            continue
+        value = lookup(summary, item["quantity"])
+        passed = isinstance(value, (int, float)) and abs(value - item["value"]) <= item["tolerance"]
+        checks.append(
+            {
+                "name": item["quantity"],
+                "value": value,
+                "expected": item["value"],
+                "tolerance": item["tolerance"],
+                "passed": passed,
+            }
+        )
+    return checks
+
+
+def lookup(tree: Any, path: str) -> Any:
+    """Return the value at a dotted path; integers index lists from 1, as epochs are counted."""
+    node = tree
+    for key in path.split("."):
+        if isinstance(node, Mapping) and key in node:
+            node = node[key]
+        elif isinstance(node, Sequence) and key.isdigit() and 1 <= int(key) <= len(node):
+            node = node[int(key) - 1]
+        elif isinstance(node, Sequence) and key.isdigit():
+            return None
+        else:
+            raise ConfigError(f"expected: there is no quantity '{path}' in the summary (no '{key}').")
+    return node

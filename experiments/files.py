@@ -1,0 +1,53 @@
+"""Files that are complete or absent: everything is written beside its place and renamed into it."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vi_core.errors import DataError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` atomically."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON atomically, with null for what is not finite."""
+    write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object, or raise `DataError` in one line."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise DataError(f"there is no {path.name} in {path.parent}; give the folder of a finished run.") from error
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}).") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is damaged (not a JSON object).")
+    return content
+
+
+def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays atomically, compressed."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")
+    np.savez_compressed(temporary, allow_pickle=False, **arrays)
+    os.replace(temporary, path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(element) for key, element in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(element) for element in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value

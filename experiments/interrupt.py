@@ -1,0 +1,37 @@
+"""Ctrl-C and SIGTERM: finish the step, write everything, then leave with the usual exit code."""
+
+import signal
+from types import FrameType, TracebackType
+
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+class Interrupt:
+    """While active, the first signal asks the loop to end; a second one ends the process at once."""
+
+    def __init__(self):
+        self.signal: int | None = None
+
+    def __enter__(self) -> "Interrupt":
+        self.previous = {number: signal.signal(number, self._note) for number in EXIT_CODES}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise SystemExit(EXIT_CODES[signal.Signals(number)])
+        self.signal = number
+
+    def requested(self) -> bool:
+        """Whether a signal has arrived."""
+        return self.signal is not None
+
+    def leave(self) -> None:
+        """End the process with the signal's exit code, if one has arrived; a sweep ends with it."""
+        if self.signal is not None:
+            raise SystemExit(EXIT_CODES[signal.Signals(self.signal)])

@@ -1,0 +1,77 @@
+"""The state of the process that a job depends on: threads, dtype, seed, device. Set anew for each job."""
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from vi_core.errors import ConfigError
+
+ALL_THREADS = torch.get_num_threads()
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device, or raise in one line when it is not there."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, there in present.items() if there))
+    if not present[name]:
+        raise ConfigError(f"device={name} is not there on this machine; use device=cpu or device=auto.")
+    return torch.device(name)
+
+
+def choose_dtype(name: str, images: bool) -> torch.dtype:
+    """Return the dtype; `auto` is float32 for images and float64 otherwise, where overhead outweighs arithmetic."""
+    if name == "auto":
+        return torch.float32 if images else torch.float64
+    return {"float32": torch.float32, "float64": torch.float64}[name]
+
+
+def prepare(cfg: DictConfig, images: bool) -> tuple[torch.device, torch.dtype, torch.Generator]:
+    """Set threads, default dtype and seeds for this job; return device, dtype and the generator of minibatches."""
+    device, dtype = choose_device(cfg.device.name), choose_dtype(cfg.dtype, images)
+    if device.type == "mps" and dtype == torch.float64:
+        raise ConfigError("device=mps has no float64; use dtype=float32.")
+    torch.set_num_threads(ALL_THREADS if cfg.threads == "auto" else cfg.threads)
+    torch.set_default_dtype(dtype)
+    torch.manual_seed(cfg.seed)
+    return device, dtype, torch.Generator().manual_seed(cfg.seed)
+
+
+def describe_environment(cfg: DictConfig, device: torch.device) -> dict[str, Any]:
+    """Return what a reader needs to repeat the run."""
+    commit, dirty = git_state()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "hydra": version("hydra-core"),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "dtype": str(torch.get_default_dtype()).removeprefix("torch."),
+        "seed": cfg.seed,
+        "git_commit": commit,
+        "git_dirty": dirty,
+    }
+
+
+def git_state() -> tuple[str | None, bool | None]:
+    """Return commit and dirty flag of the program's own checkout, or None where it is not one."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None, None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return commit, bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", root, *arguments], capture_output=True, text=True, check=True, timeout=5
+    ).stdout.strip()

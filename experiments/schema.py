@@ -1,0 +1,73 @@
+"""The types of the top level of the configuration. The parts are typed by their constructors."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class Device:
+    """Where tensors live: cpu, cuda, mps or auto."""
+
+    name: str = "cpu"
+
+
+@dataclass
+class Plot:
+    """What is drawn of a run or a sweep."""
+
+    enabled: bool = True
+    format: str = "png"
+    smoothing: int = 50
+    group_by: str | None = None
+
+
+@dataclass
+class Sweep:
+    """How a multirun goes on: `resume` names the folder of an earlier one."""
+
+    resume: str | None = None
+
+
+@dataclass
+class Expectation:
+    """A number that an experiment must reach, within a tolerance; `when` restricts it to some settings."""
+
+    quantity: str = MISSING
+    value: float = MISSING
+    tolerance: float = MISSING
+    when: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Root:
+    """Everything that a run is made of."""
+
+    model: Any = MISSING
+    family: Any = MISSING
+    bound: Any = MISSING
+    estimator: Any = MISSING
+    optimizer: Any = MISSING
+    dataset: Any = MISSING
+    trainer: Any = MISSING
+    device: Device = field(default_factory=Device)
+    plot: Plot = field(default_factory=Plot)
+    sweep: Sweep = field(default_factory=Sweep)
+    name: str = MISSING
+    note: str = ""
+    task: str = "fit"
+    run: str | None = None
+    resume: str | None = None
+    seed: int = 0
+    replicates: int = 1
+    threads: Any = "auto"
+    dtype: str = "auto"
+    strict: bool = False
+    expected: list[Expectation] = field(default_factory=list)
+
+
+def register() -> None:
+    """Make the schema known to Hydra under the name that `conf/config.yaml` starts from."""
+    ConfigStore.instance().store(name="root", node=Root)

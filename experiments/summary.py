@@ -1,0 +1,186 @@
+"""`summary.json`: what a run found, how far that is from the truth, and what it cost. Documented in docs/outputs.md."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vi_core.assembly import Problem
+from vi_core.datasets.base import Data
+from vi_core.models.base import HasExactPosterior, HasExpectedBound
+from vi_core.trace import Trace
+from vi_core.training.evaluate import bound_value, held_out_bound, log_weights
+
+SCHEMA = 1
+Spread = dict[str, Any]
+
+
+def spread(values: np.ndarray) -> Spread:
+    """Return median, mean and standard error over the finite entries of per-replicate values (R,)."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return {"median": None, "mean": None, "se": None, "replicate_sd": None}
+    sd = float(finite.std(ddof=1)) if len(finite) > 1 else None
+    se = None if sd is None else sd / math.sqrt(len(finite))
+    return {"median": float(np.median(finite)), "mean": float(finite.mean()), "se": se, "replicate_sd": sd}
+
+
+def objective(trace: Trace, per: str) -> dict[str, Any]:
+    """Return the bound averaged over the last tenth of the steps, over replicates."""
+    late = trace.step > 0.9 * trace.step[-1]
+    late[-1] = True
+    return {"name": trace.bound, "per": per, **spread(trace.columns[trace.bound][late].mean(axis=0))}
+
+
+def estimates(problem: Problem, exact: dict[str, float], alive: np.ndarray) -> dict[str, Any]:
+    """Return posterior mean and deviation of each shared latent under the final q, beside truth and exact answer."""
+    if is_amortized(problem):
+        return {}
+    with torch.no_grad():
+        moments = problem.family.distribution(problem.family.variational()).moments()
+    found = {}
+    for latent, (mean, std) in moments.items():
+        for name, centre, deviation in _scalars(latent, mean.flatten(0, 1), std.flatten(0, 1)):
+            over = spread(centre[alive])
+            found[name] = {
+                "mean": over["mean"],
+                "std": float(deviation[alive].mean()) if alive.any() else None,
+                "se": over["se"],
+                "replicate_sd": over["replicate_sd"],
+                "truth": problem.data.truth.get(name),
+                "exact": exact.get(name),
+                "exact_std": exact.get(f"{name}.std"),
+            }
+    return found
+
+
+def _scalars(latent: str, mean: Tensor, std: Tensor) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Return (name, (R,), (R,)) for each scalar of a latent with moments (R, *event)."""
+    if mean.dim() == 1:
+        return [(latent, mean.detach().cpu().numpy(), std.detach().cpu().numpy())]
+    means, stds = (value.detach().flatten(1).cpu().numpy() for value in (mean, std))
+    return [(f"{latent}[{i}]", means[:, i], stds[:, i]) for i in range(means.shape[1])]
+
+
+def exact_answers(problem: Problem) -> dict[str, float]:
+    """Return the model's exact posterior moments and evidence, or nothing where it knows none."""
+    known = isinstance(problem.model, HasExactPosterior) and problem.batches.full is not None
+    return problem.model.exact(problem.batches.full) if known else {}
+
+
+def final_bound(problem: Problem, num_samples: int, repeats: int, exact: dict[str, float]) -> dict[str, Any]:
+    """Return the bound of the final q per replicate: closed form, or held-out data, or fresh samples."""
+    closed_form = closed_form_elbo(problem)
+    if is_amortized(problem):
+        values, method = (
+            held_out_bound(problem.model, problem.family, problem.bound, held_out(problem.data), num_samples),
+            "held-out data",
+        )
+    elif problem.bound.name == "elbo" and closed_form is not None:
+        values, method = closed_form, "closed form"
+    else:
+        x = problem.batches.full
+        values = bound_value(problem.model, problem.family, problem.bound, x, num_samples, repeats).mean(dim=1)
+        method = f"{repeats} fresh estimates with K = {num_samples}"
+    kl = None
+    if closed_form is not None and "log_evidence" in exact:
+        kl = spread((exact["log_evidence"] - closed_form).cpu().numpy())["mean"]
+    array = values.cpu().double().numpy()
+    return {
+        "name": problem.bound.name,
+        "method": method,
+        **spread(array),
+        "values": array.tolist(),
+        "kl_to_posterior": kl,
+        "log_evidence": exact.get("log_evidence"),
+    }
+
+
+def closed_form_elbo(problem: Problem) -> Tensor | None:
+    """Return the exact ELBO of the final q, (R,), or None where the model has none."""
+    if not isinstance(problem.model, HasExpectedBound) or is_amortized(problem):
+        return None
+    with torch.no_grad():
+        return problem.model.expected_bound(problem.family.variational(), problem.batches.full).mean(dim=1)
+
+
+def diagnostics(problem: Problem, num_samples: int) -> dict[str, Any]:
+    """Return the effective sample size of q as an importance proposal, as a share of the draws, over replicates."""
+    if is_amortized(problem):
+        return {}
+    log_w = log_weights(problem.model, problem.family, problem.batches.full, num_samples).mean(dim=2)
+    share = (2 * log_w.logsumexp(dim=0) - (2 * log_w).logsumexp(dim=0)).exp() / num_samples
+    return {"ess": spread(share.cpu().numpy()) | {"draws": num_samples}}
+
+
+def epoch_bounds(trace: Trace, num_points: int, batch_size: int, steps_per_epoch: int) -> list[float]:
+    """Average the first replicate's bound over each whole epoch, every data point counting once."""
+    rows, sizes = trace.columns[trace.bound][:, 0], np.full(steps_per_epoch, batch_size)
+    sizes[-1] = num_points - batch_size * (steps_per_epoch - 1)
+    cumulated = np.concatenate([[0], np.cumsum(sizes)])
+    averages = []
+    for epoch in range(int(trace.step[-1]) // steps_per_epoch):
+        inside = (trace.step > epoch * steps_per_epoch) & (trace.step <= (epoch + 1) * steps_per_epoch)
+        ends = trace.step[inside] - epoch * steps_per_epoch
+        if not len(ends) or ends[-1] != steps_per_epoch:
+            return averages
+        weights = np.diff(cumulated[np.concatenate([[0], ends])])
+        averages.append(float(np.average(rows[inside], weights=weights)))
+    return averages
+
+
+def is_amortized(problem: Problem) -> bool:
+    """Whether each data point has latents of its own."""
+    return all(latent.local for latent in problem.model.latents.values())
+
+
+def held_out(data: Data) -> Data:
+    """Return data whose test part is its training part where it has none."""
+    if data.test is not None:
+        return data
+    return Data(data.train, data.train, data.truth, data.provenance, data.decode, data.image_shape)
+
+
+def report(summary: dict[str, Any], figures: Sequence[str]) -> str:
+    """Return the result table for the terminal."""
+    lines = ["", f"{summary['experiment']}: {summary['status']} after {summary['timing']['iterations']} steps"]
+    lines.append(f"{'':14}{'estimate':>14}{'± se':>12}{'truth':>12}{'exact':>14}")
+    for name, row in summary["estimates"].items():
+        lines.append(f"E[{name}]".ljust(14) + _cells(row["mean"], row["se"], row["truth"], row["exact"]))
+    final, trained = summary["final"], summary["objective"]
+    label = f"{trained['name']}" + (f" / {trained['per']}" if trained["per"] else "")
+    lines.append(
+        f"{'training':14}" + _cells(trained["mean"], trained["se"], None, None) + f"  {label}, last tenth of the steps"
+    )
+    lines.append(
+        f"{'final':14}"
+        + _cells(final["mean"], final["se"], None, final["log_evidence"])
+        + f"  {final['method']}; exact: log evidence"
+    )
+    if final["kl_to_posterior"] is not None:
+        lines.append(f"KL(q || posterior) = {final['kl_to_posterior']:.6g} nats")
+    if summary["diverged_replicates"]:
+        lines.append(
+            f"{summary['diverged_replicates']} of {summary['replicates']} replicates diverged and were left out"
+        )
+    if summary["note"]:
+        lines.append(summary["note"])
+    lines += [_check_line(check) for check in summary["checks"]]
+    if summary["checks_skipped"]:
+        lines.append(f"checks not applied: {summary['checks_skipped']}")
+    lines += [f"figure  {figure}" for figure in figures]
+    return "\n".join([*lines, f"results {summary['run']}"])
+
+
+def _cells(estimate: float | None, se: float | None, truth: float | None, exact: float | None) -> str:
+    columns = ((estimate, 14, ".6f"), (se, 12, ".2g"), (truth, 12, ".6g"), (exact, 14, ".6f"))
+    return "".join(("" if value is None else format(value, form)).rjust(width) for value, width, form in columns)
+
+
+def _check_line(check: dict[str, Any]) -> str:
+    verdict = "PASS" if check["passed"] else "FAIL"
+    value = "missing" if check["value"] is None else f"{check['value']:.6f}"
+    return f"{verdict}    {check['name']} = {value}, expected {check['expected']} ± {check['tolerance']}"

@@ -1,0 +1,1 @@
+"""What the command line does: one task per file, chosen with `task=<name>`."""

@@ -1,0 +1,140 @@
+"""`task=collect run=<sweep folder>`: one row a job in sweep.csv, and the bounds of all jobs in one figure."""
+
+import csv
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from vi_core.errors import DataError, did_you_mean
+from vi_core.trace import read_trace
+
+from ..files import read_json, write_text
+
+log = logging.getLogger(__name__)
+FINISHED = ("completed", "converged")
+
+
+def run(cfg: DictConfig, folder: Path) -> bool:
+    """Write sweep.csv and the overlay figure of the sweep in `folder`; return whether every job finished."""
+    jobs = read_jobs(folder)
+    keys = swept_keys(jobs)
+    write_text(folder / "sweep.csv", table(jobs, keys))
+    log.info("%s", report(jobs, keys))
+    log.info("results %s", folder / "sweep.csv")
+    if cfg.plot.enabled:
+        path = overlay(folder, jobs, keys, cfg)
+        if path:
+            log.info("figure  %s", path)
+    return all(job["status"] in FINISHED for job in jobs)
+
+
+def read_jobs(folder: Path) -> list[dict[str, Any]]:
+    """Return the summaries of a sweep's jobs in their order; a job that was redone counts once, the last time."""
+    if not folder.is_dir():
+        raise DataError(f"run={folder} is not a folder; give the folder of a sweep.")
+    numbered = sorted((int(path.name), path) for path in folder.iterdir() if path.is_dir() and path.name.isdigit())
+    found: dict[str, dict[str, Any]] = {}
+    for number, path in numbered:
+        if (path / "summary.json").exists():
+            summary = read_json(path / "summary.json")
+        else:
+            summary = {"status": "killed", "overrides": _overrides(path), "config_hash": f"job {number}"}
+        found[summary["config_hash"]] = {"job": number, "folder": path, **summary}
+    if not found:
+        raise DataError(
+            f"run={folder} holds no jobs; give the folder of a sweep, such as outputs/bbvi/multirun/<date>."
+        )
+    return sorted(found.values(), key=lambda job: job["job"])
+
+
+def _overrides(folder: Path) -> list[str]:
+    from omegaconf import OmegaConf
+
+    path = folder / ".hydra" / "overrides.yaml"
+    return list(OmegaConf.load(path)) if path.exists() else []
+
+
+def settings(job: dict[str, Any]) -> dict[str, str]:
+    """Return a job's overrides by key."""
+    return dict(text.lstrip("+").partition("=")[::2] for text in job["overrides"])
+
+
+def swept_keys(jobs: list[dict[str, Any]]) -> list[str]:
+    """Return the override keys whose values differ between jobs, in the order of the command line."""
+    every = [settings(job) for job in jobs]
+    keys = list(dict.fromkeys(key for job in every for key in job))
+    return [key for key in keys if len({job.get(key) for job in every}) > 1]
+
+
+def row(job: dict[str, Any], keys: list[str]) -> dict[str, Any]:
+    """Return a job's line of sweep.csv."""
+    chosen = settings(job)
+    line: dict[str, Any] = {"job": job["job"], **{key: chosen.get(key, "") for key in keys}, "status": job["status"]}
+    if "objective" not in job:
+        return line | {"error": job.get("error", "")}
+    checks = job["checks"]
+    line |= {
+        "objective": job["objective"]["mean"],
+        "objective_se": job["objective"]["se"],
+        "final": job["final"]["mean"],
+    }
+    for name, estimate in job["estimates"].items():
+        line |= {f"E[{name}]": estimate["mean"], f"E[{name}].se": estimate["se"]}
+    passed = sum(check["passed"] for check in checks)
+    return line | {"checks_passed": passed, "checks": len(checks), "seconds": job["timing"]["total_s"]}
+
+
+def table(jobs: list[dict[str, Any]], keys: list[str]) -> str:
+    """Return sweep.csv: one line a job."""
+    rows = [row(job, keys) for job in jobs]
+    names = list(dict.fromkeys(name for line in rows for name in line))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def report(jobs: list[dict[str, Any]], keys: list[str]) -> str:
+    """Return the sweep's table for the terminal."""
+    names = ["job", *keys, "status", "objective", "final", "seconds"]
+    lines = [names]
+    for job in jobs:
+        line = row(job, keys)
+        cells = [line.get(name, "") for name in names]
+        lines.append([f"{cell:.6g}" if isinstance(cell, float) else str(cell) for cell in cells])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
+    shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return "\n".join(["", *shown])
+
+
+def overlay(folder: Path, jobs: list[dict[str, Any]], keys: list[str], cfg: DictConfig) -> Path | None:
+    """Draw the bounds of all jobs that have a trace, coloured by one swept key; None where there is nothing to draw."""
+    from vi_core.plots.save import save
+    from vi_core.plots.sweep import sweep_figure
+
+    drawn = [job for job in jobs if "objective" in job and (job["folder"] / "trace.csv").exists()]
+    key = cfg.plot.group_by or (keys[0] if keys else None)
+    if not drawn or key is None:
+        return None
+    if key not in keys:
+        raise DataError(f"plot.group_by={key} was not swept.{did_you_mean(key, keys)} Swept: {', '.join(keys)}.")
+    curves: dict[str, list[Any]] = {}
+    for job in drawn:
+        trace = read_trace(job["folder"] / "trace.csv")
+        curves.setdefault(settings(job)[key], []).append((trace.step, trace.columns[trace.bound]))
+    evidences = {job["final"]["log_evidence"] for job in drawn}
+    shared = evidences.pop() if len(evidences) == 1 else None
+    figure = sweep_figure(
+        curves,
+        name=f"{drawn[0]['objective']['name'].upper()} (nats)",
+        title=f"{drawn[0]['experiment']}: {len(drawn)} jobs",
+        legend_title=key,
+        references={} if shared is None else {"log evidence": shared},
+        window=1,
+    )
+    (folder / "plots").mkdir(exist_ok=True)
+    return save(figure, folder / "plots" / f"bound.{cfg.plot.format}")

@@ -1,0 +1,242 @@
+"""`task=fit`: compose a problem, train it in the common loop, write what it found."""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from vi_core.assembly import Problem, assemble, construct
+from vi_core.errors import LabError, NonFinite
+from vi_core.models.base import GeneratesImages
+from vi_core.trace import Trace
+from vi_core.training import checkpoint
+from vi_core.training.evaluate import held_out_bound
+from vi_core.training.loop import Loop
+from vi_core.training.recorder import Recorder
+from vi_core.training.trainer import Plan, Trainer
+
+from .. import expectations, summary
+from ..files import write_json, write_npz, write_text
+from ..identity import config_hash
+from ..interrupt import Interrupt
+from ..progress import Progress
+from ..runtime import describe_environment, prepare
+from ..validate import plain, validate
+
+log = logging.getLogger(__name__)
+DRAWS = 500
+IMAGES = 64
+
+
+@dataclass
+class Job:
+    """A run in its folder: what was asked, and how far it has come."""
+
+    cfg: DictConfig
+    folder: Path
+    overrides: list[str]
+    swept: list[str]
+    resume: bool = False
+
+
+def fit(job: Job) -> float:
+    """Train and write the run's files; return the final objective. Raises `LabError` for what the user can mend."""
+    started = time.perf_counter()
+    if not job.resume and (job.folder / "summary.json").exists():
+        raise LabError(
+            f"{job.folder} already holds a run; choose another hydra.run.dir, or go on with resume={job.folder}."
+        )
+    validate(job.cfg)
+    config = plain(job.cfg)
+    trainer: Trainer = construct(config["trainer"], "trainer")
+    device, dtype, generator = prepare(job.cfg, images="binarization" in job.cfg.dataset)
+    problem = assemble(config, device, dtype, generator)
+    plan = trainer.plan(problem.batches.steps_per_epoch, config["replicates"])
+    write_text(job.folder / "config.yaml", OmegaConf.to_yaml(job.cfg, resolve=True))
+    loop, status, interrupt = train(job, problem, trainer, plan, device)
+    trace = loop.recorder.trace()
+    result = summarize(job, problem, trainer, plan, loop, trace, status, device)
+    samples = draw_samples(problem)
+    trace.write(job.folder / "trace.csv")
+    write_npz(job.folder / "samples.npz", samples)
+    figures = draw_figures(job, problem, result, trace, samples)
+    result["timing"]["total_s"] = time.perf_counter() - started
+    write_json(job.folder / "summary.json", result)
+    log.info("%s", summary.report(result, figures))
+    interrupt.leave()
+    value = result["objective"]["mean"]
+    return float("nan") if value is None else value
+
+
+def train(
+    job: Job, problem: Problem, trainer: Trainer, plan: Plan, device: torch.device
+) -> tuple[Loop, str, Interrupt]:
+    """Drive the loop to its end or interruption, from the beginning or from the run's checkpoint."""
+    path = job.folder / "checkpoint.pt"
+    content = checkpoint.load(path) if job.resume else None
+    rows = len(content["recorder"]["steps"]) if content else 0
+    trainer.stopping.bind(problem.step.moving, problem.family.replicates)
+    trainer.stopping.to(device)
+    interrupt = Interrupt()
+    loop = Loop(
+        step=problem.step,
+        batches=problem.batches,
+        recorder=Recorder(problem.step, rows + plan.rows),
+        stopping=trainer.stopping,
+        plan=plan,
+        checkpoint_path=path,
+        on_nonfinite=trainer.on_nonfinite,
+        evaluate=lambda: held_out_bound(
+            problem.model, problem.family, problem.bound, problem.data, bound_samples(problem)
+        ),
+        interrupted=interrupt.requested,
+        device=device,
+    )
+    if content:
+        loop.load(content)
+    progress = Progress(plan.steps, job.cfg.name, loop.done)
+    try:
+        with interrupt:
+            status = loop.run(progress)
+    finally:
+        progress.close()
+    return loop, status, interrupt
+
+
+def bound_samples(problem: Problem) -> int:
+    """Return K of the bound that is evaluated: the estimator's where it has one."""
+    return getattr(getattr(problem.step, "estimator", None), "num_samples", 1)
+
+
+def summarize(
+    job: Job,
+    problem: Problem,
+    trainer: Trainer,
+    plan: Plan,
+    loop: Loop,
+    trace: Trace,
+    status: str,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Return the content of summary.json but for the total time."""
+    exact = summary.exact_answers(problem)
+    alive = problem.step.alive.cpu().numpy()
+    amortized = summary.is_amortized(problem)
+    config = plain(job.cfg)
+    steps_here = max(1, loop.done)
+    result: dict[str, Any] = {
+        "schema": summary.SCHEMA,
+        "experiment": job.cfg.name,
+        "subtitle": describe_parts(job.cfg, problem),
+        "note": job.cfg.note,
+        "status": status,
+        "run": str(job.folder),
+        "config_hash": config_hash(config),
+        "overrides": job.overrides,
+        "replicates": problem.family.replicates,
+        "diverged_replicates": int((~alive).sum()),
+        "objective": summary.objective(trace, "data point" if amortized else ""),
+        "estimates": summary.estimates(problem, exact, alive),
+        "final": summary.final_bound(problem, bound_samples(problem), trainer.final_samples, exact),
+        "epoch_bound": [],
+        "diagnostics": summary.diagnostics(problem, trainer.final_samples),
+        "data": {
+            "provenance": problem.data.provenance,
+            "checksum": problem.data.checksum,
+            "points": len(problem.data.train),
+        },
+        "timing": {
+            "total_s": 0.0,
+            "loop_s": loop.seconds,
+            "compile_s": 0.0,
+            "iterations": loop.done,
+            "us_per_iteration": 1e6 * loop.seconds / steps_here,
+            "us_per_replicate_iteration": 1e6 * loop.seconds / steps_here / problem.family.replicates,
+        },
+        "environment": describe_environment(job.cfg, device),
+    }
+    batches = problem.batches
+    if batches.steps_per_epoch > 1:
+        result["epoch_bound"] = summary.epoch_bounds(
+            trace, len(problem.data.train), batches.size, batches.steps_per_epoch
+        )
+    return result | judge(job, config, result)
+
+
+def judge(job: Job, config: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    """Return the checks that apply, or why none does."""
+    expected = config["expected"]
+    conditions = [key for item in expected for key in item["when"]]
+    changed = expectations.changed_settings(job.overrides, [*job.swept, *conditions])
+    if not expected:
+        return {"checks": [], "checks_skipped": ""}
+    if changed:
+        return {"checks": [], "checks_skipped": f"settings differ from the experiment's ({', '.join(changed)})"}
+    if result["status"] == "interrupted":
+        return {"checks": [], "checks_skipped": "the run was interrupted"}
+    return {"checks": expectations.check(expected, result, config), "checks_skipped": ""}
+
+
+def describe_parts(cfg: DictConfig, problem: Problem) -> str:
+    """Return the parts of a run in a few words, for titles."""
+    names = [cfg[part]["_target_"].rpartition(".")[2] for part in ("family", "estimator", "optimizer")]
+    count = problem.family.replicates
+    return ", ".join([*names, f"{count} replicates" if count > 1 else "1 run"])
+
+
+def draw_samples(problem: Problem) -> dict[str, np.ndarray]:
+    """Return draws from q by latent, (R, draw, *event); for image models test images, reconstructions and new ones."""
+    if not summary.is_amortized(problem):
+        with torch.no_grad():
+            q = problem.family.distribution(problem.family.variational())
+        return {name: z.squeeze(2).movedim(0, 1).cpu().numpy() for name, z in q.sample(DRAWS).items()}
+    if not isinstance(problem.model, GeneratesImages) or problem.data.image_shape is None:
+        return {}
+    stored = summary.held_out(problem.data).test
+    assert stored is not None
+    images = problem.data.decode(stored[:IMAGES])
+    with torch.no_grad():
+        z = problem.family.distribution(problem.family.variational(images)).sample(1)
+        found = {
+            "test": images,
+            "reconstruction": problem.model.pixel_means(z),
+            "generated": problem.model.pixel_means(problem.model.sample_prior(IMAGES)),
+        }
+    return {name: value.reshape(-1, *problem.data.image_shape).cpu().numpy() for name, value in found.items()}
+
+
+def draw_figures(
+    job: Job, problem: Problem, result: dict[str, Any], trace: Trace, samples: dict[str, np.ndarray]
+) -> list[str]:
+    """Draw the run's figures where they are wanted; return their paths."""
+    if not job.cfg.plot.enabled:
+        return []
+    from ..figures import Finished, draw  # matplotlib, only where something is drawn
+
+    train_data = problem.data.train
+    data = train_data.cpu().double().numpy() if train_data.dim() == 1 else None
+    finished = Finished(result, trace, samples, data, problem.model.cpu())
+    return [str(path) for path in draw(finished, job.folder / "plots", job.cfg.plot)]
+
+
+def failed_summary(cfg: DictConfig, folder: Path, overrides: list[str], error: Exception) -> None:
+    """Write a summary that says that a job failed, and why; never over another run's."""
+    status = "diverged" if isinstance(error, NonFinite) else "failed"
+    path = folder / "summary.json"
+    if folder.is_dir() and not path.exists():
+        write_json(
+            path,
+            {
+                "schema": summary.SCHEMA,
+                "experiment": cfg.name,
+                "status": status,
+                "error": f"{type(error).__name__}: {error}" if not isinstance(error, LabError) else str(error),
+                "overrides": overrides,
+                "config_hash": config_hash(plain(cfg)),
+            },
+        )

@@ -1,0 +1,25 @@
+"""`task=plot run=<folder>`: draw a finished run's figures again, from its files."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig
+
+from vi_core.archive import load
+
+from ..figures import Finished, draw
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig, folder: Path) -> None:
+    """Redraw the figures of the run in `folder` with the plot settings of `cfg`."""
+    archived = load(folder)
+    with np.load(folder / "samples.npz") as arrays:
+        samples = dict(arrays)
+    train = archived.problem.data.train
+    data = train.double().numpy() if train.dim() == 1 else None
+    finished = Finished(archived.summary, archived.trace, samples, data, archived.problem.model)
+    for path in draw(finished, folder / "plots", cfg.plot):
+        log.info("figure  %s", path)

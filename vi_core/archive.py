@@ -1,0 +1,67 @@
+"""Reopen a run: its configuration, trace, summary, model and fitted q.
+
+run = vi_core.load("outputs/bbvi/2026-01-31_12-00-00-000000")
+run.q.moments()["mu"]        # posterior mean and deviation per replicate
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from vi_core.assembly import Problem, assemble
+from vi_core.errors import DataError
+from vi_core.families.base import Joint
+from vi_core.trace import Trace, read_trace
+from vi_core.training import checkpoint
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A finished run.
+
+    Attributes:
+        config: The resolved configuration.
+        summary: The content of summary.json.
+        trace: The content of trace.csv.
+        problem: Data, model, family and step, with the parameters of the last checkpoint, on the CPU.
+    """
+
+    config: dict[str, Any]
+    summary: dict[str, Any]
+    trace: Trace
+    problem: Problem
+
+    @property
+    def q(self) -> Joint:
+        """The fitted q(z), for families without an encoder; with one, call `problem.family` on data."""
+        with torch.no_grad():
+            return self.problem.family.distribution(self.problem.family.variational())
+
+
+def load(run: str | Path) -> Archive:
+    """Read a run's folder. Raises `DataError` in one line when a file is missing or damaged."""
+    folder = Path(run)
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        summary = json.loads((folder / "summary.json").read_text())
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{folder} is not the folder of a finished run: {Path(error.filename).name} is missing."
+        ) from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise DataError(f"{folder} is damaged ({error}).") from error
+    content = checkpoint.load(folder / "checkpoint.pt")
+    dtype = getattr(torch, summary["environment"]["dtype"])
+    previous = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(dtype)
+        with torch.random.fork_rng(devices=[]):
+            problem = assemble(config, torch.device("cpu"), dtype, torch.Generator())
+    finally:
+        torch.set_default_dtype(previous)
+    problem.step.load_state_dict(content["step"])
+    return Archive(config, summary, read_trace(folder / "trace.csv"), problem)

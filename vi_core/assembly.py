@@ -1,0 +1,164 @@
+"""From a configuration to objects: the constructor is the schema.
+
+A part is a mapping with `_target_`, the dotted name of a class, and exactly the keyword-only arguments of its constructor.
+Positional-only arguments are context, filled by name from what the other parts provide (`latents`, `replicates`,
+`event_size`). Keys and types are checked against the signature before anything is built, so that adding a part takes one
+class and one YAML file and no registry.
+"""
+
+import inspect
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from vi_core.bounds.base import Bound
+from vi_core.datasets.base import Data, Dataset
+from vi_core.errors import ConfigError, did_you_mean
+from vi_core.estimators.base import Estimator
+from vi_core.families.base import Family
+from vi_core.models.base import Model
+from vi_core.training.batches import Batches
+from vi_core.training.steps import Step, make_step
+
+Config = Mapping[str, Any]
+
+
+def locate(target: str, path: str) -> type:
+    """Import the class with a dotted name."""
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{path}._target_='{target}' names no class that can be imported ({error}).") from error
+
+
+def check_part(config: Any, path: str) -> None:
+    """Raise `ConfigError` unless the keys and types of a part, and of the parts inside it, fit its constructor."""
+    if not isinstance(config, Mapping) or not isinstance(config.get("_target_"), str):
+        raise ConfigError(f"{path} must be a part with a _target_; choose one on the command line with {path}=<name>.")
+    cls = locate(config["_target_"], path)
+    accepted = keyword_arguments(cls)
+    for key, value in config.items():
+        if key == "_target_":
+            continue
+        if key not in accepted:
+            known = ", ".join(accepted) or "none"
+            raise ConfigError(
+                f"{path}.{key} is not a setting of {cls.__name__}.{did_you_mean(key, accepted)} Known: {known}."
+            )
+        check_value(value, accepted[key], f"{path}.{key}")
+
+
+def keyword_arguments(cls: type) -> dict[str, Any]:
+    """Return the type of each keyword-only argument of a constructor, by name."""
+    hints = typing.get_type_hints(cls.__init__)
+    parameters = inspect.signature(cls).parameters.values()
+    return {p.name: hints.get(p.name, Any) for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def check_value(value: Any, hint: Any, path: str) -> None:
+    """Raise `ConfigError` unless a plain value has the type that the constructor declares."""
+    if isinstance(hint, type) and inspect.isabstract(hint):
+        check_part(value, path)
+        if not issubclass(locate(value["_target_"], path), hint):
+            raise ConfigError(f"{path}._target_='{value['_target_']}' is not a {hint.__name__}.")
+    elif not conforms(value, hint):
+        raise ConfigError(f"{path}={value!r} must be {describe(hint)}.")
+
+
+def conforms(value: Any, hint: Any) -> bool:
+    """Whether a plain YAML value has the type `hint`; an integer is a float, a boolean is not an integer."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(conforms(value, option) for option in arguments)
+    if origin is typing.Literal:
+        return value in arguments
+    if origin in (list, Sequence):
+        return isinstance(value, list) and all(conforms(element, arguments[0]) for element in value)
+    if hint in (None, type(None)):
+        return value is None
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def describe(hint: Any) -> str:
+    """Return a type in words for an error message."""
+    names = {float: "a number", int: "an integer", str: "a text", bool: "true or false", type(None): "null"}
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(describe(option) for option in arguments)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if origin in (list, Sequence):
+        return f"a list, each element {describe(arguments[0])}"
+    return names.get(hint, str(hint))
+
+
+def construct(config: Config, path: str, context: Config | None = None) -> Any:
+    """Build the part that `config` describes, with the parts inside it; `context` fills positional-only arguments."""
+    check_part(config, path)
+    cls = locate(config["_target_"], path)
+    settings = {
+        key: construct(value, f"{path}.{key}") if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if key != "_target_"
+    }
+    positional = [p for p in inspect.signature(cls).parameters.values() if p.kind is inspect.Parameter.POSITIONAL_ONLY]
+    missing = [
+        p.name
+        for p in inspect.signature(cls).parameters.values()
+        if p.kind is inspect.Parameter.KEYWORD_ONLY and p.default is p.empty and p.name not in settings
+    ]
+    if missing:
+        raise ConfigError(f"{path}.{missing[0]} is not set, and {cls.__name__} needs it.")
+    return cls(*(context[p.name] for p in positional if context), **settings)
+
+
+@dataclass
+class Problem:
+    """Everything that a run moves and sees."""
+
+    data: Data
+    model: Model
+    family: Family
+    bound: Bound
+    step: Step
+    batches: Batches
+
+
+def assemble(config: Config, device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> Problem:
+    """Build data, model, family and step from the groups of a resolved configuration.
+
+    Parameters are created in torch's default dtype, which the caller sets to `dtype`, from the default random stream.
+
+    Args:
+        config: With the groups dataset, model, family, bound, estimator, optimizer and the integer `replicates`.
+        device: Where tensors live.
+        dtype: Of data and parameters.
+        generator: Orders minibatches.
+    """
+    for group in ("dataset", "model", "family", "bound", "estimator", "optimizer"):
+        check_part(config[group], group)
+    dataset: Dataset = construct(config["dataset"], "dataset")
+    bound: Bound = construct(config["bound"], "bound")
+    estimator: Estimator = construct(config["estimator"], "estimator")
+    optimizer = construct(config["optimizer"], "optimizer")
+    data = dataset.load().to(device, dtype)
+    context: dict[str, Any] = {"event_size": data.train[0].numel(), "replicates": config["replicates"]}
+    model: Model = construct(config["model"], "model", context)
+    context["latents"] = model.latents
+    family: Family = construct(config["family"], "family", context)
+    model.to(device)
+    family.to(device)
+    step = make_step(model, family, bound, estimator, optimizer).to(device)
+    return Problem(data, model, family, bound, step, Batches(data, model, dataset.batch_size, generator))

@@ -1,0 +1,1 @@
+"""Bounds: pure functions of log-weights."""

@@ -1,0 +1,1 @@
+"""Data sets: tensors, provenance and a checksum."""

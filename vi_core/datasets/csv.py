@@ -1,0 +1,178 @@
+"""One column of numbers of a CSV file that the user names.
+
+The file is UTF-8 text, comma separated, with one line of column names. Everything that is not a finite number in its
+place is refused with its row and column: a value that is silently dropped or filled changes the posterior. Rows are
+counted from 1 below the names, lines from 1 at the top of the file, as editors do.
+"""
+
+import contextlib
+import csv
+import math
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+import torch
+
+from vi_core.datasets.base import Data, Dataset, identity
+from vi_core.datasets.checks import whole_or_none
+from vi_core.errors import DataError, did_you_mean, require
+
+
+class CSV(Dataset):
+    """The first `num_points` numbers, or all, in the named column of the file at `path`."""
+
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        column: str | None = None,
+        num_points: int | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        require(bool(path), "dataset=csv needs a file: dataset.path=<file.csv>, and dataset.column=<name> in it.")
+        whole_or_none("num_points", num_points, 2)
+        whole_or_none("batch_size", batch_size, 1)
+        self.path = str(path)
+        self.column = None if column is None else str(column)  # the command line makes a number of column=2024
+        self.num_points = num_points
+        self.batch_size = batch_size
+
+    def load(self) -> Data:
+        """Read the column; train has shape (N,) and type float64."""
+        path = Path(self.path).expanduser().absolute()
+        column, numbers = read_column(path, self.column, self.num_points)
+        return Data(
+            train=torch.tensor(numbers, dtype=torch.float64),
+            test=None,
+            truth={},
+            provenance=f"column '{column}' of {path}, {len(numbers)} rows",
+            decode=identity,
+            image_shape=None,
+        )
+
+
+class Row(NamedTuple):
+    """The cells of one row, its number below the column names, and the number of its last line in the file."""
+
+    number: int
+    line: int
+    cells: list[str]
+
+
+def read_column(path: Path, column: str | None, num_points: int | None) -> tuple[str, list[float]]:
+    """Name and numbers of the chosen column, or of the only numeric one, in the first `num_points` rows."""
+    with refusals(path), path.open(encoding="utf-8-sig", newline="") as file:
+        names, rows = open_table(file, path)
+        index = find_column(column, names, path) if column is not None else only_numeric(names, rows, path, num_points)
+        file.seek(0)
+        _, rows = open_table(file, path)
+        numbers = [number(row, index, names[index], path) for row in islice(rows, num_points)]
+    if len(numbers) < 2:
+        count = "only 1 row" if numbers else "no row"
+        raise DataError(f"{path} has {count} below its column names; at least 2 are needed.")
+    require(
+        num_points is None or len(numbers) == num_points,
+        f"dataset.num_points={num_points} must be at most {len(numbers)}, the number of rows of {path}.",
+    )
+    return names[index], numbers
+
+
+@contextlib.contextmanager
+def refusals(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while `path` is read into one line for the user."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; name another file with dataset.path=<file.csv>.") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder; name a file in it with dataset.path=<file.csv>.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not UTF-8 text; save it as comma-separated UTF-8.") from None
+    except csv.Error as error:
+        raise DataError(f"{path} is not a valid CSV file: {error}.") from None
+
+
+def open_table(file: TextIO, path: Path) -> tuple[list[str], Iterator[Row]]:
+    """The column names, and the rows below them."""
+    reader = csv.reader(file, skipinitialspace=True, strict=True)
+    names = next((cells for cells in reader if cells), None)
+    if names is None:
+        raise DataError(f"{path} is empty; it must hold a line of column names, then the numbers.")
+    rows = (Row(i, reader.line_num, cells) for i, cells in enumerate(reader, start=1))
+    return [name.strip() for name in names], full_rows(rows, len(names), path)
+
+
+def full_rows(rows: Iterator[Row], width: int, path: Path) -> Iterator[Row]:
+    """The same rows, each with `width` cells; only the end of a file may be blank."""
+    blank = None
+    for row in rows:
+        if blank is not None and row.cells:
+            raise DataError(f"{path}, row {blank.number} (line {blank.line}) is blank; remove it, or fill it in.")
+        if not row.cells:
+            blank = blank or row
+        elif len(row.cells) == width:
+            yield row
+        else:
+            where = f"{path}, row {row.number} (line {row.line})"
+            raise DataError(f"{where} has {len(row.cells)} cells where the first line names {width} columns.")
+
+
+def find_column(column: str, names: list[str], path: Path) -> int:
+    """Index of the column called `column`."""
+    if names.count(column) == 1:
+        return names.index(column)
+    if column in names:
+        raise DataError(f"{path} has {names.count(column)} columns called '{column}'; rename all but one.")
+    hint = did_you_mean(column, names)
+    raise DataError(f"dataset.column={column} is not in {path}, which has {', '.join(names)}.{hint}")
+
+
+def only_numeric(names: list[str], rows: Iterator[Row], path: Path, num_points: int | None) -> int:
+    """Index of the only column that holds numbers and no words, as soon as the others are ruled out.
+
+    The empty cells of that column, and words further down, are left for `number` to refuse.
+    """
+    if all(is_number(name) for name in names):
+        raise DataError(f"{path} starts with numbers; its first line must name the columns.")
+    if len(names) == 1:
+        return 0
+    numeric = empty = list(range(len(names)))
+    for row in islice(rows, num_points):
+        empty = [i for i in empty if not row.cells[i].strip()]
+        numeric = [i for i in numeric if is_number(row.cells[i]) or not row.cells[i].strip()]
+        if len(numeric) == 1:
+            return numeric[0]
+    numeric = [i for i in numeric if i not in empty]
+    if len(numeric) == 1:
+        return numeric[0]
+    if not numeric:
+        raise DataError(f"{path} has no numeric column among {', '.join(names)}.")
+    found = ", ".join(names[i] for i in numeric)
+    raise DataError(f"{path} has several numeric columns; choose one with dataset.column=<name>: {found}.")
+
+
+def is_number(cell: str) -> bool:
+    """Whether Python reads the cell as a float, be it infinite or NaN."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def number(row: Row, index: int, column: str, path: Path) -> float:
+    """The finite number in one cell."""
+    cell = row.cells[index]
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if math.isfinite(value):
+        return value
+    where = f"{path}, row {row.number} (line {row.line}), column '{column}'"
+    found = f"'{cell.strip()[:40]}' is not a finite number" if cell.strip() else "the cell is empty"
+    raise DataError(f"{where}: {found}; correct it or remove the row.")

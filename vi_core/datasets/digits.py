@@ -1,0 +1,46 @@
+"""The 1,797 handwritten digits of 8 x 8 pixels and 17 grey levels that scikit-learn carries: images with no download.
+
+They are the test part of the "Optical Recognition of Handwritten Digits" of the UCI repository (Alpaydin and Kaynak
+1998). Their order follows the writers, so they are shuffled, by a seed of their own, before some are held out.
+"""
+
+import torch
+
+from vi_core.datasets.base import Data, Dataset
+from vi_core.datasets.checks import whole, whole_or_none
+from vi_core.datasets.images import image_data, require_binarization
+
+LEVELS = 16
+NUM_IMAGES = 1797
+
+
+class Digits(Dataset):
+    """All images in the order that `seed` shuffles them, the last `num_test` held out."""
+
+    def __init__(
+        self,
+        *,
+        binarization: str = "threshold",
+        batch_size: int | None = 100,
+        seed: int = 0,
+        num_test: int = 297,
+    ) -> None:
+        require_binarization(binarization)
+        whole_or_none("batch_size", batch_size, 1)
+        whole("seed", seed, 0, 2**63 - 1)
+        whole("num_test", num_test, 1, NUM_IMAGES - 2)
+        self.binarization = binarization
+        self.batch_size = batch_size
+        self.seed = seed
+        self.num_test = num_test
+
+    def load(self) -> Data:
+        """Shuffle and split; train has shape (1797 - num_test, 64), test (num_test, 64), both uint8."""
+        from sklearn.datasets import load_digits  # a slow import that only this data set needs
+
+        images = torch.from_numpy(load_digits(return_X_y=True)[0]).to(torch.uint8).unflatten(1, (8, 8))
+        generator = torch.Generator().manual_seed(self.seed)
+        images = images[torch.randperm(NUM_IMAGES, generator=generator)]
+        train, test = images[: -self.num_test], images[-self.num_test :]
+        provenance = f"scikit-learn's digits (UCI optical recognition, 1998), shuffled by torch seed {self.seed}"
+        return image_data(train, test, LEVELS, self.binarization, generator, provenance)

@@ -1,0 +1,87 @@
+"""Grey images as bytes, and the ways to make them the 0s and 1s of a Bernoulli likelihood.
+
+A pixel is an integer from 0 to L (255 for MNIST, 16 for scikit-learn's digits) and the model sees, for each pixel b,
+
+    none        b / L, in [0, 1]: the grey value is used as if it were a Bernoulli mean (the "likelihood" is then no
+                probability of the data, so its values compare with nothing else);
+    threshold   1 if b > L / 2 else 0, which is `torch.round(b / L)`, as 1/2 rounds to the even 0;
+    dynamic     a new draw of Bernoulli(b / L) for each batch (Burda, Grosse, Salakhutdinov 2016, section 5);
+    fixed       one draw of Bernoulli(b / L) at load (as Salakhutdinov and Murray 2008 did; the values of their
+                own draw differ).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from vi_core.datasets.base import Data
+from vi_core.errors import did_you_mean, require
+
+Rule = Callable[[Tensor, int, torch.dtype], Tensor]
+
+
+def grey(pixels: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
+    """Pixels from 0 to `levels`, with shape (B, D), as numbers from 0 to 1."""
+    return pixels.to(dtype) / levels
+
+
+def threshold(pixels: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
+    """1 for pixels, with shape (B, D), above half of `levels`, else 0; compared as integers, three times as fast."""
+    return (pixels > levels // 2).to(dtype)
+
+
+def dynamic(pixels: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
+    """Draws of Bernoulli(pixels / levels), with shape (B, D), from the default random stream of the device."""
+    return torch.bernoulli(grey(pixels, levels, dtype))
+
+
+RULES: dict[str, Rule] = {"none": grey, "threshold": threshold, "dynamic": dynamic, "fixed": grey}
+"""How a stored pixel becomes a number; those of `fixed` are stored as 0 and 1 already, with one level."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The decode of images: uint8 pixels from 0 to `levels` to numbers of type `dtype`, by `rule`."""
+
+    levels: int
+    rule: Rule
+    dtype: torch.dtype = torch.float32
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        """Pixels with shape (B, D) to what the model sees, with shape (B, D), on the same device."""
+        return self.rule(batch, self.levels, self.dtype)
+
+    def with_dtype(self, dtype: torch.dtype) -> "Pixels":
+        """Return the same decode with results of type `dtype`."""
+        return replace(self, dtype=dtype)
+
+
+def require_binarization(binarization: str) -> None:
+    """Refuse a `dataset.binarization` that does not exist."""
+    hint = did_you_mean(binarization, RULES)
+    require(binarization in RULES, f"dataset.binarization={binarization} must be one of {', '.join(RULES)}.{hint}")
+
+
+def image_data(
+    train: Tensor, test: Tensor, levels: int, binarization: str, generator: torch.Generator, provenance: str
+) -> Data:
+    """Flatten images, draw those of the `fixed` binarization, and choose the decode.
+
+    Args:
+        train, test: uint8 pixels from 0 to `levels`, with shapes (N, rows, columns) and (M, rows, columns).
+        generator: the stream of the fixed draws, train before test; the other binarizations do not touch it.
+    """
+    if binarization == "fixed":
+        train, test = (
+            torch.empty_like(x).bernoulli_(grey(x, levels, torch.float32), generator=generator) for x in (train, test)
+        )
+    return Data(
+        train=train.flatten(1),
+        test=test.flatten(1),
+        truth={},
+        provenance=f"{provenance}; binarization {binarization}",
+        decode=Pixels(1 if binarization == "fixed" else levels, RULES[binarization]),
+        image_shape=(train.shape[1], train.shape[2]),
+    )

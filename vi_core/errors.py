@@ -1,0 +1,40 @@
+"""Errors written for the user: one line that says what is wrong and what to do.
+
+Everything the library refuses raises a subclass of `LabError`; the command line prints its text and exits with code 1.
+Anything else that escapes is a defect of the program and keeps its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class LabError(Exception):
+    """A request that cannot be honoured; the message is one line for the user."""
+
+
+class ConfigError(LabError):
+    """An unknown key, a wrong type or a value out of range."""
+
+
+class DataError(LabError):
+    """A data file that is missing, truncated, malformed or not what its checksum says."""
+
+
+class Unsupported(LabError):
+    """A combination of parts that has no meaning, with the way out."""
+
+
+class NonFinite(LabError):
+    """A bound or a gradient became infinite or NaN."""
+
+
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+    """Return ` Did you mean 'x'?` for the candidate closest to `word`, or an empty string."""
+    close = difflib.get_close_matches(word, [str(c) for c in candidates], n=1, cutoff=0.6)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `ConfigError(message)` unless `condition` holds; constructors check their ranges with it."""
+    if not condition:
+        raise ConfigError(message)

@@ -1,0 +1,1 @@
+"""Gradient estimators: where the gradient flows."""

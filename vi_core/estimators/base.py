@@ -1,0 +1,41 @@
+"""The contract of a gradient estimator: where the gradient of a bound flows."""
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from vi_core.bounds.base import Bound
+from vi_core.errors import require
+from vi_core.families.base import Family
+from vi_core.models.base import Model
+
+
+class Estimate(NamedTuple):
+    """One Monte Carlo estimate of a bound and of its gradient; `*batch` is (R, B)."""
+
+    bound: Tensor
+    """(*batch), detached: report this."""
+    surrogate: Tensor
+    """(*batch), ascends: its gradient is the estimate. Never reported."""
+    log_w: Tensor | None
+    """(K, *batch), detached; None where there are no weights."""
+    terms: dict[str, Tensor]
+    """Named parts of the bound, (*batch), detached: rate, distortion, ..."""
+
+
+class Estimator(nn.Module, ABC):
+    """A module, so that running baselines are buffers and resume."""
+
+    def check(self, model: Model, family: Family, bound: Bound) -> None:  # noqa: B027 - most pairs have a meaning
+        """Raise `Unsupported` for a combination that has no meaning; called once, before the first step."""
+
+    @abstractmethod
+    def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
+        """Estimate `bound` and its gradient at the family's parameters on data x."""
+
+
+def positive_samples(num_samples: int, least: int = 1, reason: str = "") -> int:
+    """Return `num_samples`, or raise when it is below `least`."""
+    require(num_samples >= least, f"estimator.num_samples={num_samples} must be at least {least}{reason}.")
+    return num_samples

@@ -1,0 +1,27 @@
+"""The exact ELBO and its exact gradient, for models that know both: no samples, no noise.
+
+The oracle of every other estimator, and the objective of coordinate ascent and of natural-gradient steps.
+Requires a model with a closed-form ELBO for the family.
+"""
+
+from typing import Any, cast
+
+from vi_core.bounds.base import Bound
+from vi_core.errors import Unsupported
+from vi_core.estimators.base import Estimate, Estimator
+from vi_core.families.base import Family
+from vi_core.models.base import HasExpectedBound, Model
+
+
+class Exact(Estimator):
+    """No approximation."""
+
+    def check(self, model: Model, family: Family, bound: Bound) -> None:
+        if bound.name != "elbo":
+            raise Unsupported(f"estimator=exact knows only the ELBO, not bound={bound.name}; use bound=elbo.")
+        if not isinstance(model, HasExpectedBound):
+            raise Unsupported(f"{type(model).__name__} has no ELBO in closed form; use estimator=pathwise.")
+
+    def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
+        value = cast(HasExpectedBound, model).expected_bound(family.variational(x), x)
+        return Estimate(value.detach(), value, None, {})

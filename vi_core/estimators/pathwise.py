@@ -1,0 +1,32 @@
+"""The pathwise (reparameterisation) gradient: the total derivative through the samples.
+
+Approximates ∇ E_q[L(log w)] with ∇ L(log w(z(ε, λ), λ)), where z = z(ε, λ) is a differentiable draw.
+Requires a reparameterised family and a model whose log p(x, z) is differentiable in z.
+Kingma, Welling 2014; Rezende, Mohamed, Wierstra 2014.
+"""
+
+from typing import Any
+
+from vi_core.bounds.base import Bound
+from vi_core.estimators.base import Estimate, Estimator, positive_samples
+from vi_core.families.base import Family
+from vi_core.models.base import Model
+
+
+class Pathwise(Estimator):
+    """Unbiased for every bound.
+
+    Args:
+        num_samples: K, samples per step.
+    """
+
+    def __init__(self, *, num_samples: int = 1):
+        super().__init__()
+        self.num_samples = positive_samples(num_samples)
+
+    def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
+        q = family.distribution(family.variational(x))
+        z = q.rsample(self.num_samples)
+        log_w = model.log_joint(z, x) - q.log_prob(z)
+        value = bound(log_w)
+        return Estimate(value.detach(), value, log_w.detach(), {})

@@ -1,0 +1,79 @@
+"""The contract of a variational family and of the joint density that it yields for given parameters.
+
+A family owns unconstrained parameters and turns them into constrained `Params`. A `Joint` closes over explicit tensors
+and never over a module, so that a gradient is stopped by stopping it on `Params`, in one visible place.
+"""
+
+from abc import ABC, abstractmethod
+from functools import reduce
+from operator import add
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vi_core.errors import Unsupported
+from vi_core.types import Latent, Latents, Params
+
+
+class Joint(ABC):
+    """q(z) for given parameters."""
+
+    parents: dict[str, frozenset[str]]
+    """The family's own graph: latent -> latents that it is conditioned on."""
+
+    @abstractmethod
+    def rsample(self, num_samples: int) -> Latents:
+        """Draw z ~ q, each latent (K, *batch, *event), differentiable in the parameters."""
+
+    @abstractmethod
+    def log_prob_terms(self, z: Latents) -> dict[str, Tensor]:
+        """Return log q(z_i | parents of z_i) by latent, each (K, *batch)."""
+
+    @abstractmethod
+    def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the marginal mean and standard deviation by latent, each (*batch, *event)."""
+
+    def sample(self, num_samples: int) -> Latents:
+        """Draw z ~ q, each latent (K, *batch, *event), with no gradient."""
+        with torch.no_grad():
+            return self.rsample(num_samples)
+
+    def log_prob(self, z: Latents) -> Tensor:
+        """Return log q(z), with shape (K, *batch)."""
+        return reduce(add, self.log_prob_terms(z).values())
+
+
+class Family(nn.Module, ABC):
+    """A parametric set of densities q(z) or q(z | x).
+
+    `replicates` (R) is the number of independent parameter sets; with R > 1 every parameter has R as its first axis.
+    """
+
+    replicates: int
+
+    @abstractmethod
+    def variational(self, x: Any = None) -> Params:
+        """Return the constrained parameters, differentiable: the encoder's output where the family is amortised."""
+
+    @abstractmethod
+    def distribution(self, params: Params) -> Joint:
+        """Return q for given parameters; pure."""
+
+    def stored_names(self) -> list[str]:
+        """Name each unconstrained number of a replicate, for families that store them in one tensor (R, 1, P)."""
+        raise Unsupported(f"{type(self).__name__} stores its parameters in networks.")
+
+    def assign(self, params: Params) -> None:
+        """Set the family's parameters to given constrained values."""
+        raise Unsupported(f"{type(self).__name__} has no parameters of its own that could be set.")
+
+
+def refuse_local(latents: dict[str, Latent], family: str) -> None:
+    """Raise unless all latents are shared by the data points."""
+    local = [name for name, latent in latents.items() if latent.local]
+    if local:
+        raise Unsupported(
+            f"family={family} has no parameters per data point, which latent '{local[0]}' needs; "
+            "use family=amortized_normal."
+        )

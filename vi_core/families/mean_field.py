@@ -1,0 +1,91 @@
+"""Mean field: q(z) = Π_i q_i(z_i), a Normal for each real latent and a Gamma for each positive one.
+
+Jordan et al. 1999; Blei, Kucukelbir, McAuliffe 2017, section 2.3.
+"""
+
+import math
+
+from torch import Tensor
+
+from vi_core.distributions import Distribution, Gamma, Normal
+from vi_core.errors import require
+from vi_core.families.base import Family, Joint, refuse_local
+from vi_core.families.packed import Entry, PackedParameters
+from vi_core.transforms import Positive
+from vi_core.types import Latent, Latents, Params
+
+
+class MeanFieldJoint(Joint):
+    """Independent factors, given by latent."""
+
+    def __init__(self, factors: dict[str, Distribution], event_dims: dict[str, int]):
+        self.factors, self.event_dims = factors, event_dims
+        self.parents = {name: frozenset() for name in factors}
+
+    def rsample(self, num_samples: int) -> Latents:
+        return {name: factor.rsample(num_samples) for name, factor in self.factors.items()}
+
+    def log_prob_terms(self, z: Latents) -> dict[str, Tensor]:
+        return {name: self._sum_event(factor.log_prob(z[name]), name) for name, factor in self.factors.items()}
+
+    def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
+        return {name: (factor.mean, factor.variance.sqrt()) for name, factor in self.factors.items()}
+
+    def _sum_event(self, value: Tensor, name: str) -> Tensor:
+        dims = self.event_dims[name]
+        return value.sum(dim=tuple(range(-dims, 0))) if dims else value
+
+
+class MeanField(Family):
+    """q(mu) = N(loc, scale²) for real latents and q(tau) = Gamma(concentration, rate) for positive ones.
+
+    Args:
+        latents: The model's latents; all shared by the data points.
+        replicates: R, independent copies.
+        positive: How scales, concentrations and rates are stored.
+        loc, loc_std: Mean and standard deviation of the initial `loc`, drawn per replicate from the default stream.
+        scale, concentration, rate: Initial values.
+    """
+
+    def __init__(
+        self,
+        latents: dict[str, Latent],
+        replicates: int = 1,
+        /,
+        *,
+        positive: Positive,
+        loc: float = 0.0,
+        loc_std: float = 1.0,
+        scale: float = 1.0,
+        concentration: float = 1.0,
+        rate: float = 1.0,
+    ):
+        super().__init__()
+        refuse_local(latents, "mean_field")
+        require(loc_std >= 0, f"family.loc_std={loc_std} must not be negative.")
+        for name, value in {"scale": scale, "concentration": concentration, "rate": rate}.items():
+            require(value > 0 and math.isfinite(value), f"family.{name}={value} must be positive.")
+        entries = []
+        for name, latent in latents.items():
+            if latent.support == "real":
+                entries.append(Entry(name, "loc", latent.shape, False, loc, loc_std))
+                entries.append(Entry(name, "scale", latent.shape, True, scale))
+            else:
+                entries.append(Entry(name, "concentration", latent.shape, True, concentration))
+                entries.append(Entry(name, "rate", latent.shape, True, rate))
+        self.replicates = replicates
+        self.event_dims = {name: len(latent.shape) for name, latent in latents.items()}
+        self.parameters_of_q = PackedParameters(entries, replicates, positive)
+
+    def variational(self, x: object = None) -> Params:
+        return self.parameters_of_q()
+
+    def distribution(self, params: Params) -> Joint:
+        factors = {name: Normal(**p) if "loc" in p else Gamma(**p) for name, p in params.items()}
+        return MeanFieldJoint(factors, self.event_dims)
+
+    def stored_names(self) -> list[str]:
+        return self.parameters_of_q.stored_names()
+
+    def assign(self, params: Params) -> None:
+        self.parameters_of_q.assign(params)

@@ -1,0 +1,98 @@
+"""The structured family q(tau) q(mu | tau) of Normal–Gamma densities, which holds that model's exact posterior.
+
+q(tau) = Gamma(concentration, rate) and q(mu | tau) = N(loc, 1/(precision_ratio · tau)): report 001, question 1.2.5.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from vi_core.distributions import Gamma, Normal
+from vi_core.errors import Unsupported, require
+from vi_core.families.base import Family, Joint
+from vi_core.families.packed import Entry, PackedParameters
+from vi_core.transforms import Positive
+from vi_core.types import Latent, Latents, Params
+
+
+class NormalGammaJoint(Joint):
+    """q(tau) q(mu | tau), with parameters (*batch)."""
+
+    parents = {"mu": frozenset({"tau"}), "tau": frozenset()}
+
+    def __init__(self, params: Params):
+        self.mu, self.tau = params["mu"], Gamma(**params["tau"])
+
+    def _conditional(self, tau: Tensor) -> Normal:
+        return Normal(self.mu["loc"], (self.mu["precision_ratio"] * tau).rsqrt())
+
+    def rsample(self, num_samples: int) -> Latents:
+        tau = self.tau.rsample(num_samples)
+        q_mu = self._conditional(tau)
+        return {"mu": torch.addcmul(q_mu.loc, q_mu.scale, torch.randn_like(tau)), "tau": tau}
+
+    def log_prob_terms(self, z: Latents) -> dict[str, Tensor]:
+        return {"mu": self._conditional(z["tau"]).log_prob(z["mu"]), "tau": self.tau.log_prob(z["tau"])}
+
+    def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """The marginal of mu is Student's t, with variance E[1/tau]/precision_ratio, infinite for concentration ≤ 1."""
+        a, b = self.tau.concentration, self.tau.rate
+        variance = torch.where(a > 1, b / ((a - 1) * self.mu["precision_ratio"]), math.inf)
+        return {"mu": (self.mu["loc"], variance.sqrt()), "tau": (self.tau.mean, self.tau.variance.sqrt())}
+
+
+class NormalGammaFamily(Family):
+    """Normal–Gamma densities on latents `mu` and `tau`.
+
+    Args:
+        latents: The model's latents: a real scalar `mu` and a positive scalar `tau`.
+        replicates: R, independent copies.
+        positive: How precision_ratio, concentration and rate are stored.
+        loc, loc_std: Mean and standard deviation of the initial `loc`, drawn per replicate from the default stream.
+        precision_ratio, concentration, rate: Initial values.
+    """
+
+    def __init__(
+        self,
+        latents: dict[str, Latent],
+        replicates: int = 1,
+        /,
+        *,
+        positive: Positive,
+        loc: float = 0.0,
+        loc_std: float = 1.0,
+        precision_ratio: float = 1.0,
+        concentration: float = 1.0,
+        rate: float = 1.0,
+    ):
+        super().__init__()
+        if latents != {"mu": Latent("real"), "tau": Latent("positive")}:
+            raise Unsupported(
+                f"family=normal_gamma needs the latents mu and tau, but the model has {', '.join(latents)}; "
+                "use family=mean_field or family=amortized_normal."
+            )
+        require(loc_std >= 0, f"family.loc_std={loc_std} must not be negative.")
+        starts = {"precision_ratio": precision_ratio, "concentration": concentration, "rate": rate}
+        for name, value in starts.items():
+            require(value > 0 and math.isfinite(value), f"family.{name}={value} must be positive.")
+        entries = [
+            Entry("mu", "loc", (), False, loc, loc_std),
+            Entry("mu", "precision_ratio", (), True, precision_ratio),
+            Entry("tau", "concentration", (), True, concentration),
+            Entry("tau", "rate", (), True, rate),
+        ]
+        self.replicates = replicates
+        self.parameters_of_q = PackedParameters(entries, replicates, positive)
+
+    def variational(self, x: object = None) -> Params:
+        return self.parameters_of_q()
+
+    def distribution(self, params: Params) -> Joint:
+        return NormalGammaJoint(params)
+
+    def stored_names(self) -> list[str]:
+        return self.parameters_of_q.stored_names()
+
+    def assign(self, params: Params) -> None:
+        self.parameters_of_q.assign(params)

@@ -1,0 +1,1 @@
+"""Target densities p(x, z), one per file."""

@@ -1,0 +1,100 @@
+"""The contract of a model: an unnormalised target p(x, z) that knows its own truth where one exists.
+
+Every model has `latents` and `factors`. The other abilities are protocols: a part that needs one asks for it with
+`vi_core.models.base` protocols and refuses in one line where it is missing.
+"""
+
+from abc import ABC, abstractmethod
+from functools import reduce
+from operator import add
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from vi_core.types import Latent, Latents, Params
+
+Factors = dict[str, tuple[Tensor, frozenset[str]]]
+"""Name -> (log density (K, *batch), names of the latents that it mentions)."""
+
+
+class Model(nn.Module, ABC):
+    """p(x, z), with data x in whatever form `summarize` returns."""
+
+    latents: dict[str, Latent]
+
+    @abstractmethod
+    def factors(self, z: Latents, x: Any) -> Factors:
+        """Return the factors of log p(x, z) at z, each (K, *batch), with normalising constants kept."""
+
+    def log_joint(self, z: Latents, x: Any) -> Tensor:
+        """Return log p(x, z), with shape (K, *batch)."""
+        return reduce(add, [value for value, _ in self.factors(z, x).values()])
+
+    def check_data(self, x: Tensor) -> None:  # noqa: B027 - most models take any numbers
+        """Raise `Unsupported` when a batch (B, *event) is nothing that the model describes; called once."""
+
+    def summarize(self, x: Tensor) -> Any:
+        """Return what the factors need of the whole data set x (N, *event), computed once; x itself by default."""
+        return x
+
+
+@runtime_checkable
+class HasClosedFormKL(Protocol):
+    """A model whose KL(q(z) ‖ p(z)) is known in closed form for the families that it names."""
+
+    def log_likelihood(self, z: Latents, x: Any) -> Tensor:
+        """Return log p(x | z), with shape (K, *batch)."""
+        ...
+
+    def kl(self, params: Params) -> Tensor:
+        """Return KL(q ‖ prior), with shape (*batch), differentiable."""
+        ...
+
+
+@runtime_checkable
+class HasExpectedBound(Protocol):
+    """A model whose ELBO is known in closed form."""
+
+    def expected_bound(self, params: Params, x: Any) -> Tensor:
+        """Return the ELBO of q, with shape (*batch), differentiable in its parameters."""
+        ...
+
+
+@runtime_checkable
+class HasExactPosterior(Protocol):
+    """A model with known posterior moments and evidence."""
+
+    def exact(self, x: Any) -> dict[str, float]:
+        """Return posterior means by latent name, deviations as `<latent>.std`, and `log_evidence`, in nats."""
+        ...
+
+
+@runtime_checkable
+class HasUpdates(Protocol):
+    """A model with conjugate coordinate updates."""
+
+    def update(self, block: str, params: Params, x: Any) -> dict[str, Tensor]:
+        """Return the parameters of q(block) that maximise the ELBO with the other blocks of `params` held fixed."""
+        ...
+
+
+@runtime_checkable
+class HasPredictive(Protocol):
+    """A model of univariate data with a density that can be drawn over their histogram."""
+
+    def log_density(self, points: Tensor, z: Latents) -> Tensor:
+        """Return log p(point | z), with shape (G, *shape of z), at `points` (G,)."""
+        ...
+
+
+@runtime_checkable
+class GeneratesImages(Protocol):
+    """A model that maps latents to the means of pixels."""
+
+    def pixel_means(self, z: Latents) -> Tensor:
+        """Return E[x | z] in [0, 1], with shape (K, *batch, pixels)."""
+        ...
+
+    def sample_prior(self, num_samples: int) -> Latents:
+        """Draw z ~ p(z), each (num_samples, 1, 1, *event)."""
+        ...

@@ -1,0 +1,34 @@
+"""AdaGrad: each coordinate's step shrinks with the squares it has seen, g / (√Σ g² + eps).
+
+Duchi, Hazan, Singer 2011; the rule of Ranganath, Gerrish, Blei 2014.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from vi_core.errors import require
+from vi_core.optimizers.base import Optimizer, Rate
+
+
+class AdaGrad(Optimizer):
+    """λ ← λ + lr · g / (√Σ g² + eps).
+
+    Args:
+        lr: One learning rate, or one for each replicate.
+        eps: Added to the root.
+    """
+
+    def __init__(self, *, lr: Rate = 1e-1, eps: float = 1e-10):
+        super().__init__(lr=lr)
+        require(eps > 0, f"optimizer.eps={eps} must be positive.")
+        self.eps = eps
+
+    def allocate(self, parameters: Sequence[Tensor]) -> None:
+        self.state("sum", parameters)
+
+    def directions(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+        sums = self.states("sum", len(gradients))
+        for total, gradient in zip(sums, gradients, strict=True):
+            total.addcmul_(gradient, gradient)
+        return [gradient / total.sqrt().add_(self.eps) for gradient, total in zip(gradients, sums, strict=True)]

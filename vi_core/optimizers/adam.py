@@ -1,0 +1,69 @@
+"""Adam: ascent along m̂ / (√v̂ + eps), with bias-corrected moving averages of the gradient and of its square.
+
+Kingma, Ba 2015. The arithmetic is one call of torch's fused kernel, a third of the time of separate operations on a
+million weights.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vi_core.errors import require
+from vi_core.optimizers.base import Optimizer, Rate
+
+
+class Adam(Optimizer):
+    """λ ← λ + lr · m̂ / (√v̂ + eps).
+
+    Args:
+        lr: One learning rate, or one for each replicate.
+        beta1, beta2: Decay of the moving averages of g and g².
+        eps: Added outside the root.
+    """
+
+    def __init__(self, *, lr: Rate = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8):
+        super().__init__(lr=lr)
+        for name, value in {"beta1": beta1, "beta2": beta2}.items():
+            require(0 <= value < 1, f"optimizer.{name}={value} must lie in [0, 1).")
+        require(eps > 0, f"optimizer.eps={eps} must be positive.")
+        self.beta1, self.beta2, self.eps = beta1, beta2, eps
+
+    def allocate(self, parameters: Sequence[Tensor]) -> None:
+        self.state("mean", parameters)
+        self.state("square", parameters)
+        self.register_buffer("clock", torch.zeros(len(parameters), device=parameters[0].device))
+
+    def directions(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+        directions = [torch.zeros_like(gradient) for gradient in gradients]
+        self._fused(directions, gradients, 1.0, None)
+        return directions
+
+    def forward(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], alive: Tensor) -> None:
+        if len(alive) > 1:
+            return super().forward(parameters, gradients, alive)
+        self.time.add_(1)
+        return self._fused(parameters, gradients, self.lr.reshape(()), (~alive).to(torch.float32))
+
+    def _fused(
+        self, targets: Sequence[Tensor], gradients: Sequence[Tensor], lr: Tensor | float, dead: Tensor | None
+    ) -> None:
+        """Move `targets` by lr times the direction; where `dead` (1,) is one, the kernel leaves everything as it is."""
+        count = len(targets)
+        self.clock.add_(1)
+        torch._fused_adam_(
+            list(targets),
+            list(gradients),
+            self.states("mean", count),
+            self.states("square", count),
+            [],
+            list(self.clock.unbind()),
+            lr=lr,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            weight_decay=0.0,
+            eps=self.eps,
+            amsgrad=False,
+            maximize=True,
+            found_inf=dead,
+        )

@@ -1,0 +1,76 @@
+"""The contract of an optimizer: tensors in, tensors moved, with a learning rate per replicate.
+
+Gradients *ascend*. With R > 1 replicates every parameter has R as its first axis; a replicate that has diverged is dead
+and no longer moves. State lives in buffers, so that `state_dict()` resumes a run bit for bit. `torch.optim` knows no
+replicates and breaks a compiled graph; each rule here is tested step by step against it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vi_core.errors import ConfigError, require
+
+Rate = float | Sequence[float]
+
+
+class Optimizer(nn.Module, ABC):
+    """A first-order rule λ ← λ + rate_t · direction_t, elementwise and per replicate.
+
+    Args:
+        lr: One learning rate, or one for each replicate.
+    """
+
+    lr: Tensor
+    time: Tensor
+
+    def __init__(self, *, lr: Rate):
+        super().__init__()
+        rates = torch.tensor(lr, dtype=torch.float64)
+        require(bool((rates > 0).all()) and bool(rates.isfinite().all()), f"optimizer.lr={lr} must be positive.")
+        self.register_buffer("lr", rates)
+        self.register_buffer("time", torch.zeros((), dtype=torch.float64))
+
+    def bind(self, parameters: Sequence[Tensor], replicates: int) -> None:
+        """Allocate state for `parameters`; with `replicates` > 1 their first axis is R."""
+        if self.lr.dim() == 1 and len(self.lr) != replicates:
+            raise ConfigError(
+                f"optimizer.lr has {len(self.lr)} values for replicates={replicates}; give one value, or one for each replicate."
+            )
+        self.to(parameters[0].device)
+        self.allocate(parameters)
+
+    def allocate(self, parameters: Sequence[Tensor]) -> None:
+        """Register a rule's own state; none by default."""
+
+    @abstractmethod
+    def directions(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return the direction of each parameter at time t = `self.time` (1 for the first step)."""
+
+    def rate(self) -> Tensor:
+        """Return the step size at time t, a scalar or (R,)."""
+        return self.lr
+
+    def forward(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], alive: Tensor) -> None:
+        """Move `parameters` in place along ascending `gradients`, where `alive` (R,) holds."""
+        self.time.add_(1)
+        rate = self.rate()
+        for parameter, direction in zip(parameters, self.directions(gradients), strict=True):
+            step = over_replicates(rate.to(parameter.dtype), parameter) * direction
+            parameter.add_(torch.where(over_replicates(alive, parameter), step, 0))
+
+    def state(self, name: str, parameters: Sequence[Tensor]) -> None:
+        """Register a zero buffer `<name>_<i>` for each parameter."""
+        for index, parameter in enumerate(parameters):
+            self.register_buffer(f"{name}_{index}", torch.zeros_like(parameter, requires_grad=False))
+
+    def states(self, name: str, count: int) -> list[Tensor]:
+        """Return the buffers that `state` registered."""
+        return [self.get_buffer(f"{name}_{index}") for index in range(count)]
+
+
+def over_replicates(value: Tensor, parameter: Tensor) -> Tensor:
+    """Shape a scalar or (R,) tensor so that it broadcasts over `parameter` (R, ...)."""
+    return value if value.dim() == 0 else value.reshape(-1, *(1,) * (parameter.dim() - 1))

@@ -1,0 +1,33 @@
+"""Stochastic ascent with decreasing steps, ρ_t = lr / (offset + t)^power.
+
+Σ ρ_t = ∞ and Σ ρ_t² < ∞, hence almost sure convergence, for ½ < power ≤ 1 (Robbins, Monro 1951).
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from vi_core.errors import require
+from vi_core.optimizers.base import Optimizer, Rate
+
+
+class RobbinsMonro(Optimizer):
+    """λ ← λ + ρ_t · g with t = 1 at the first step.
+
+    Args:
+        lr: The scale of ρ_t: one value, or one for each replicate.
+        offset: Delays the decrease; not negative.
+        power: In (½, 1].
+    """
+
+    def __init__(self, *, lr: Rate = 1.0, offset: float = 1000.0, power: float = 1.0):
+        super().__init__(lr=lr)
+        require(0.5 < power <= 1, f"optimizer.power={power} must lie in (0.5, 1] for the steps to converge.")
+        require(offset >= 0, f"optimizer.offset={offset} must not be negative.")
+        self.offset, self.power = offset, power
+
+    def rate(self) -> Tensor:
+        return self.lr / (self.offset + self.time) ** self.power
+
+    def directions(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+        return gradients

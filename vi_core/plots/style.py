@@ -1,0 +1,122 @@
+"""The look of every figure: one theme, applied in a context so that matplotlib's global settings never change.
+
+The palette is that of Okabe and Ito 2008, which readers with any common colour vision can tell apart.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, ParamSpec
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+
+PALETTE: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
+DASHES: Final = ((0, (6, 2)), (0, (1.2, 1.4)), (0, (6, 2, 1.2, 2)), (0, (3, 1.5)))
+INK: Final = "#262626"
+GREY: Final = "#7A7A7A"
+BAND_ALPHA: Final = 0.22
+
+STYLE: Final = mpl.RcParams(
+    {
+        "font.family": "sans-serif",
+        "font.sans-serif": ["DejaVu Sans"],
+        "font.size": 9.0,
+        "axes.titlesize": 9.5,
+        "axes.titley": 1.0,
+        "axes.labelsize": 9.5,
+        "figure.titlesize": 10.0,
+        "xtick.labelsize": 9.0,
+        "ytick.labelsize": 9.0,
+        "legend.fontsize": 9.0,
+        "legend.title_fontsize": 9.0,
+        "legend.frameon": False,
+        "legend.handlelength": 2.4,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "axes.linewidth": 0.8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.formatter.useoffset": False,
+        "figure.constrained_layout.h_pad": 0.04,
+        "figure.constrained_layout.w_pad": 0.04,
+        "figure.constrained_layout.hspace": 0.0,
+        "figure.constrained_layout.wspace": 0.02,
+        "grid.color": "#E3E3E3",
+        "grid.linewidth": 0.6,
+        "lines.linewidth": 1.4,
+        "pdf.fonttype": 42,
+    }
+)
+
+
+@contextmanager
+def theme() -> Iterator[None]:
+    """Draw with `STYLE` on matplotlib's own defaults, whatever the user's settings are, and leave those untouched."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
+
+
+def themed(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Run `draw` under the theme; its ticks, which matplotlib makes late, are made there too."""
+
+    @functools.wraps(draw)
+    def draw_in_theme(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with theme():
+            figure = draw(*args, **kwargs)
+            for axes in figure.axes:
+                for axis in (axes.xaxis, axes.yaxis):
+                    axis.get_major_ticks(1)
+                    axis.get_minor_ticks(1)
+            return figure
+
+    return draw_in_theme
+
+
+def blank(width: float, height: float, title: str) -> Figure:
+    """Return an empty figure of `width` × `height` inches that lays out its own axes."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def legend_below(figure: Figure, *, title: str = "") -> None:
+    """Put one legend for all axes of `figure` under them, each label once, in as many columns as fit."""
+    entries: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    handles, labels = list(entries.values()), list(entries)
+    columns = _columns_that_fit([0.55 + 0.075 * len(label) for label in labels], figure.get_figwidth())
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, title=title or None)
+
+
+def _columns_that_fit(widths: list[float], room: float) -> int:
+    """Return the largest number of columns, filled one after the other, in which entries of `widths` take up `room`."""
+    for columns in range(len(widths), 1, -1):
+        if sum(part.max() for part in np.array_split(widths, columns)) <= room:
+            return columns
+    return 1
+
+
+def group_colors(labels: Sequence[str]) -> list[str]:
+    """Return a colour per label: dark to light in the order of the numbers, or the palette where one is a word."""
+    try:
+        numbers = [float(label) for label in labels]
+    except ValueError:
+        return [PALETTE[i % len(PALETTE)] for i in range(len(labels))]
+    ranks = {number: rank for rank, number in enumerate(sorted(numbers))}
+    shades = mpl.colormaps["viridis"]
+    return [to_hex(shades(0.88 * ranks[number] / max(len(ranks) - 1, 1))) for number in numbers]

@@ -1,0 +1,61 @@
+"""What a step sees: the whole data set in its summary, or minibatches drawn by indexing on the device.
+
+Each epoch is one random permutation of the data, cut into batches; the last batch of an epoch may be smaller. There is no
+loader process and no work per image.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vi_core.datasets.base import Data
+from vi_core.errors import Unsupported
+from vi_core.models.base import Model
+
+
+class Batches:
+    """An endless stream of batches with a state that resumes.
+
+    Args:
+        data: Tensors on their device.
+        model: Summarises a full data set; decides whether minibatches have a meaning.
+        batch_size: None for the whole data set at each step.
+        generator: Orders the minibatches.
+    """
+
+    def __init__(self, data: Data, model: Model, batch_size: int | None, generator: torch.Generator):
+        self.data, self.generator = data, generator
+        self.size = len(data.train) if batch_size is None else min(batch_size, len(data.train))
+        self.steps_per_epoch = math.ceil(len(data.train) / self.size)
+        self.full: Any = None
+        model.check_data(data.decode(data.train[: self.size]))
+        if batch_size is None:
+            self.full = model.summarize(data.decode(data.train))
+        elif not all(latent.local for latent in model.latents.values()):
+            raise Unsupported(
+                f"dataset.batch_size={batch_size} needs a model whose latents belong to single data points; "
+                "use dataset.batch_size=null."
+            )
+        self.order = torch.empty(0, dtype=torch.long)
+        self.position = 0
+
+    def next(self) -> tuple[Any, int]:
+        """Return the next batch and its number of data points."""
+        if self.full is not None:
+            return self.full, 1
+        if self.position >= len(self.order):
+            self.order = torch.randperm(len(self.data.train), generator=self.generator).to(self.data.train.device)
+            self.position = 0
+        index = self.order[self.position : self.position + self.size]
+        self.position += len(index)
+        return self.data.decode(self.data.train[index]), len(index)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"order": self.order.cpu(), "position": self.position, "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.order = state["order"].to(self.data.train.device)
+        self.position = state["position"]
+        self.generator.set_state(state["generator"])

@@ -1,0 +1,53 @@
+"""Checkpoints: everything that a run needs to go on bit for bit, in one file that is replaced atomically."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vi_core.errors import DataError
+
+VERSION = 1
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Return the state of torch's default random streams that a run on `device` uses."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Set torch's default random streams to a saved state."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+    if "mps" in state:
+        torch.mps.set_rng_state(state["mps"])
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` beside `path` and rename it into place."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        torch.save({"version": VERSION, **content}, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; raise `DataError` when it is missing, damaged or of another version."""
+    if not path.is_file():
+        raise DataError(f"there is no checkpoint at {path}; give the folder of a run that has written one.")
+    try:
+        content = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:
+        raise DataError(f"{path} is damaged ({type(error).__name__}); start the run again without resume.") from error
+    if content.get("version") != VERSION:
+        raise DataError(f"{path} has version {content.get('version')}, and this program reads version {VERSION}.")
+    return content

@@ -1,0 +1,149 @@
+"""The training loop, written once: every algorithm is a `Step`, and this is all that drives one."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from vi_core.errors import NonFinite
+from vi_core.training import checkpoint
+from vi_core.training.batches import Batches
+from vi_core.training.recorder import Recorder
+from vi_core.training.steps import Step
+from vi_core.training.stopping import StoppingRule
+from vi_core.training.trainer import Plan
+
+Status = Literal["completed", "converged", "interrupted", "diverged"]
+LOOK_EVERY = 100
+"""Steps between two looks at the device: divergence, progress."""
+
+
+@dataclass
+class Loop:
+    """Drive `step` through a plan, with recording, held-out evaluation, checkpoints and stopping.
+
+    Attributes:
+        plan: How many steps, and how often to record, evaluate and save.
+        on_nonfinite: `raise`, `stop` or `skip` (freeze the replicate and go on) when one diverges.
+        evaluate: Returns the held-out bound (R,).
+        interrupted: Asked after every step; True ends the run in good order.
+    """
+
+    step: Step
+    batches: Batches
+    recorder: Recorder
+    stopping: StoppingRule
+    plan: Plan
+    checkpoint_path: Path
+    on_nonfinite: str
+    evaluate: Callable[[], Tensor]
+    interrupted: Callable[[], bool]
+    done: int = 0
+    seconds: float = 0.0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def run(self, progress: Callable[[int, Recorder], None]) -> Status:
+        """Run to the last step or to the first reason to stop; return why it ended.
+
+        `progress` is called now and then with the steps done and the recorder.
+        """
+        self.progress = progress
+        self.started = time.perf_counter() - self.seconds
+        try:
+            status = self._advance()
+        finally:
+            self.seconds = time.perf_counter() - self.started
+        self.save()
+        if self.recorder.weight:  # after saving: a resumed run completes this interval, as if it had not been cut
+            self.recorder.close_row(self.done)
+        return status
+
+    def _advance(self) -> Status:
+        while self.done < self.plan.steps:
+            x, size = self.batches.next()
+            metrics = self.step(x)
+            self.done += 1
+            self.recorder.observe(metrics, size)
+            self.stopping.observe(metrics[self.step.bound.name])
+            status = self._after_step()
+            if status:
+                return status
+        return "completed"
+
+    def _after_step(self) -> Status | None:
+        last = self.done == self.plan.steps
+        if last or self.done % self.plan.log_every == 0:
+            self.recorder.close_row(self.done)
+        if self.plan.eval_every and (last or self.done % self.plan.eval_every == 0):
+            self.recorder.record_held_out(self.evaluate())
+        if last or self.done % LOOK_EVERY == 0:
+            self.step.check()
+            if self._diverged():
+                return "diverged"
+            self.progress(self.done, self.recorder)
+        if self._converged():
+            return "converged"
+        if self.interrupted():
+            return "interrupted"
+        if not last and self.done % self.plan.checkpoint_every == 0:
+            self.save()
+        return None
+
+    def _converged(self) -> bool:
+        window = self.stopping.window
+        if window is None or self.done % window:
+            return False
+        return bool((self.stopping.holds(self.step.moving) | ~self.step.alive).all())
+
+    def _diverged(self) -> bool:
+        """Look whether a replicate has diverged; True ends the run."""
+        alive = self.step.alive
+        if bool(alive.all()):
+            return False
+        if self.on_nonfinite == "raise":
+            raise NonFinite(self.describe_divergence())
+        return self.on_nonfinite == "stop" or not bool(alive.any())
+
+    def describe_divergence(self) -> str:
+        """Name the first replicate that diverged, its step, what was not finite, and its values before."""
+        step = self.step
+        good = torch.where(step.alive, torch.iinfo(torch.long).max, step.good_steps)
+        replicate = int(good.argmin())
+        seen = dict(zip(step.witnesses, step.witness[replicate].tolist(), strict=True))
+        bad = [name for name, value in seen.items() if not torch.tensor(value).isfinite()]
+        (bound, value), *gradients = seen.items()
+        shown = ", ".join(f"{name}: {slope:.4g}" for name, slope in gradients[:8])
+        return (
+            f"step {int(good[replicate]) + 1}, replicate {replicate}: not finite: {', '.join(bad[:4])} "
+            f"({bound} = {value:.6g}; gradients {shown}). Use a smaller optimizer.lr, or trainer.on_nonfinite=skip."
+        )
+
+    def save(self) -> None:
+        """Write a checkpoint, unless a replicate has just diverged and the run is to raise."""
+        if self.on_nonfinite == "raise" and not bool(self.step.alive.all()):
+            raise NonFinite(self.describe_divergence())
+        checkpoint.save(
+            self.checkpoint_path,
+            {
+                "done": self.done,
+                "seconds": time.perf_counter() - self.started,
+                "step": self.step.state_dict(),
+                "stopping": self.stopping.state_dict(),
+                "recorder": self.recorder.state_dict(),
+                "batches": self.batches.state_dict(),
+                "random": checkpoint.random_state(self.device),
+            },
+        )
+
+    def load(self, content: dict[str, Any]) -> None:
+        """Continue from a checkpoint's content."""
+        self.done, self.seconds = content["done"], content["seconds"]
+        self.step.load_state_dict(content["step"])
+        self.stopping.load_state_dict(content["stopping"])
+        self.recorder.load_state_dict(content["recorder"])
+        self.batches.load_state_dict(content["batches"])
+        checkpoint.restore_random_state(content["random"], self.device)

@@ -1,0 +1,129 @@
+"""The trace of a run: rows of metrics in buffers on the device, read once at the end.
+
+A row closes an interval of steps: metrics before the update, averaged over the interval and weighted by batch size;
+parameters and gradient norm after its last update. Recording costs one addition per step and never synchronises.
+"""
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vi_core.trace import Trace
+from vi_core.training.steps import Metrics, Step, trace_parameters
+from vi_core.types import column_names, flatten, unflatten
+
+
+class Recorder:
+    """Collect rows for at most `capacity` intervals.
+
+    Args:
+        step: The algorithm that is recorded.
+        capacity: Rows to reserve.
+    """
+
+    def __init__(self, step: Step, capacity: int):
+        self.step, self.rows = step, 0
+        self.metrics: list[str] = []
+        self.sums: Tensor | None = None
+        self.weight = 0
+        width = trace_parameters(step).shape[1]
+        witness = step.witness
+        self.parameters = witness.new_full((capacity, len(witness), width + 1), torch.nan)
+        self.values: Tensor | None = None
+        self.capacity = capacity
+        self.held_out = witness.new_full((capacity, len(witness)), torch.nan)
+        self.steps = np.zeros(capacity, dtype=np.int64)
+        self.seconds = np.zeros(capacity)
+        self.started = time.perf_counter()
+
+    def observe(self, metrics: Metrics, size: int) -> None:
+        """Add one step's metrics, each (R,), for a batch of `size` data points."""
+        stacked = torch.stack(list(metrics.values()))
+        if self.values is None:
+            self.metrics = list(metrics)
+            self.values = stacked.new_full((self.capacity, *stacked.shape), torch.nan)
+        self.sums = stacked * size if self.sums is None else torch.add(self.sums, stacked, alpha=size)
+        self.weight += size
+
+    def close_row(self, step: int) -> None:
+        """End the interval at `step`."""
+        assert self.sums is not None and self.values is not None
+        row = self.rows
+        self.values[row] = self.sums / self.weight
+        norm = self.step.grad_norm
+        if norm is not None:
+            self.parameters[row, :, -1] = norm
+        self.parameters[row, :, :-1] = trace_parameters(self.step)
+        self.steps[row], self.seconds[row] = step, time.perf_counter() - self.started
+        self.sums, self.weight, self.rows = None, 0, row + 1
+
+    def record_held_out(self, value: Tensor) -> None:
+        """Attach a held-out bound (R,) to the last row."""
+        self.held_out[self.rows - 1] = value
+
+    def latest(self) -> Tensor:
+        """Return the bound (R,) of the last row."""
+        assert self.values is not None
+        return self.values[self.rows - 1, 0]
+
+    def trace(self) -> Trace:
+        """Copy the rows to the host, with names, and the expectations that the parameters imply."""
+        rows = slice(0, self.rows)
+        assert self.values is not None
+        columns = {name: self.values[rows, i] for i, name in enumerate(self.metrics)}
+        if self.parameters.shape[-1] > 1:
+            columns |= self._named(self.parameters[rows, :, :-1])
+        if self.step.grad_norm is not None:
+            columns["grad_norm"] = self.parameters[rows, :, -1]
+        if not bool(self.held_out[rows].isnan().all()):
+            columns["held_out"] = self.held_out[rows]
+        arrays = {name: value.cpu().numpy() for name, value in columns.items()}
+        return Trace(self.metrics[0], self.steps[rows].copy(), self.seconds[rows].copy(), arrays)
+
+    def _named(self, recorded: Tensor) -> dict[str, Tensor]:
+        """Split recorded parameters (T, R, P) into named columns (T, R), elements of vectors numbered."""
+        with torch.no_grad():
+            like = self.step.family.variational()
+            pieces = recorded.split([value.flatten(1).shape[1] for value in flatten(like)], dim=-1)
+            shaped = [p.reshape(*recorded.shape[:2], *v.shape[2:]) for p, v in zip(pieces, flatten(like), strict=True)]
+            params = unflatten(shaped, like)
+            moments = self.step.family.distribution(params).moments()
+        named = dict(zip(column_names(like), shaped, strict=True))
+        named |= {f"E[{latent}]": mean for latent, (mean, _) in moments.items()}
+        return {name: value for base, tensor in named.items() for name, value in _elements(base, tensor)}
+
+    def state_dict(self) -> dict[str, Any]:
+        rows = slice(0, self.rows)
+        return {
+            "metrics": self.metrics,
+            "values": None if self.values is None else self.values[rows].clone(),
+            "parameters": self.parameters[rows].clone(),
+            "held_out": self.held_out[rows].clone(),
+            "steps": torch.from_numpy(self.steps[rows].copy()),
+            "seconds": torch.from_numpy(self.seconds[rows].copy()),
+            "sums": self.sums,
+            "weight": self.weight,
+            "elapsed": time.perf_counter() - self.started,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows = len(state["steps"])
+        rows = slice(0, self.rows)
+        self.metrics, self.sums, self.weight = state["metrics"], state["sums"], state["weight"]
+        if state["values"] is not None:
+            self.values = state["values"].new_full((self.capacity, *state["values"].shape[1:]), torch.nan)
+            self.values[rows] = state["values"]
+        self.parameters[rows], self.held_out[rows] = state["parameters"], state["held_out"]
+        self.steps[rows], self.seconds[rows] = state["steps"].numpy(), state["seconds"].numpy()
+        self.started = time.perf_counter() - state["elapsed"]
+
+
+def _elements(name: str, value: Tensor) -> list[tuple[str, Tensor]]:
+    """Return (name, (T, R)) for a scalar, or one pair for each element of an event."""
+    if value.dim() == 2:
+        return [(name, value)]
+    flat = value.flatten(2)
+    return [(f"{name}[{i}]", flat[..., i]) for i in range(flat.shape[-1])]

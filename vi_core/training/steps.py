@@ -1,0 +1,178 @@
+"""Steps: what one iteration does. The loop knows nothing else of an algorithm.
+
+A step returns its metrics before the update, the bound first, each (R,). It never synchronises with the device: a
+replicate whose bound or gradient is not finite is frozen by a mask, and what was seen at that moment is kept for whoever
+looks later.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from vi_core.bounds.base import Bound
+from vi_core.errors import LabError, Unsupported
+from vi_core.estimators.base import Estimator
+from vi_core.estimators.exact import Exact
+from vi_core.families.base import Family
+from vi_core.models.base import HasExpectedBound, HasUpdates, Model
+from vi_core.optimizers.base import Optimizer
+from vi_core.optimizers.coordinate_ascent import CoordinateAscent
+from vi_core.types import flatten
+
+Metrics = dict[str, Tensor]
+
+
+class Step(nn.Module, ABC):
+    """One iteration of an algorithm on R replicates; its state is `state_dict()` and torch's random state."""
+
+    alive: Tensor
+    """(R,) replicates that still move."""
+    good_steps: Tensor
+    """(R,) steps that each replicate has made."""
+    witness: Tensor
+    """(R, W) what the last step of each live replicate saw, and the first bad one of a dead replicate."""
+
+    def __init__(self, model: Model, family: Family, bound: Bound, witnesses: list[str]):
+        super().__init__()
+        self.model, self.family, self.bound, self.witnesses = model, family, bound, witnesses
+        replicates = family.replicates
+        device = next(family.parameters()).device
+        self.register_buffer("alive", torch.ones(replicates, dtype=torch.bool, device=device))
+        self.register_buffer("good_steps", torch.zeros(replicates, dtype=torch.long, device=device))
+        self.register_buffer("witness", torch.zeros(replicates, len(witnesses), device=device))
+
+    @abstractmethod
+    def forward(self, x: Any) -> Metrics:
+        """Update on data x; return the metrics before the update, the bound first, each (R,)."""
+
+    @property
+    def grad_norm(self) -> Tensor | None:
+        """(R,) norm of the last gradient in unconstrained parameters, or None where there is none."""
+        return None
+
+    @property
+    def moving(self) -> list[nn.Parameter]:
+        """The unconstrained tensors that the algorithm moves."""
+        return [*self.family.parameters(), *self.model.parameters()]
+
+    def check(self) -> None:
+        """Raise when the algorithm has broken a promise of its own; synchronises, called now and then."""
+
+    def watch(self, seen: Tensor) -> None:
+        """Record `seen` (R, W) for live replicates, and freeze those where it is not finite."""
+        self.witness.copy_(torch.where(self.alive.unsqueeze(-1), seen, self.witness))
+        self.alive.logical_and_(seen.isfinite().all(dim=-1))
+        self.good_steps.add_(self.alive)
+
+
+class GradientStep(Step):
+    """Estimator and optimizer: estimate the gradient of the bound, move along it.
+
+    The surrogate is summed over replicates, which do not touch, and averaged over the batch.
+    """
+
+    def __init__(self, model: Model, family: Family, bound: Bound, estimator: Estimator, optimizer: Optimizer):
+        estimator.check(model, family, bound)
+        if family.replicates > 1 and any(True for _ in model.parameters()):
+            raise Unsupported(
+                f"replicates={family.replicates} needs a model without weights of its own, and {type(model).__name__} "
+                "has one set; use replicates=1 and sweep the seed: -m 'seed=range(3)'."
+            )
+        super().__init__(model, family, bound, [bound.name, *moving_names(model, family)])
+        self.estimator, self.optimizer = estimator, optimizer
+        optimizer.bind(self.moving, family.replicates)
+        self.packed = _is_packed(self.moving, family)
+
+    @property
+    def grad_norm(self) -> Tensor:
+        return torch.linalg.vector_norm(self.witness[:, 1:], dim=-1)
+
+    def forward(self, x: Any) -> Metrics:
+        estimate = self.estimator(self.model, self.family, self.bound, x)
+        moving = self.moving
+        objective = estimate.surrogate.sum() * (1 / estimate.surrogate.shape[1])
+        gradients = torch.autograd.grad(objective, moving, allow_unused=True, materialize_grads=True)
+        metrics = {
+            name: over_batch(value) for name, value in {self.bound.name: estimate.bound, **estimate.terms}.items()
+        }
+        summary = gradients[0].flatten(1) if self.packed else torch.stack(torch._foreach_norm(gradients)).unsqueeze(0)
+        self.watch(torch.cat([metrics[self.bound.name].unsqueeze(-1), summary], dim=-1))
+        with torch.no_grad():
+            self.optimizer(moving, gradients, self.alive)
+        return metrics
+
+
+def over_batch(value: Tensor) -> Tensor:
+    """Average (R, B) over the batch, without arithmetic where B is 1."""
+    return value.squeeze(1) if value.shape[1] == 1 else value.mean(dim=1)
+
+
+def _is_packed(moving: list[nn.Parameter], family: Family) -> bool:
+    """Whether all that moves is one small tensor (R, 1, P), so that each element can be watched by name."""
+    return len(moving) == 1 and moving[0].dim() == 3 and moving[0].shape[0] == family.replicates
+
+
+def moving_names(model: Model, family: Family) -> list[str]:
+    """Name what a gradient step watches: each packed parameter, or each weight tensor of the networks."""
+    named = [*family.named_parameters(), *model.named_parameters()]
+    if _is_packed([tensor for _, tensor in named], family):
+        return family.stored_names()
+    return [name for name, _ in named]
+
+
+class CoordinateAscentStep(Step):
+    """Sweep the blocks of q, each set to its optimum given the others.
+
+    The ELBO must not fall by more than rounding: `check` raises if it has, which would mean a wrong update.
+    """
+
+    previous: Tensor
+    worst_fall: Tensor
+
+    def __init__(self, model: Model, family: Family, bound: Bound, estimator: Estimator):
+        if not isinstance(model, HasUpdates):
+            raise Unsupported(f"{type(model).__name__} has no conjugate updates; use optimizer=adam.")
+        if not isinstance(estimator, Exact):
+            raise Unsupported("optimizer=coordinate_ascent follows no gradient estimate; use estimator=exact with it.")
+        estimator.check(model, family, bound)
+        super().__init__(model, family, bound, [bound.name])
+        self.register_buffer("previous", torch.full_like(self.witness[:, 0], -torch.inf))
+        self.register_buffer("worst_fall", torch.zeros_like(self.previous))
+
+    def forward(self, x: Any) -> Metrics:
+        with torch.no_grad():
+            value = cast(HasExpectedBound, self.model).expected_bound(self.family.variational(), x).squeeze(1)
+            self.worst_fall = torch.maximum(self.worst_fall, (self.previous - value) / value.abs())
+            self.previous = value
+            self.watch(value.unsqueeze(-1))
+            for block in self.model.latents:
+                params = self.family.variational()
+                params[block] = cast(HasUpdates, self.model).update(block, params, x)
+                self.family.assign(params)
+        return {self.bound.name: value}
+
+    def check(self) -> None:
+        fall, tolerance = self.worst_fall.max().item(), 100 * torch.finfo(self.worst_fall.dtype).eps
+        if fall > tolerance:
+            raise LabError(
+                f"the ELBO fell by a fraction of {fall:.1e} in a coordinate-ascent sweep, beyond rounding ({tolerance:.0e}): "
+                f"an update of {type(self.model).__name__} is wrong, or dtype={self.worst_fall.dtype} is too narrow."
+            )
+
+
+def make_step(model: Model, family: Family, bound: Bound, estimator: Estimator, optimizer: object) -> Step:
+    """Return the step that `optimizer` asks for."""
+    if isinstance(optimizer, CoordinateAscent):
+        return CoordinateAscentStep(model, family, bound, estimator)
+    assert isinstance(optimizer, Optimizer)
+    return GradientStep(model, family, bound, estimator, optimizer)
+
+
+def trace_parameters(step: Step) -> Tensor:
+    """Return q's constrained parameters as (R, P) where the data points share them, else (R, 0)."""
+    if any(latent.local for latent in step.model.latents.values()):
+        return step.witness.new_empty(len(step.alive), 0)
+    with torch.no_grad():
+        return torch.cat([value.flatten(1) for value in flatten(step.family.variational())], dim=-1)

@@ -1,0 +1,88 @@
+"""The trainer's settings, and what they come to for a given problem."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vi_core.errors import require
+from vi_core.training.stopping import StoppingRule
+
+MOST_ROWS = 100_000
+CHECKPOINTS = 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Numbers of steps, all resolved."""
+
+    steps: int
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+
+    @property
+    def rows(self) -> int:
+        """Rows that the trace can have, with one for a last partial interval."""
+        return self.steps // self.log_every + 2
+
+
+class Trainer:
+    """How long to train, and what to do on the way.
+
+    Args:
+        steps: Number of steps, or None to count in epochs.
+        epochs: Number of passes over the data, or None to count in steps.
+        limit: Stop after at most this many steps, whatever `steps` or `epochs` say.
+        log_every: Steps in a row of the trace, or `auto`: as few as keep the trace within 100,000 rows.
+        eval_every: Epochs between evaluations on held-out data; 0 for none. Full-batch runs have none.
+        checkpoint_every: Steps between checkpoints, or `auto`: ten in a run.
+        on_nonfinite: What to do when a bound or gradient is not finite: `raise`, `stop`, or `skip` (freeze the replicate).
+        final_samples: Draws from which the final bound is estimated where it has no closed form, and draws kept.
+        stopping: When to end before the last step.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: int | None = 10_000,
+        epochs: int | None = None,
+        limit: int | None = None,
+        log_every: int | Literal["auto"] = "auto",
+        eval_every: int = 1,
+        checkpoint_every: int | Literal["auto"] = "auto",
+        on_nonfinite: Literal["raise", "stop", "skip"] = "raise",
+        final_samples: int = 1000,
+        stopping: StoppingRule,
+    ):
+        require(
+            (steps is None) != (epochs is None),
+            f"trainer.steps={steps} and trainer.epochs={epochs}: set one of them, and the other to null.",
+        )
+        for name, value in {"steps": steps, "epochs": epochs, "limit": limit, "final_samples": final_samples}.items():
+            require(value is None or value >= 1, f"trainer.{name}={value} must be at least 1.")
+        for name, every in {"log_every": log_every, "checkpoint_every": checkpoint_every}.items():
+            require(every == "auto" or every >= 1, f"trainer.{name}={every} must be at least 1, or auto.")
+        require(eval_every >= 0, f"trainer.eval_every={eval_every} must not be negative.")
+        self.steps, self.epochs, self.limit = steps, epochs, limit
+        self.log_every, self.eval_every, self.checkpoint_every = log_every, eval_every, checkpoint_every
+        self.on_nonfinite, self.final_samples, self.stopping = on_nonfinite, final_samples, stopping
+
+    def plan(self, steps_per_epoch: int, replicates: int) -> Plan:
+        """Resolve every number of steps."""
+        steps = self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch
+        steps = min(steps, self.limit or steps)
+        log_every = self.log_every
+        if log_every == "auto":
+            log_every = _interval(steps, replicates, steps_per_epoch)
+        eval_every = self.eval_every * steps_per_epoch if steps_per_epoch > 1 else 0
+        checkpoint_every = self.checkpoint_every
+        if checkpoint_every == "auto":
+            checkpoint_every = max(1, steps // CHECKPOINTS)
+        return Plan(steps, log_every, eval_every, checkpoint_every)
+
+
+def _interval(steps: int, replicates: int, steps_per_epoch: int) -> int:
+    """Return the least of 1, 2, 5, 10, ... (or divisor of an epoch) that keeps the trace within `MOST_ROWS` rows."""
+    least = max(1, -(-steps * replicates // MOST_ROWS))
+    if steps_per_epoch > 1:
+        return next((d for d in range(least, steps_per_epoch) if steps_per_epoch % d == 0), steps_per_epoch)
+    return next(m * 10**e for e in range(12) for m in (1, 2, 5) if m * 10**e >= least)

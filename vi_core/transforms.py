@@ -1,0 +1,43 @@
+"""Smooth maps from the real line to the positive numbers, with their inverses.
+
+A variational family stores unconstrained numbers and moves them by gradient ascent; the part `Positive` says how they
+become scales, rates and concentrations. The choice changes the geometry that an optimizer sees: report 001 stores
+logarithms (`Exponential`), report 000 applies `Softplus`.
+"""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Positive(ABC):
+    """An increasing bijection from the reals to the positive reals, elementwise."""
+
+    @abstractmethod
+    def __call__(self, raw: Tensor) -> Tensor:
+        """Map unconstrained numbers to positive ones; same shape."""
+
+    @abstractmethod
+    def inverse(self, value: Tensor) -> Tensor:
+        """Map positive numbers to unconstrained ones; same shape."""
+
+
+class Exponential(Positive):
+    """value = exp(raw)."""
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        return raw.exp()
+
+    def inverse(self, value: Tensor) -> Tensor:
+        return value.log()
+
+
+class Softplus(Positive):
+    """value = log(1 + exp(raw)), with inverse value + log(1 − exp(−value))."""
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        return F.softplus(raw)
+
+    def inverse(self, value: Tensor) -> Tensor:
+        return value + (-(-value).expm1()).log()
