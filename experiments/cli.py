@@ -1,8 +1,8 @@
 """The command line: arguments in, exit code out.
 
-Hydra composes the configuration and calls `job` once for each run of a sweep. Tasks that work on a finished folder, and
-`resume=`, compose without Hydra's run folder, so that nothing new is created for them. Errors for the user are one line;
-anything else is a defect and keeps its traceback. Torch is imported when a job starts, never for `--help`.
+Hydra composes the configuration and calls `job` once for each run of a sweep. Tasks that work on a finished folder,
+and `resume=`, compose without Hydra's run folder, so that nothing new is created for them. Errors for the user are one
+line; anything else is a defect and keeps its traceback. Torch is imported when a job starts, never for `--help`.
 """
 
 import logging
@@ -50,12 +50,12 @@ def main() -> None:
 
 def dispatch(arguments: list[str]) -> None:
     """Choose between a job or sweep under Hydra and a task on a finished folder."""
-    given = dict(argument.partition("=")[::2] for argument in arguments if "=" in argument and argument[0] != "-")
+    given = {a.partition("=")[0]: a.partition("=")[2] for a in arguments if "=" in a and not a.startswith("-")}
     task = given.get("task", "fit")
     if task not in TASKS:
         raise ConfigError(f"task={task} must be one of {', '.join(TASKS)}.{did_you_mean(task, TASKS)}")
     if task != "fit":
-        on_folder(task, [argument for argument in arguments if argument[0] != "-"])
+        on_folder(task, [argument for argument in arguments if not argument.startswith("-")])
     elif given.get("resume", "null") not in ("null", ""):
         resume(Path(given["resume"]), [a for a in arguments if not a.startswith("resume=")])
     else:
@@ -108,7 +108,6 @@ def resume(folder: Path, arguments: list[str]) -> None:
     assert isinstance(cfg, DictConfig)
     original = folder / ".hydra" / "overrides.yaml"
     overrides = [*(OmegaConf.load(original) if original.exists() else []), *arguments]
-    (folder / "summary.json").unlink(missing_ok=True)
     start_log(folder / "run.log")
     run_job(Job(cfg, folder, overrides, [], resume=True))
 

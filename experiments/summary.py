@@ -67,8 +67,9 @@ def _scalars(latent: str, mean: Tensor, std: Tensor) -> list[tuple[str, np.ndarr
 
 def exact_answers(problem: Problem) -> dict[str, float]:
     """Return the model's exact posterior moments and evidence, or nothing where it knows none."""
-    known = isinstance(problem.model, HasExactPosterior) and problem.batches.full is not None
-    return problem.model.exact(problem.batches.full) if known else {}
+    if isinstance(problem.model, HasExactPosterior) and problem.batches.full is not None:
+        return problem.model.exact(problem.batches.full)
+    return {}
 
 
 def final_bound(problem: Problem, num_samples: int, repeats: int, exact: dict[str, float]) -> dict[str, Any]:

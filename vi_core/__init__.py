@@ -4,7 +4,6 @@ The library seeds nothing, prints nothing and changes no global setting of torch
 """
 
 __version__ = "0.1.0"
-__all__ = ["load"]
 
 
 def __getattr__(name: str):  # PEP 562: `import vi_core` stays free of torch until a run is loaded

@@ -1,8 +1,8 @@
 """The few distributions that models and families share, as small pure objects on explicit tensors.
 
-They follow `torch.distributions` in names and parameters, and leave out its argument checks and shape bookkeeping, which
-cost several times the arithmetic for the small tensors of black-box VI. Parameters have shape `(*batch, *event)`; a draw
-of K samples has shape `(K, *batch, *event)`, and `log_prob` is elementwise: the joint sums over the event.
+They follow `torch.distributions` in names and parameters, and leave out its argument checks and shape bookkeeping,
+which cost several times the arithmetic for the small tensors of black-box VI. Parameters have shape `(*batch, *event)`;
+a draw of K samples has shape `(K, *batch, *event)`, and `log_prob` is elementwise: the joint sums over the event.
 """
 
 import math

@@ -111,6 +111,12 @@ def report(jobs: list[dict[str, Any]], keys: list[str]) -> str:
     return "\n".join(["", *shown])
 
 
+def rows_in(smoothing: int, curves: dict[str, list[Any]]) -> int:
+    """Return how many rows of the coarsest trace the moving average covers."""
+    intervals = [int(step[0]) for jobs in curves.values() for step, _ in jobs]
+    return max(1, smoothing // max(intervals))
+
+
 def overlay(folder: Path, jobs: list[dict[str, Any]], keys: list[str], cfg: DictConfig) -> Path | None:
     """Draw the bounds of all jobs that have a trace, coloured by one swept key; None where there is nothing to draw."""
     from vi_core.plots.save import save
@@ -134,7 +140,7 @@ def overlay(folder: Path, jobs: list[dict[str, Any]], keys: list[str], cfg: Dict
         title=f"{drawn[0]['experiment']}: {len(drawn)} jobs",
         legend_title=key,
         references={} if shared is None else {"log evidence": shared},
-        window=1,
+        window=rows_in(cfg.plot.smoothing, curves),
     )
     (folder / "plots").mkdir(exist_ok=True)
     return save(figure, folder / "plots" / f"bound.{cfg.plot.format}")

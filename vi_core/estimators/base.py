@@ -27,7 +27,7 @@ class Estimate(NamedTuple):
 class Estimator(nn.Module, ABC):
     """A module, so that running baselines are buffers and resume."""
 
-    def check(self, model: Model, family: Family, bound: Bound) -> None:  # noqa: B027 - most pairs have a meaning
+    def check(self, model: Model, family: Family, bound: Bound) -> None:
         """Raise `Unsupported` for a combination that has no meaning; called once, before the first step."""
 
     @abstractmethod

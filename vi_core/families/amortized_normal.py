@@ -61,8 +61,8 @@ class AmortizedNormal(Family):
             )
         if replicates > 1:
             raise Unsupported(
-                f"replicates={replicates} does not go with family=amortized_normal, whose network has one set of weights; "
-                "use replicates=1 and sweep the seed: -m 'seed=range(3)'."
+                f"replicates={replicates} does not go with family=amortized_normal, whose network has one set of "
+                "weights; use replicates=1 and sweep the seed: -m 'seed=range(3)'."
             )
         self.name, self.replicates = name, 1
         self.encoder = MLP([event_size, *hidden, 2 * latent.shape[0]], activation)

@@ -81,7 +81,9 @@ class MeanField(Family):
         return self.parameters_of_q()
 
     def distribution(self, params: Params) -> Joint:
-        factors = {name: Normal(**p) if "loc" in p else Gamma(**p) for name, p in params.items()}
+        factors: dict[str, Distribution] = {
+            name: Normal(**p) if "loc" in p else Gamma(**p) for name, p in params.items()
+        }
         return MeanFieldJoint(factors, self.event_dims)
 
     def stored_names(self) -> list[str]:

@@ -19,9 +19,8 @@ from vi_core.types import Latent, Latents, Params
 class NormalGammaJoint(Joint):
     """q(tau) q(mu | tau), with parameters (*batch)."""
 
-    parents = {"mu": frozenset({"tau"}), "tau": frozenset()}
-
     def __init__(self, params: Params):
+        self.parents = {"mu": frozenset({"tau"}), "tau": frozenset()}
         self.mu, self.tau = params["mu"], Gamma(**params["tau"])
 
     def _conditional(self, tau: Tensor) -> Normal:

@@ -30,7 +30,7 @@ class Model(nn.Module, ABC):
         """Return log p(x, z), with shape (K, *batch)."""
         return reduce(add, [value for value, _ in self.factors(z, x).values()])
 
-    def check_data(self, x: Tensor) -> None:  # noqa: B027 - most models take any numbers
+    def check_data(self, x: Tensor) -> None:
         """Raise `Unsupported` when a batch (B, *event) is nothing that the model describes; called once."""
 
     def summarize(self, x: Tensor) -> Any:

@@ -27,7 +27,7 @@ from vi_core.types import Latent, Latents, Params
 class NormalStatistics(NamedTuple):
     """Sufficient statistics of univariate data, each a scalar tensor."""
 
-    count: Tensor
+    num_points: Tensor
     mean: Tensor
     sum_squares: Tensor
     """Σ (x_n − x̄)²: centred, so that nothing cancels."""
@@ -55,12 +55,11 @@ class NormalGamma(Model):
         rate: b_0 of tau's Gamma prior.
     """
 
-    latents = {"mu": Latent("real"), "tau": Latent("positive")}
-
     def __init__(
         self, *, loc: float = 1.0, precision_ratio: float = 0.1, concentration: float = 1.0, rate: float = 2.0
     ):
         super().__init__()
+        self.latents = {"mu": Latent("real"), "tau": Latent("positive")}
         require(precision_ratio > 0, f"model.precision_ratio={precision_ratio} must be positive.")
         require(concentration > 0, f"model.concentration={concentration} must be positive.")
         require(rate > 0, f"model.rate={rate} must be positive.")
@@ -85,8 +84,8 @@ class NormalGamma(Model):
 
     @staticmethod
     def _log_likelihood(mu: Tensor, tau: Tensor, log_tau: Tensor, x: NormalStatistics) -> Tensor:
-        squares = torch.addcmul(x.sum_squares, x.count, (mu - x.mean).square())
-        return 0.5 * (x.count * (log_tau - 2 * HALF_LOG_2PI) - tau * squares)
+        squares = torch.addcmul(x.sum_squares, x.num_points, (mu - x.mean).square())
+        return 0.5 * (x.num_points * (log_tau - 2 * HALF_LOG_2PI) - tau * squares)
 
     def factors(self, z: Latents, x: NormalStatistics) -> Factors:
         mu, tau = z["mu"], z["tau"]
@@ -124,7 +123,7 @@ class NormalGamma(Model):
             "mu.std": math.sqrt(variance_mu),
             "tau": a / b,
             "tau.std": math.sqrt(a) / b,
-            "log_evidence": evidence - x.count.item() * HALF_LOG_2PI,
+            "log_evidence": evidence - x.num_points.item() * HALF_LOG_2PI,
         }
 
     def expectations(self, params: Params) -> Expectations:
@@ -150,21 +149,21 @@ class NormalGamma(Model):
     def expected_bound(self, params: Params, x: NormalStatistics) -> Tensor:
         """ELBO = E_q[log p(x | mu, tau)] − KL(q ‖ prior), (*batch), differentiable."""
         q = self.expectations(params)
-        squares = q.tau * (x.sum_squares + x.count * (q.loc - x.mean).square()) + x.count * q.spread
-        return 0.5 * (x.count * (q.log_tau - 2 * HALF_LOG_2PI) - squares) - self.kl(params)
+        squares = q.tau * (x.sum_squares + x.num_points * (q.loc - x.mean).square()) + x.num_points * q.spread
+        return 0.5 * (x.num_points * (q.log_tau - 2 * HALF_LOG_2PI) - squares) - self.kl(params)
 
     def update(self, block: str, params: Params, x: NormalStatistics) -> dict[str, Tensor]:
         """Return the optimum of one factor with the other fixed, for mean field and structured q."""
         q = self.expectations(params)
         structured = "precision_ratio" in params["mu"]
         if block == "mu":
-            ratio = self.precision_ratio + x.count
-            loc = ((self.precision_ratio * self.loc + x.count * x.mean) / ratio).expand_as(q.loc)
+            ratio = self.precision_ratio + x.num_points
+            loc = ((self.precision_ratio * self.loc + x.num_points * x.mean) / ratio).expand_as(q.loc)
             if structured:
                 return {"loc": loc, "precision_ratio": ratio.expand_as(q.loc)}
             return {"loc": loc, "scale": (ratio * q.tau).rsqrt()}
         variance = 0 if structured else params["mu"]["scale"].square()
-        squares = x.sum_squares + x.count * ((q.loc - x.mean).square() + variance)
+        squares = x.sum_squares + x.num_points * ((q.loc - x.mean).square() + variance)
         prior = self.precision_ratio * ((q.loc - self.loc).square() + variance)
-        a = self.concentration + 0.5 * (x.count if structured else x.count + 1)
+        a = self.concentration + 0.5 * (x.num_points if structured else x.num_points + 1)
         return {"concentration": a.expand_as(q.loc), "rate": self.rate + 0.5 * (squares + prior)}

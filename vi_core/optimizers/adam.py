@@ -22,6 +22,8 @@ class Adam(Optimizer):
         eps: Added outside the root.
     """
 
+    clock: Tensor
+
     def __init__(self, *, lr: Rate = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8):
         super().__init__(lr=lr)
         for name, value in {"beta1": beta1, "beta2": beta2}.items():

@@ -37,7 +37,8 @@ class Optimizer(nn.Module, ABC):
         """Allocate state for `parameters`; with `replicates` > 1 their first axis is R."""
         if self.lr.dim() == 1 and len(self.lr) != replicates:
             raise ConfigError(
-                f"optimizer.lr has {len(self.lr)} values for replicates={replicates}; give one value, or one for each replicate."
+                f"optimizer.lr has {len(self.lr)} values for replicates={replicates}; "
+                "give one value, or one for each replicate."
             )
         self.to(parameters[0].device)
         self.allocate(parameters)

@@ -1,7 +1,7 @@
 """Coordinate ascent: set one block of q to its optimum given the others, block after block.
 
-For conjugate models log q*(z_i) = E_{q(z_−i)}[log p(x, z)] + const is in the family (Bishop 2006, equation 10.9), and the
-ELBO never falls. It asks for no gradient and has no step size; `vi_core.training.steps` sweeps the blocks.
+For conjugate models log q*(z_i) = E_{q(z_−i)}[log p(x, z)] + const is in the family (Bishop 2006, equation 10.9), and
+the ELBO never falls. It asks for no gradient and has no step size; `vi_core.training.steps` sweeps the blocks.
 """
 
 

@@ -21,7 +21,7 @@ def density_figure(
 
     The first of `curves` is emphasised.
     """
-    figure = blank(5.6, 3.7, title)
+    figure = blank(6.0, 3.8, title)
     axes = figure.subplots()
     heights = _draw_histogram(axes, data, (float(grid[0]), float(grid[-1])))
     for i, (name, curve) in enumerate(curves.items()):

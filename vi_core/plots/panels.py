@@ -54,7 +54,7 @@ def replicates_label(last: ndarray, single: str) -> str:
 
 def window_note(window: int) -> str:
     """Return what a legend says about smoothing over `window` rows."""
-    return f"moving average of {window} records" if window > 1 else ""
+    return f"moving average of {2 * (window // 2) + 1} records" if window > 1 else ""
 
 
 def draw_references(axes: Axes, references: dict[str, float], *, shift: float) -> None:
@@ -86,9 +86,10 @@ def anchor_of(values: ndarray, references: dict[str, float]) -> Anchor:
 
 
 def bound_panels(figure: Figure, anchor: Anchor, *, name: str, xlabel: str) -> tuple[Axes, Axes]:
-    """Return the labelled panels for the whole run and the last half of the bound called `name`."""
+    """Return panels for the whole run and the last half of the bound called `name`, as in `ELBO` or `ELBO (nats)`."""
     whole, end = figure.subplots(1, 2)
-    whole.set(xlabel=xlabel, ylabel=name + anchor.suffix, title="whole run")
+    quantity, bracket, unit = name.partition(" (")
+    whole.set(xlabel=xlabel, ylabel=quantity + anchor.suffix + bracket + unit, title="whole run")
     end.set(xlabel=xlabel, ylabel=name, title="last half")
     return whole, end
 

@@ -17,7 +17,8 @@ def smooth(step: ndarray, values: ndarray, window: int) -> tuple[ndarray, ndarra
     """Return the centred moving average of `values` (T, R) and the steps it belongs to, (T', R) after (T',).
 
     Row t is the mean of rows t − h … t + h, with h = window // 2 but at most t // 6: a window that grows with t leaves
-    the first, steep part of a run in place. Rows at the end without a complete window are dropped.
+    the first, steep part of a run in place. An even window is taken one row wider. Rows at the end without a complete
+    window are dropped.
     """
     rows = np.arange(len(step))
     half = np.minimum(window // 2, rows // 6)

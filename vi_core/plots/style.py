@@ -4,6 +4,7 @@ The palette is that of Okabe and Ito 2008, which readers with any common colour 
 """
 
 import functools
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, ParamSpec
@@ -69,17 +70,12 @@ def theme() -> Iterator[None]:
 
 
 def themed(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Run `draw` under the theme; its ticks, which matplotlib makes late, are made there too."""
+    """Run `draw` under the theme."""
 
     @functools.wraps(draw)
     def draw_in_theme(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with theme():
-            figure = draw(*args, **kwargs)
-            for axes in figure.axes:
-                for axis in (axes.xaxis, axes.yaxis):
-                    axis.get_major_ticks(1)
-                    axis.get_minor_ticks(1)
-            return figure
+            return draw(*args, **kwargs)
 
     return draw_in_theme
 
@@ -88,7 +84,7 @@ def blank(width: float, height: float, title: str) -> Figure:
     """Return an empty figure of `width` × `height` inches that lays out its own axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     if title:
-        figure.suptitle(title)
+        figure.suptitle(textwrap.fill(title, int(width / 0.085)))
     return figure
 
 

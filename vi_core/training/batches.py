@@ -1,14 +1,13 @@
 """What a step sees: the whole data set in its summary, or minibatches drawn by indexing on the device.
 
-Each epoch is one random permutation of the data, cut into batches; the last batch of an epoch may be smaller. There is no
-loader process and no work per image.
+Each epoch is one random permutation of the data, cut into batches; the last batch of an epoch may be smaller. There is
+no loader process and no work per image.
 """
 
 import math
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vi_core.datasets.base import Data
 from vi_core.errors import Unsupported

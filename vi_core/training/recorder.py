@@ -71,9 +71,9 @@ class Recorder:
 
     def trace(self) -> Trace:
         """Copy the rows to the host, with names, and the expectations that the parameters imply."""
-        rows = slice(0, self.rows)
-        assert self.values is not None
-        columns = {name: self.values[rows, i] for i, name in enumerate(self.metrics)}
+        rows, values = slice(0, self.rows), self.values
+        assert values is not None
+        columns = {name: values[rows, i] for i, name in enumerate(self.metrics)}
         if self.parameters.shape[-1] > 1:
             columns |= self._named(self.parameters[rows, :, :-1])
         if self.step.grad_norm is not None:
@@ -99,7 +99,7 @@ class Recorder:
         rows = slice(0, self.rows)
         return {
             "metrics": self.metrics,
-            "values": None if self.values is None else self.values[rows].clone(),
+            "values": self._recorded(rows),
             "parameters": self.parameters[rows].clone(),
             "held_out": self.held_out[rows].clone(),
             "steps": torch.from_numpy(self.steps[rows].copy()),
@@ -108,6 +108,9 @@ class Recorder:
             "weight": self.weight,
             "elapsed": time.perf_counter() - self.started,
         }
+
+    def _recorded(self, rows: slice) -> Tensor | None:
+        return None if self.values is None else self.values[rows].clone()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows = len(state["steps"])

@@ -1,8 +1,8 @@
 """Steps: what one iteration does. The loop knows nothing else of an algorithm.
 
 A step returns its metrics before the update, the bound first, each (R,). It never synchronises with the device: a
-replicate whose bound or gradient is not finite is frozen by a mask, and what was seen at that moment is kept for whoever
-looks later.
+replicate whose bound or gradient is not finite is frozen by a mask, and what was seen at that moment is kept for
+whoever looks later.
 """
 
 from abc import ABC, abstractmethod
@@ -157,8 +157,9 @@ class CoordinateAscentStep(Step):
         fall, tolerance = self.worst_fall.max().item(), 100 * torch.finfo(self.worst_fall.dtype).eps
         if fall > tolerance:
             raise LabError(
-                f"the ELBO fell by a fraction of {fall:.1e} in a coordinate-ascent sweep, beyond rounding ({tolerance:.0e}): "
-                f"an update of {type(self.model).__name__} is wrong, or dtype={self.worst_fall.dtype} is too narrow."
+                f"the ELBO fell by a fraction of {fall:.1e} in a coordinate-ascent sweep, beyond rounding "
+                f"({tolerance:.0e}): an update of {type(self.model).__name__} is wrong, "
+                f"or dtype={self.worst_fall.dtype} is too narrow."
             )
 
 

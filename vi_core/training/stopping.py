@@ -55,7 +55,7 @@ class Fixed(StoppingRule):
 class ParameterChange(StoppingRule):
     """Stop when no unconstrained parameter has moved by `tolerance` over `window` steps.
 
-    The rule of Ranganath, Gerrish, Blei 2014, algorithms 1 and 2 ("until change of λ is less than 0.01"), over a window.
+    The rule of Ranganath, Gerrish, Blei 2014, algorithms 1 and 2 ("until change of λ is less than 0.01"), on a window.
 
     Args:
         window: Steps over which the change is measured.
@@ -102,7 +102,7 @@ class Plateau(StoppingRule):
         super().__init__(window)
         require(patience >= 1, f"trainer.stopping.patience={patience} must be at least 1.")
         require(tolerance >= 0, f"trainer.stopping.tolerance={tolerance} must not be negative.")
-        self.patience, self.tolerance = patience, tolerance
+        self.span, self.patience, self.tolerance = window, patience, tolerance
 
     def bind(self, parameters: Sequence[Tensor], replicates: int) -> None:
         start = torch.zeros(replicates, dtype=parameters[0].dtype, device=parameters[0].device)
@@ -114,7 +114,7 @@ class Plateau(StoppingRule):
         self.total = self.total + bound
 
     def holds(self, parameters: Sequence[Tensor]) -> Tensor:
-        mean = self.total / self.window
+        mean = self.total / self.span
         better = mean > self.best + self.tolerance
         self.best = torch.where(better, mean, self.best)
         self.stale = torch.where(better, 0, self.stale + 1)

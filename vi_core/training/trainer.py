@@ -35,7 +35,7 @@ class Trainer:
         log_every: Steps in a row of the trace, or `auto`: as few as keep the trace within 100,000 rows.
         eval_every: Epochs between evaluations on held-out data; 0 for none. Full-batch runs have none.
         checkpoint_every: Steps between checkpoints, or `auto`: ten in a run.
-        on_nonfinite: What to do when a bound or gradient is not finite: `raise`, `stop`, or `skip` (freeze the replicate).
+        on_nonfinite: What to do when a bound or gradient is not finite: `raise`, `stop`, or `skip` (freeze it).
         final_samples: Draws from which the final bound is estimated where it has no closed form, and draws kept.
         stopping: When to end before the last step.
     """
@@ -60,7 +60,7 @@ class Trainer:
         for name, value in {"steps": steps, "epochs": epochs, "limit": limit, "final_samples": final_samples}.items():
             require(value is None or value >= 1, f"trainer.{name}={value} must be at least 1.")
         for name, every in {"log_every": log_every, "checkpoint_every": checkpoint_every}.items():
-            require(every == "auto" or every >= 1, f"trainer.{name}={every} must be at least 1, or auto.")
+            require(isinstance(every, str) or every >= 1, f"trainer.{name}={every} must be at least 1, or auto.")
         require(eval_every >= 0, f"trainer.eval_every={eval_every} must not be negative.")
         self.steps, self.epochs, self.limit = steps, epochs, limit
         self.log_every, self.eval_every, self.checkpoint_every = log_every, eval_every, checkpoint_every
@@ -71,11 +71,11 @@ class Trainer:
         steps = self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch
         steps = min(steps, self.limit or steps)
         log_every = self.log_every
-        if log_every == "auto":
+        if isinstance(log_every, str):
             log_every = _interval(steps, replicates, steps_per_epoch)
         eval_every = self.eval_every * steps_per_epoch if steps_per_epoch > 1 else 0
         checkpoint_every = self.checkpoint_every
-        if checkpoint_every == "auto":
+        if isinstance(checkpoint_every, str):
             checkpoint_every = max(1, steps // CHECKPOINTS)
         return Plan(steps, log_every, eval_every, checkpoint_every)
 

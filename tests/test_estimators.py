@@ -1,0 +1,299 @@
+"""Gradient estimators against exact gradients, by standardised errors over thousands of repetitions.
+
+R replicates with the same parameters are R repetitions of one experiment. The data are the ten points of report 000 and
+q is near their posterior, where the plain score function's variance is finite and log w is small enough for a wrong
+signal to show. Each comparison's limit is `oracles.limit`, with one false alarm in a million runs of the whole suite.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests import fakes, oracles
+from vi_core.bounds.base import Bound
+from vi_core.bounds.elbo import ELBO
+from vi_core.bounds.iwelbo import IWELBO
+from vi_core.datasets.normal import Normal
+from vi_core.datasets.normal_numpy import NormalNumpy
+from vi_core.errors import LabError
+from vi_core.estimators.base import Estimate, Estimator
+from vi_core.estimators.closed_form_kl import ClosedFormKL
+from vi_core.estimators.coefficients import Coefficient, InSample, LeaveOneOut, NoControl
+from vi_core.estimators.exact import Exact
+from vi_core.estimators.pathwise import Pathwise
+from vi_core.estimators.score_function import ScoreFunction
+from vi_core.families.amortized_normal import AmortizedNormal
+from vi_core.families.base import Family
+from vi_core.models.base import Model
+from vi_core.models.normal_gamma import NormalGamma
+from vi_core.models.vae import VAE
+from vi_core.transforms import Exponential, Positive, Softplus
+
+R, ROUNDS = 4000, 5
+LIMIT = oracles.limit(R * ROUNDS)
+TEN_POINTS = NormalNumpy(num_points=10).load().train
+HUNDRED_POINTS = Normal().load().train.double()
+
+STARTS = {
+    "mean_field": {"loc": 1.9, "scale": 0.5, "concentration": 6.0, "rate": 12.0},
+    "normal_gamma": {"loc": 1.9, "precision_ratio": 9.0, "concentration": 6.0, "rate": 12.0},
+}
+POSITIVE: dict[str, tuple[Positive, Callable[[Tensor], Tensor]]] = {
+    "exponential": (Exponential(), torch.exp),
+    "softplus": (Softplus(), lambda raw: (1 + raw.exp()).log()),
+}
+EVERY_FAMILY = [(family, positive) for family in STARTS for positive in POSITIVE]
+
+
+def score(num_samples: int, coefficient: Coefficient) -> ScoreFunction:
+    return ScoreFunction(num_samples=num_samples, coefficient=coefficient)
+
+
+UNBIASED: dict[str, Estimator] = {
+    "plain, K=1": score(1, NoControl()),
+    "plain, K=5": score(5, NoControl()),
+    "leave-one-out, K=5": score(5, LeaveOneOut()),
+    "leave-one-out, K=8": score(8, LeaveOneOut()),
+    "pathwise, K=1": Pathwise(num_samples=1),
+    "pathwise, K=5": Pathwise(num_samples=5),
+    "closed-form KL, K=1": ClosedFormKL(num_samples=1),
+    "closed-form KL, K=5": ClosedFormKL(num_samples=5),
+}
+BROKEN: dict[str, Estimator] = {
+    "in-sample coefficient, K=5": score(5, InSample()),
+    "missing log q": fakes.MissingLogQ(5),
+    "detached latent": fakes.DetachedLatent(5),
+    "KL off by a term": fakes.KLOffByATerm(5),
+}
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(20240)
+
+
+def raw_gradients(estimate: Estimate, family: Family) -> Tensor:
+    """The gradient in unconstrained parameters of every replicate, (R, P)."""
+    (raw,) = family.parameters()
+    (gradient,) = torch.autograd.grad(estimate.surrogate.sum(), raw)
+    return gradient.squeeze(1)
+
+
+def repeat(estimator: Estimator, model: Model, family: Family, bound: Bound, x: object, rounds: int = ROUNDS) -> Tensor:
+    """Independent gradients and, last, bounds: (rounds · R, P + 1)."""
+    estimates = [estimator(model, family, bound, x) for _ in range(rounds)]
+    return torch.cat([torch.cat([raw_gradients(e, family), e.bound], dim=1) for e in estimates])
+
+
+def exact_answer(family: Family, kind: str, positive: str, x: Tensor) -> Tensor:
+    """The exact gradient and, last, the exact ELBO, (P + 1)."""
+    (raw,) = family.parameters()
+    names = [name.split(".")[1] for name in family.stored_names()]
+    q = {name: torch.tensor(value, dtype=torch.float64) for name, value in STARTS[kind].items()}
+    gradient = oracles.elbo_gradient(raw[0, 0], names, POSITIVE[positive][1], x)
+    return torch.cat([gradient, oracles.elbo(q, x).reshape(1)])
+
+
+def discrepancy(estimator: Estimator, kind: str, positive: str) -> float:
+    """Largest standardised error of an estimator's mean gradient and mean bound of the Normal–Gamma ELBO."""
+    model, family = NormalGamma(), fakes.normal_gamma_family(STARTS[kind], R, POSITIVE[positive][0])
+    samples = repeat(estimator, model, family, ELBO(), model.summarize(TEN_POINTS))
+    return oracles.max_z(samples, exact_answer(family, kind, positive, TEN_POINTS))
+
+
+# --- the ELBO of Normal–Gamma ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "positive"), EVERY_FAMILY)
+@pytest.mark.parametrize("name", UNBIASED)
+def test_unbiased(name: str, kind: str, positive: str) -> None:
+    assert discrepancy(UNBIASED[name], kind, positive) < LIMIT
+
+
+@pytest.mark.parametrize("kind", STARTS)
+@pytest.mark.parametrize("name", BROKEN)
+def test_bias_is_caught(name: str, kind: str) -> None:
+    assert discrepancy(BROKEN[name], kind, "exponential") > LIMIT
+
+
+@pytest.mark.parametrize(("kind", "positive"), EVERY_FAMILY)
+def test_exact_estimator_is_exact(kind: str, positive: str) -> None:
+    model, family = NormalGamma(), fakes.normal_gamma_family(STARTS[kind], 2, POSITIVE[positive][0])
+    estimate = Exact()(model, family, ELBO(), model.summarize(TEN_POINTS))
+    found = torch.cat([raw_gradients(estimate, family), estimate.bound], dim=1)
+    expected = exact_answer(family, kind, positive, TEN_POINTS).expand(2, -1)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("estimator", [score(6, NoControl()), score(6, LeaveOneOut()), Pathwise(num_samples=6)])
+def test_bound_is_reported_and_never_the_surrogate(estimator: Estimator) -> None:
+    """The bound is that of the log-weights, both are detached, and the surrogate has the replicates' shape."""
+    model, family = NormalGamma(), fakes.normal_gamma_family(STARTS["mean_field"], 3)
+    estimate = estimator(model, family, IWELBO(), model.summarize(TEN_POINTS))
+    assert estimate.log_w is not None
+    assert estimate.log_w.shape == (6, 3, 1)
+    assert estimate.bound.shape == estimate.surrogate.shape == (3, 1)
+    assert not estimate.bound.requires_grad and not estimate.log_w.requires_grad
+    torch.testing.assert_close(estimate.bound, IWELBO()(estimate.log_w), rtol=0, atol=0)
+
+
+# --- variance -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("where", "least_gain"),
+    [
+        ({"loc": 0.0, "scale": 1.0, "concentration": 1.0, "rate": 1.0}, 1.5),
+        ({"loc": 0.0, "precision_ratio": 1.0, "concentration": 1.0, "rate": 1.0}, 1.5),
+        ({"loc": 0.89, "scale": 0.15, "concentration": 50.0, "rate": 108.0}, 100.0),
+        ({"loc": 0.89, "precision_ratio": 100.0, "concentration": 50.0, "rate": 108.0}, 100.0),
+    ],
+)
+def test_control_variates_reduce_the_variance(where: dict[str, float], least_gain: float) -> None:
+    """At the start of the default run and near its optimum, for every parameter, at K = 50."""
+    model, family = NormalGamma(), fakes.normal_gamma_family(where, 500)
+    x = model.summarize(HUNDRED_POINTS)
+    plain, controlled = (
+        repeat(score(50, rule), model, family, ELBO(), x, rounds=2)[:, :-1].var(dim=0)
+        for rule in (NoControl(), LeaveOneOut())
+    )
+    assert bool((plain > least_gain * controlled).all()), plain / controlled
+
+
+def test_leave_one_out_has_a_variance_at_its_least_number_of_samples() -> None:
+    """The coefficient divides by a variance with K − 2 degrees of freedom, which makes a tail t^−(K−2): its mean exists
+    for K ≥ 4 and its variance for K ≥ 5. The tail of K = 3 must be seen by the same estimate.
+    """
+    model, family = NormalGamma(), fakes.normal_gamma_family(STARTS["mean_field"], R)
+    x = model.summarize(TEN_POINTS)
+
+    def index(num_samples: int) -> float:
+        family_gradients = repeat(UncheckedLeaveOneOut(num_samples), model, family, ELBO(), x)[:, :-1]
+        return float(oracles.tail_index(family_gradients, 200).min())
+
+    assert index(3) < 1.3
+    assert index(LeaveOneOut.least_samples) > 2.3
+
+
+def UncheckedLeaveOneOut(num_samples: int) -> ScoreFunction:
+    """Leave-one-out at any K, also below the least that the class accepts."""
+    estimator = score(LeaveOneOut.least_samples, LeaveOneOut())
+    estimator.num_samples = num_samples
+    return estimator
+
+
+# --- the IWELBO -----------------------------------------------------------------------------------------------------
+
+DATUM = torch.tensor([1.3, -0.2, 0.8], dtype=torch.float64)
+
+
+def gaussian_discrepancy(estimator: Estimator, bound: Bound) -> float:
+    """Largest standardised error against the IWELBO and its gradient at K = 3, by quadrature over the three samples."""
+    loc, scale = 0.2, 0.8
+    family = fakes.gaussian_family([loc] * R, [scale] * R)
+    raw = torch.tensor([loc, scale], dtype=torch.float64)
+    free = torch.stack([raw[0], raw[1].log()]).requires_grad_()
+    value = oracles.gaussian_iwelbo(free[0], free[1].exp(), DATUM, 3)
+    (gradient,) = torch.autograd.grad(value, free)
+    samples = repeat(estimator, fakes.Gaussian(), family, bound, DATUM)
+    return oracles.max_z(samples, torch.cat([gradient, value.detach().reshape(1)]))
+
+
+@pytest.mark.parametrize("estimator", [score(3, NoControl()), Pathwise(num_samples=3)])
+def test_iwelbo_gradient_is_unbiased(estimator: Estimator) -> None:
+    assert gaussian_discrepancy(estimator, IWELBO()) < LIMIT
+
+
+@pytest.mark.parametrize(
+    ("estimator", "bound"),
+    [
+        (score(3, NoControl()), fakes.SignalOfELBO()),
+        (score(3, NoControl()), fakes.SignalWithoutWeights()),
+        (Pathwise(num_samples=3), fakes.MeanOfLogarithms()),
+        (fakes.DetachedLatent(3), IWELBO()),
+    ],
+)
+def test_iwelbo_bias_is_caught(estimator: Estimator, bound: Bound) -> None:
+    assert gaussian_discrepancy(estimator, bound) > LIMIT
+
+
+def pair_discrepancy(bound: Bound, kind: str) -> float:
+    """Largest standardised difference of score-function and pathwise gradients of Normal–Gamma at K = 5."""
+    model, family = NormalGamma(), fakes.normal_gamma_family(STARTS[kind], R)
+    x = model.summarize(TEN_POINTS)
+    by_score, by_path = (
+        repeat(estimator, model, family, bound, x) for estimator in (score(5, NoControl()), Pathwise(num_samples=5))
+    )
+    return oracles.max_z(by_score - by_path, torch.zeros(by_path.shape[1]))
+
+
+@pytest.mark.parametrize("kind", STARTS)
+def test_iwelbo_score_function_agrees_with_pathwise(kind: str) -> None:
+    """Where the samples come from a rejection sampler and tau conditions mu."""
+    assert pair_discrepancy(IWELBO(), kind) < LIMIT
+    assert pair_discrepancy(fakes.SignalOfELBO(), kind) > LIMIT
+
+
+# --- the variational autoencoder ------------------------------------------------------------------------------------
+
+COPIES, CALLS = 100, 150
+IMAGES = torch.tensor([[1.0, 0.0, 1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 1.0, 1.0, 0.0, 0.0]], dtype=torch.float64)
+
+
+def tiny_vae() -> tuple[VAE, AmortizedNormal]:
+    """Six pixels and two latents, with weights large enough for a curved likelihood, in float64."""
+    model = VAE(6, latent_dim=2, hidden=[4], activation="tanh").double()
+    family = AmortizedNormal(model.latents, 1, 6, hidden=[4], activation="tanh").double()
+    return model, family
+
+
+def weights(model: Model, family: Family) -> list[nn.Parameter]:
+    return [*family.parameters(), *model.parameters()]
+
+
+def flat_gradient(value: Tensor, tensors: list[nn.Parameter]) -> Tensor:
+    return torch.cat([g.flatten() for g in torch.autograd.grad(value, tensors)])
+
+
+def vae_discrepancy(estimator: Estimator, reference: Callable[[VAE, AmortizedNormal], Tensor], bound: Bound) -> float:
+    """Largest standardised error of the gradient of every weight, against the gradient of `reference`."""
+    model, family = tiny_vae()
+    moving, copies = weights(model, family), IMAGES.repeat(COPIES, 1)
+    exact = flat_gradient(reference(model, family), moving)
+    gradients = [flat_gradient(estimator(model, family, bound, copies).surrogate.mean(), moving) for _ in range(CALLS)]
+    return oracles.max_z(torch.stack(gradients), exact)
+
+
+def exact_vae_elbo(model: VAE, family: AmortizedNormal) -> Tensor:
+    return oracles.vae_elbo(family.encoder, model.decoder, IMAGES).mean()
+
+
+@pytest.mark.parametrize("name", ["plain, K=5", "leave-one-out, K=8", "pathwise, K=1", "closed-form KL, K=1"])
+def test_vae_gradient_is_unbiased(name: str) -> None:
+    """Encoder and decoder, against quadrature over the two latents."""
+    assert vae_discrepancy(UNBIASED[name], exact_vae_elbo, ELBO()) < oracles.limit(CALLS)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_vae_bias_is_caught(name: str) -> None:
+    assert vae_discrepancy(BROKEN[name], exact_vae_elbo, ELBO()) > oracles.limit(CALLS)
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("estimator", [score(5, LeaveOneOut()), score(5, InSample()), ClosedFormKL(), Exact()])
+def test_estimators_that_know_only_the_elbo_refuse_the_iwelbo(estimator: Estimator) -> None:
+    model, family = NormalGamma(), fakes.normal_gamma_family(STARTS["mean_field"], 1)
+    estimator.check(model, family, ELBO())
+    with pytest.raises(LabError, match="iwelbo"):
+        estimator.check(model, family, IWELBO())
+
+
+@pytest.mark.parametrize("coefficient", [NoControl(), LeaveOneOut(), InSample()])
+def test_too_few_samples_are_refused(coefficient: Coefficient) -> None:
+    score(coefficient.least_samples, coefficient)
+    with pytest.raises(LabError, match=r"estimator\.num_samples"):
+        score(coefficient.least_samples - 1, coefficient)
