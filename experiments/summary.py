@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vi_core.assembly import Problem
 from vi_core.datasets.base import Data
+from vi_core.diagnostics.importance import effective_sample_size, pareto_k
 from vi_core.models.base import HasExactPosterior, HasExpectedBound
 from vi_core.trace import Trace
 from vi_core.training.evaluate import bound_value, held_out_bound, log_weights
@@ -109,12 +110,12 @@ def closed_form_elbo(problem: Problem) -> Tensor | None:
 
 
 def diagnostics(problem: Problem, num_samples: int) -> dict[str, Any]:
-    """Return the effective sample size of q as an importance proposal, as a share of the draws, over replicates."""
+    """Return effective sample size (share of the draws) and Pareto k-hat of q as a proposal, over replicates."""
     if is_amortized(problem):
         return {}
     log_w = log_weights(problem.model, problem.family, problem.batches.full, num_samples).mean(dim=2)
-    share = (2 * log_w.logsumexp(dim=0) - (2 * log_w).logsumexp(dim=0)).exp() / num_samples
-    return {"ess": spread(share.cpu().numpy()) | {"draws": num_samples}}
+    ess, shape = effective_sample_size(log_w).cpu().numpy(), pareto_k(log_w).cpu().numpy()
+    return {"ess": spread(ess), "pareto_k": spread(shape), "draws": num_samples}
 
 
 def epoch_bounds(trace: Trace, num_points: int, batch_size: int, steps_per_epoch: int) -> list[float]:
@@ -147,28 +148,29 @@ def held_out(data: Data) -> Data:
 
 def report(summary: dict[str, Any], figures: Sequence[str]) -> str:
     """Return the result table for the terminal."""
-    lines = ["", f"{summary['experiment']}: {summary['status']} after {summary['timing']['iterations']} steps"]
-    lines.append(f"{'':14}{'estimate':>14}{'± se':>12}{'truth':>12}{'exact':>14}")
+    final, trained = summary["final"], summary["objective"]
+    label = trained["name"] + (f" per {trained['per']}" if trained["per"] else "")
+    lines = [
+        "",
+        f"{summary['experiment']}: {summary['status']} after {summary['timing']['iterations']} steps",
+        f"{'':14}{'estimate':>14}{'± se':>12}{'truth':>12}{'exact':>14}",
+    ]
     for name, row in summary["estimates"].items():
         lines.append(f"E[{name}]".ljust(14) + _cells(row["mean"], row["se"], row["truth"], row["exact"]))
-    final, trained = summary["final"], summary["objective"]
-    label = f"{trained['name']}" + (f" / {trained['per']}" if trained["per"] else "")
-    lines.append(
-        f"{'training':14}" + _cells(trained["mean"], trained["se"], None, None) + f"  {label}, last tenth of the steps"
-    )
-    lines.append(
-        f"{'final':14}"
-        + _cells(final["mean"], final["se"], None, final["log_evidence"])
-        + f"  {final['method']}; exact: log evidence"
-    )
+    lines += [
+        "training".ljust(14)
+        + _cells(trained["mean"], trained["se"], None, None)
+        + f"  {label}, last tenth of the steps",
+        "final".ljust(14) + _cells(final["mean"], final["se"], None, final["log_evidence"]) + f"  {final['method']}",
+    ]
     if final["kl_to_posterior"] is not None:
-        lines.append(f"KL(q || posterior) = {final['kl_to_posterior']:.6g} nats")
+        gap = f"{final['kl_to_posterior']:.6g} nats"
+        lines.append(f"KL(q || posterior) = {gap}; the exact value beside the final bound is the log evidence")
     if summary["diverged_replicates"]:
         lines.append(
-            f"{summary['diverged_replicates']} of {summary['replicates']} replicates diverged and were left out"
+            f"{summary['diverged_replicates']} of {summary['replicates']} replicates diverged, and are left out"
         )
-    if summary["note"]:
-        lines.append(summary["note"])
+    lines += [summary["note"]] if summary["note"] else []
     lines += [_check_line(check) for check in summary["checks"]]
     if summary["checks_skipped"]:
         lines.append(f"checks not applied: {summary['checks_skipped']}")

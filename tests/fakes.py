@@ -12,7 +12,8 @@ from vi_core.bounds.elbo import ELBO
 from vi_core.bounds.iwelbo import IWELBO
 from vi_core.estimators.base import Estimate, Estimator
 from vi_core.estimators.closed_form_kl import ClosedFormKL
-from vi_core.estimators.score_function import inner_product, per_sample_scores
+from vi_core.estimators.pathwise import Pathwise
+from vi_core.estimators.score_function import ScoreFunction, inner_product, per_sample_scores
 from vi_core.families.base import Family
 from vi_core.families.mean_field import MeanField
 from vi_core.families.normal_gamma import NormalGammaFamily
@@ -70,6 +71,25 @@ def gaussian_family(loc: Sequence[float], scale: Sequence[float]) -> MeanField:
     return family
 
 
+class Shifted(Model):
+    """Normal–Gamma with a constant added to log p(x | z): the same gradients, and a plain score function of less noise."""
+
+    def __init__(self, constant: float):
+        super().__init__()
+        self.constant, self.model = constant, NormalGamma()
+        self.latents = self.model.latents
+
+    def factors(self, z: Latents, x: NormalStatistics) -> Factors:
+        shift = torch.full_like(z["tau"], self.constant)
+        return self.model.factors(z, x) | {"constant": (shift, frozenset())}
+
+    def log_likelihood(self, z: Latents, x: NormalStatistics) -> Tensor:
+        return self.model.log_likelihood(z, x) + self.constant
+
+    def kl(self, params: Params) -> Tensor:
+        return self.model.kl(params)
+
+
 # --- broken estimators ----------------------------------------------------------------------------------------------
 
 
@@ -119,6 +139,18 @@ class KLOffByATerm(Estimator):
         else:
             term = params["z"]["scale"].log().sum(dim=-1)
         return right._replace(bound=right.bound + term.detach(), surrogate=right.surrogate + term)
+
+
+class Shrunk(Estimator):
+    """A right estimator whose gradient is divided by K + 1 instead of K."""
+
+    def __init__(self, right: ScoreFunction | Pathwise | ClosedFormKL):
+        super().__init__()
+        self.right, self.factor = right, right.num_samples / (right.num_samples + 1)
+
+    def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
+        right = self.right(model, family, bound, x)
+        return right._replace(surrogate=self.factor * right.surrogate)
 
 
 # --- broken bounds --------------------------------------------------------------------------------------------------

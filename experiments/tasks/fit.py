@@ -183,8 +183,8 @@ def judge(job: Job, config: dict[str, Any], result: dict[str, Any]) -> dict[str,
 
 
 def describe_parts(cfg: DictConfig, problem: Problem) -> str:
-    """Return the parts of a run in a few words, for titles."""
-    names = [cfg[part]["_target_"].rpartition(".")[2] for part in ("family", "estimator", "optimizer")]
+    """Return the parts of a run by their names, for titles."""
+    names = [cfg.parts[part] for part in ("family", "estimator", "optimizer") if part in cfg.parts]
     count = problem.family.replicates
     return ", ".join([*names, f"{count} replicates" if count > 1 else "1 run"])
 

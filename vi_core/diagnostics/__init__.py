@@ -1,0 +1,1 @@
+"""Diagnostics: pure functions of log-weights, gradients or traces."""
