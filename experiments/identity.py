@@ -8,7 +8,7 @@ OUTSIDE = ("sweep", "task", "run", "resume", "plot", "strict", "expected", "note
 """Settings that leave a run's numbers as they are."""
 
 
-def config_hash(config: dict[str, Any]) -> str:
+def config_hash(config: Any) -> str:
     """Return 16 hexadecimal digits of SHA-256 over the resolved configuration, without what changes no number."""
     essential = {key: value for key, value in config.items() if key not in OUTSIDE}
     return hashlib.sha256(json.dumps(essential, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,9 +1,13 @@
 """One line for the user out of the exceptions of Hydra and OmegaConf."""
 
 import re
+from collections.abc import Callable
 from importlib import resources
+from importlib.resources.abc import Traversable
 
 from vi_core.errors import did_you_mean
+
+Rewrite = Callable[[re.Match[str]], str]
 
 
 def one_line(error: BaseException) -> str:
@@ -12,40 +16,64 @@ def one_line(error: BaseException) -> str:
     cause = error.__cause__
     if cause is not None and str(cause) and type(cause).__module__.startswith("omegaconf"):
         text = f"{text} {' '.join(str(cause).split())}"
-    text = re.sub(r" full_key: .*", "", text)
-    text = re.sub(r" To append to your config use \S+", "", text)
-    return text + _hint(text)
+    for pattern in NOISE:
+        text = re.sub(pattern, "", text)
+    for pattern, rewrite in REWRITES.items():
+        found = re.search(pattern, text)
+        if found:
+            return rewrite(found)
+    return text
 
 
-def _hint(text: str) -> str:
-    group = re.search(r"Could not find '([\w/]+)/([\w.-]+)' Available options in '[^']+': (.*)", text)
-    if group:
-        return did_you_mean(group[2], group[3].split())
-    unknown = re.search(r"Could not override '([\w.@/]+)'.*?Key '(\w+)' is not in struct", text)
-    if unknown:
-        return did_you_mean(unknown[2], _keys(unknown[1]))
-    missing = re.search(r"Key '(\w+)' not in '(\w+)'", text) or re.search(r"Could not override '(\w+)'", text)
-    if missing:
-        return did_you_mean(missing[1], [*_groups(), *_keys("")])
-    return ""
+def _no_option(found: re.Match[str]) -> str:
+    group, name, options = found.groups()
+    return f"{group}={name} does not exist.{did_you_mean(name, options.split())} Known: {', '.join(options.split())}."
 
 
-def _groups() -> list[str]:
-    package = (__package__ or "experiments").rpartition(".experiments")[0]
-    folder = resources.files(f"{package}.conf" if package else "conf")
-    return [entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("_")]
+def _no_key(found: re.Match[str]) -> str:
+    path, key = found.groups()
+    known = [*configuration_groups(), *keys_of(path)] if "." not in path else keys_of(path)
+    return f"{path} is not a setting.{did_you_mean(key, known)} See --cfg job for all of them."
 
 
-def _keys(path: str) -> list[str]:
+def _wrong_type(found: re.Match[str]) -> str:
+    override, value, kind = found.groups()
+    return f"{override} cannot be used: {value} is not of type {kind.lower()}."
+
+
+NOISE = (
+    r"full_key: .*",
+    r"To append to your config use \S+",
+    r"Config search path: .*",
+    r"See https://hydra\S+ for details",
+    r"^In '[^']+': ",
+)
+REWRITES: dict[str, Rewrite] = {
+    r"Could not find '([\w/]+)/([\w.-]+)' Available options in '[^']+': (.*)": _no_option,
+    r"Could not override '([\w.@/]+)'.*?Key '([\w/]+)' (?:is not in struct|not in '\w+')": _no_key,
+    r"Error merging override (\S+) Value ('.*?') of type '\w+' could not be converted to (\w+)": _wrong_type,
+    r"Missing mandatory value: (\w+)": lambda found: f"{found[1]} is missing; choose one with {found[1]}=<name>.",
+}
+
+
+def configuration_groups() -> list[str]:
+    """Return the names of the folders of the configuration."""
+    return [entry.name for entry in _configuration().iterdir() if entry.is_dir() and not entry.name.startswith("_")]
+
+
+def keys_of(path: str) -> list[str]:
     """Return the keys that the parts of one group know, from their YAML files; for the top level, the schema's."""
     from .schema import Root
 
-    group = path.partition(".")[0]
     if "." not in path:
         return list(Root.__dataclass_fields__)
-    package = (__package__ or "experiments").rpartition(".experiments")[0]
-    folder = resources.files(f"{package}.conf" if package else "conf") / group
+    folder = _configuration() / path.partition(".")[0]
     if not folder.is_dir():
         return []
     texts = [entry.read_text() for entry in folder.iterdir() if entry.name.endswith(".yaml")]
     return sorted({key for text in texts for key in re.findall(r"^(\w+):", text, re.MULTILINE)})
+
+
+def _configuration() -> Traversable:
+    package = (__package__ or "experiments").rpartition(".experiments")[0]
+    return resources.files(f"{package}.conf" if package else "conf")

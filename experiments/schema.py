@@ -56,7 +56,7 @@ class Root:
     plot: Plot = field(default_factory=Plot)
     sweep: Sweep = field(default_factory=Sweep)
     name: str = MISSING
-    parts: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, Any] = field(default_factory=dict)
     note: str = ""
     task: str = "fit"
     run: str | None = None

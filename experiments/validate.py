@@ -8,6 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 from vi_core.assembly import check_part, conforms
 from vi_core.errors import ConfigError, did_you_mean, require
 
+from .schema import Root
+
 PARTS = ("model", "family", "bound", "estimator", "optimizer", "dataset", "trainer")
 CHOICES = {
     "device.name": ("cpu", "cuda", "mps", "auto"),
@@ -17,7 +19,10 @@ CHOICES = {
 
 
 def validate(cfg: DictConfig) -> None:
-    """Check types and ranges of the top level, and every part against its constructor."""
+    """Check keys, types and ranges of the top level, and every part against its constructor."""
+    known = Root.__dataclass_fields__
+    for key in cfg:
+        require(key in known, f"{key} is not a setting.{did_you_mean(str(key), known)} See --cfg job for all of them.")
     for key, choices in CHOICES.items():
         value = OmegaConf.select(cfg, key)
         require(

@@ -104,9 +104,10 @@ class MissingLogQ(Estimator):
         params = family.variational(x)
         z = family.distribution(detached(params)).sample(self.num_samples)
         log_q, scores = per_sample_scores(family, params, z)
-        log_p = model.log_joint(z, x).detach()
-        surrogate = inner_product(params, (log_p * scores).mean(dim=1))
-        return Estimate(bound(log_p - log_q), surrogate, log_p - log_q, {})
+        log_p = model.log_joint(z, x)
+        value = bound(log_p - log_q)
+        surrogate = value + inner_product(params, (log_p.detach() * scores).mean(dim=1))
+        return Estimate(value.detach(), surrogate, (log_p - log_q).detach(), {})
 
 
 class DetachedLatent(Estimator):

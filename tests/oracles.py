@@ -44,10 +44,9 @@ def limit(repetitions: int) -> float:
     return float(stats.t.isf(FALSE_ALARM / COMPARISONS / 2, repetitions - 1))
 
 
-def tail_index(samples: Tensor, largest: int) -> Tensor:
-    """Hill's estimate of α in P(|x| > t) ~ t^−α from the `largest` values of samples (N, P): moments exist below α."""
-    ordered = samples.abs().sort(dim=0, descending=True).values
-    return 1 / (ordered[:largest].log() - ordered[largest].log()).mean(dim=0)
+def law_p_value(samples: Tensor, law: stats.rv_continuous) -> float:
+    """Probability under `law` of a Kolmogorov–Smirnov distance as large as that of independent samples (N)."""
+    return float(stats.kstest(samples.detach().numpy(), law.cdf).pvalue)
 
 
 # --- Normal–Gamma ---------------------------------------------------------------------------------------------------

@@ -63,10 +63,13 @@ def keyword_arguments(cls: type) -> dict[str, Any]:
 
 def check_value(value: Any, hint: Any, path: str) -> None:
     """Raise `ConfigError` unless a plain value has the type that the constructor declares."""
-    if isinstance(hint, type) and inspect.isabstract(hint):
+    parts = [
+        option for option in (hint, *typing.get_args(hint)) if isinstance(option, type) and inspect.isabstract(option)
+    ]
+    if parts and not (value is None and conforms(None, hint)):
         check_part(value, path)
-        if not issubclass(locate(value["_target_"], path), hint):
-            raise ConfigError(f"{path}._target_='{value['_target_']}' is not a {hint.__name__}.")
+        if not issubclass(locate(value["_target_"], path), parts[0]):
+            raise ConfigError(f"{path}._target_='{value['_target_']}' is not a {parts[0].__name__}.")
     elif not conforms(value, hint):
         raise ConfigError(f"{path}={value!r} must be {describe(hint)}.")
 
@@ -129,6 +132,8 @@ class Problem:
     """Everything that a run moves and sees."""
 
     data: Data
+    checksum: str
+    """Of the data as they were read or drawn, before any cast."""
     model: Model
     family: Family
     bound: Bound
@@ -153,7 +158,8 @@ def assemble(config: Config, device: torch.device, dtype: torch.dtype, generator
     bound: Bound = construct(config["bound"], "bound")
     estimator: Estimator = construct(config["estimator"], "estimator")
     optimizer = construct(config["optimizer"], "optimizer")
-    data = dataset.load().to(device, dtype)
+    loaded = dataset.load()
+    data = loaded.to(device, dtype)
     context: dict[str, Any] = {"event_size": data.train[0].numel(), "replicates": config["replicates"]}
     model: Model = construct(config["model"], "model", context)
     context["latents"] = model.latents
@@ -161,4 +167,6 @@ def assemble(config: Config, device: torch.device, dtype: torch.dtype, generator
     model.to(device)
     family.to(device)
     step = make_step(model, family, bound, estimator, optimizer).to(device)
-    return Problem(data, model, family, bound, step, Batches(data, model, dataset.batch_size, generator))
+    return Problem(
+        data, loaded.checksum, model, family, bound, step, Batches(data, model, dataset.batch_size, generator)
+    )

@@ -1,8 +1,8 @@
-"""Smooth maps from the real line to the positive numbers, with their inverses.
+"""Smooth bijections from the real line to the positive numbers, with their inverses.
 
 A variational family stores unconstrained numbers and moves them by gradient ascent; the part `Positive` says how they
 become scales, rates and concentrations. The choice changes the geometry that an optimizer sees: report 001 stores
-logarithms (`Exponential`), report 000 applies `Softplus`.
+logarithms (`Exponential`), report 000 applies `Softplus`, and report 002 stores a Normal's log-precision (`Precision`).
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 
 class Positive(ABC):
-    """An increasing bijection from the reals to the positive reals, elementwise."""
+    """A bijection from the reals to the positive reals, elementwise."""
 
     @abstractmethod
     def __call__(self, raw: Tensor) -> Tensor:
@@ -41,3 +41,13 @@ class Softplus(Positive):
 
     def inverse(self, value: Tensor) -> Tensor:
         return value + (-(-value).expm1()).log()
+
+
+class Precision(Positive):
+    """value = exp(−raw / 2): raw is the logarithm of the precision 1/value², for scales."""
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        return (-0.5 * raw).exp()
+
+    def inverse(self, value: Tensor) -> Tensor:
+        return -2 * value.log()

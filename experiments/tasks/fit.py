@@ -147,7 +147,7 @@ def summarize(
         "diagnostics": summary.diagnostics(problem, trainer.final_samples),
         "data": {
             "provenance": problem.data.provenance,
-            "checksum": problem.data.checksum,
+            "checksum": problem.checksum,
             "points": len(problem.data.train),
         },
         "timing": {
@@ -226,17 +226,17 @@ def draw_figures(
 
 def failed_summary(cfg: DictConfig, folder: Path, overrides: list[str], error: Exception) -> None:
     """Write a summary that says that a job failed, and why; never over another run's."""
-    status = "diverged" if isinstance(error, NonFinite) else "failed"
     path = folder / "summary.json"
-    if folder.is_dir() and not path.exists():
-        write_json(
-            path,
-            {
-                "schema": summary.SCHEMA,
-                "experiment": cfg.name,
-                "status": status,
-                "error": f"{type(error).__name__}: {error}" if not isinstance(error, LabError) else str(error),
-                "overrides": overrides,
-                "config_hash": config_hash(plain(cfg)),
-            },
-        )
+    if not folder.is_dir() or path.exists():
+        return
+    write_json(
+        path,
+        {
+            "schema": summary.SCHEMA,
+            "experiment": cfg.name,
+            "status": "diverged" if isinstance(error, NonFinite) else "failed",
+            "error": str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}",
+            "overrides": overrides,
+            "config_hash": config_hash(plain(cfg)),
+        },
+    )

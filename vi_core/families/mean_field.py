@@ -43,6 +43,7 @@ class MeanField(Family):
         latents: The model's latents; all shared by the data points.
         replicates: R, independent copies.
         positive: How scales, concentrations and rates are stored.
+        spread: How scales are stored, if otherwise than by `positive`.
         loc, loc_std: Mean and standard deviation of the initial `loc`, drawn per replicate from the default stream.
         scale, concentration, rate: Initial values.
     """
@@ -54,6 +55,7 @@ class MeanField(Family):
         /,
         *,
         positive: Positive,
+        spread: Positive | None = None,
         loc: float = 0.0,
         loc_std: float = 1.0,
         scale: float = 1.0,
@@ -68,14 +70,14 @@ class MeanField(Family):
         entries = []
         for name, latent in latents.items():
             if latent.support == "real":
-                entries.append(Entry(name, "loc", latent.shape, False, loc, loc_std))
-                entries.append(Entry(name, "scale", latent.shape, True, scale))
+                entries.append(Entry(name, "loc", latent.shape, loc, None, loc_std))
+                entries.append(Entry(name, "scale", latent.shape, scale, spread or positive))
             else:
-                entries.append(Entry(name, "concentration", latent.shape, True, concentration))
-                entries.append(Entry(name, "rate", latent.shape, True, rate))
+                entries.append(Entry(name, "concentration", latent.shape, concentration, positive))
+                entries.append(Entry(name, "rate", latent.shape, rate, positive))
         self.replicates = replicates
         self.event_dims = {name: len(latent.shape) for name, latent in latents.items()}
-        self.parameters_of_q = PackedParameters(entries, replicates, positive)
+        self.parameters_of_q = PackedParameters(entries, replicates)
 
     def variational(self, x: object = None) -> Params:
         return self.parameters_of_q()

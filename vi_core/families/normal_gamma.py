@@ -76,13 +76,13 @@ class NormalGammaFamily(Family):
         for name, value in starts.items():
             require(value > 0 and math.isfinite(value), f"family.{name}={value} must be positive.")
         entries = [
-            Entry("mu", "loc", (), False, loc, loc_std),
-            Entry("mu", "precision_ratio", (), True, precision_ratio),
-            Entry("tau", "concentration", (), True, concentration),
-            Entry("tau", "rate", (), True, rate),
+            Entry("mu", "loc", (), loc, None, loc_std),
+            Entry("mu", "precision_ratio", (), precision_ratio, positive),
+            Entry("tau", "concentration", (), concentration, positive),
+            Entry("tau", "rate", (), rate, positive),
         ]
         self.replicates = replicates
-        self.parameters_of_q = PackedParameters(entries, replicates, positive)
+        self.parameters_of_q = PackedParameters(entries, replicates)
 
     def variational(self, x: object = None) -> Params:
         return self.parameters_of_q()

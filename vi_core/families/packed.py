@@ -1,7 +1,7 @@
 """Storage that families with free parameters hold: all of them in one tensor, with their constraints.
 
-One tensor (R, 1, P) makes an optimizer step cost the same for four parameters and for four hundred. The positive ones
-stand last, so that their transform is one operation.
+One tensor (R, 1, P) makes an optimizer step cost the same for four parameters and for four hundred. Parameters with one
+transform stand together, so that it is one operation.
 """
 
 import math
@@ -21,10 +21,15 @@ class Entry(NamedTuple):
     latent: str
     name: str
     shape: tuple[int, ...]
-    positive: bool
     initial: float
+    positive: Positive | None = None
+    """How a positive parameter is stored; None for a real one."""
     initial_std: float = 0.0
-    """Standard deviation of the initial value over replicates and elements; for unconstrained parameters."""
+    """Standard deviation of the initial value over replicates and elements; for real parameters."""
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
 
 
 class PackedParameters(nn.Module):
@@ -33,23 +38,20 @@ class PackedParameters(nn.Module):
     Args:
         entries: What is stored, in the order of `Params`.
         replicates: R.
-        positive: How positive parameters are stored.
     """
 
-    def __init__(self, entries: Sequence[Entry], replicates: int, positive: Positive):
+    def __init__(self, entries: Sequence[Entry], replicates: int):
         super().__init__()
-        self.entries = list(entries)
-        real, constrained = [e for e in entries if not e.positive], [e for e in entries if e.positive]
-        self.stored = real + constrained
-        self.real_sizes = [math.prod(e.shape) for e in real]
-        self.positive_sizes = [math.prod(e.shape) for e in constrained]
-        self.replicates, self.positive = replicates, positive
+        self.entries, self.replicates = list(entries), replicates
+        self.transforms = list(dict.fromkeys([None, *(entry.positive for entry in entries)]))
+        self.groups = [[e for e in entries if e.positive is transform] for transform in self.transforms]
+        self.stored = [entry for group in self.groups for entry in group]
         self.raw = nn.Parameter(torch.cat([self._initial(entry) for entry in self.stored], dim=-1))
 
     def _initial(self, entry: Entry) -> Tensor:
-        value = torch.full((self.replicates, 1, math.prod(entry.shape)), entry.initial)
-        if entry.positive:
-            return self.positive.inverse(value)
+        value = torch.full((self.replicates, 1, entry.size), entry.initial)
+        if entry.positive is not None:
+            return entry.positive.inverse(value)
         return value + entry.initial_std * torch.randn_like(value) if entry.initial_std else value
 
     def forward(self) -> Params:
@@ -58,11 +60,13 @@ class PackedParameters(nn.Module):
 
     def constrain(self, raw: Tensor) -> Params:
         """Map unconstrained numbers (..., P) to named constrained ones, each (..., *event)."""
-        real, positive = raw.split([sum(self.real_sizes), sum(self.positive_sizes)], dim=-1)
-        pieces = [*real.split(self.real_sizes, dim=-1), *self.positive(positive).split(self.positive_sizes, dim=-1)]
-        named = {
-            (e.latent, e.name): p.reshape(*raw.shape[:-1], *e.shape) for e, p in zip(self.stored, pieces, strict=True)
-        }
+        pieces: list[Tensor] = []
+        blocks = raw.split([sum(entry.size for entry in group) for group in self.groups], dim=-1)
+        for transform, group, block in zip(self.transforms, self.groups, blocks, strict=True):
+            values = block if transform is None else transform(block)
+            pieces += values.split([entry.size for entry in group], dim=-1) if group else []
+        batch = raw.shape[:-1]
+        named = {(e.latent, e.name): p.reshape(*batch, *e.shape) for e, p in zip(self.stored, pieces, strict=True)}
         params: Params = {}
         for entry in self.entries:
             params.setdefault(entry.latent, {})[entry.name] = named[entry.latent, entry.name]
@@ -73,7 +77,7 @@ class PackedParameters(nn.Module):
         return [
             f"{entry.latent}.{entry.name}" + (f"[{i}]" if entry.shape else "")
             for entry in self.stored
-            for i in range(math.prod(entry.shape))
+            for i in range(entry.size)
         ]
 
     def assign(self, params: Params) -> None:
@@ -82,5 +86,5 @@ class PackedParameters(nn.Module):
             pieces = []
             for entry in self.stored:
                 value = params[entry.latent][entry.name].reshape(self.replicates, 1, -1)
-                pieces.append(self.positive.inverse(value) if entry.positive else value)
+                pieces.append(value if entry.positive is None else entry.positive.inverse(value))
             self.raw.copy_(torch.cat(pieces, dim=-1))

@@ -115,10 +115,13 @@ class Recorder:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows = len(state["steps"])
         rows = slice(0, self.rows)
-        self.metrics, self.sums, self.weight = state["metrics"], state["sums"], state["weight"]
+        device = self.parameters.device
+        self.metrics, self.weight = state["metrics"], state["weight"]
+        self.sums = None if state["sums"] is None else state["sums"].to(device)
         if state["values"] is not None:
-            self.values = state["values"].new_full((self.capacity, *state["values"].shape[1:]), torch.nan)
-            self.values[rows] = state["values"]
+            recorded = state["values"].to(device)
+            self.values = recorded.new_full((self.capacity, *recorded.shape[1:]), torch.nan)
+            self.values[rows] = recorded
         self.parameters[rows], self.held_out[rows] = state["parameters"], state["held_out"]
         self.steps[rows], self.seconds[rows] = state["steps"].numpy(), state["seconds"].numpy()
         self.started = time.perf_counter() - state["elapsed"]
