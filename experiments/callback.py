@@ -1,6 +1,6 @@
 """What happens at the end of a sweep."""
 
-import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,6 @@ from vi_core.errors import LabError
 
 from . import cli
 from .messages import one_line
-
-log = logging.getLogger(__name__)
 
 
 class Collect(Callback):
@@ -26,5 +24,5 @@ class Collect(Callback):
             if not run(config, folder):
                 cli.failures.append(str(folder))
         except LabError as error:
-            log.error("error: %s", one_line(error))
+            sys.stderr.write(f"error: {one_line(error)}\n")
             cli.failures.append(str(folder))

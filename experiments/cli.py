@@ -8,6 +8,7 @@ line; anything else is a defect and keeps its traceback. Torch is imported when 
 import argparse
 import logging
 import os
+import re
 import shutil
 import sys
 import traceback
@@ -20,6 +21,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from vi_core.errors import ConfigError, LabError, did_you_mean
 
@@ -36,39 +38,58 @@ failures: list[str] = []
 
 def main() -> None:
     """Run the program on `sys.argv` and exit: 0, 1 for an error, 130 for Ctrl-C, 143 for SIGTERM."""
-    argparse.ArgumentParser.error = _refuse
+    argparse.ArgumentParser.error = _refuse  # type: ignore[method-assign]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to here
     schema.register()
     OmegaConf.register_new_resolver("collector", lambda: f"{__package__}.callback.Collect", replace=True)
     OmegaConf.register_new_resolver("after", lambda number, last: int(number) + int(last) + 1, replace=True)
     try:
         dispatch(sys.argv[1:])
-    except (LabError, HydraException, OmegaConfBaseException, OSError) as error:
+    except (LabError, HydraException, OmegaConfBaseException, OSError, YAMLError) as error:
         sys.exit(f"error: {one_line(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(1 if failures else 0)
 
 
-def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+def _refuse(self: argparse.ArgumentParser, message: str) -> NoReturn:
     """Say in one line what Hydra's parser of options would say in twenty."""
     raise ConfigError(f"{message}; see --help.")
 
 
 def dispatch(arguments: list[str]) -> None:
     """Choose between a job or sweep under Hydra and a task on a finished folder."""
-    given = {a.partition("=")[0]: a.partition("=")[2] for a in arguments if "=" in a and not a.startswith("-")}
+    overrides = [a for a in arguments if is_override(a)]
+    given = {a.partition("=")[0]: a.partition("=")[2] for a in overrides}
+    empty = [key for key in ("resume", "run", "sweep.resume") if given.get(key) == ""]
+    if empty:
+        raise ConfigError(f"{empty[0]}= is empty; give the folder of a run.")
     task = given.get("task", "fit")
     if task not in TASKS:
         raise ConfigError(f"task={task} must be one of {', '.join(TASKS)}.{did_you_mean(task, TASKS)}")
     if task != "fit":
-        on_folder(task, [argument for argument in arguments if not argument.startswith("-")])
-    elif given.get("resume", "null") not in ("null", ""):
-        resume(Path(given["resume"]), [a for a in arguments if not a.startswith("resume=")])
+        on_folder(task, overrides)
+    elif given.get("resume", "null") != "null":
+        resume(Path(given["resume"]), [a for a in overrides if not a.startswith("resume=")])
     else:
-        if given.get("sweep.resume", "null") not in ("null", ""):
-            sys.argv += resumed_sweep(Path(given["sweep.resume"]))
+        if given.get("sweep.resume", "null") != "null":
+            overrides += resumed_sweep(Path(given["sweep.resume"]))
+        options = [a for a in arguments if not is_override(a)]
+        sys.argv[1:] = options + overrides  # argparse wants them in this order
+        compose_and_run()
+
+
+def is_override(argument: str) -> bool:
+    """Whether an argument sets something of the configuration, rather than an option of Hydra's."""
+    return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
+
+
+def compose_and_run() -> None:
+    """Let Hydra compose and call the job; what it raises itself for malformed input becomes one line."""
+    try:
         under_hydra()
+    except (ValueError, AssertionError) as error:
+        raise ConfigError(one_line(error)) from error
 
 
 @hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name="config")
@@ -79,13 +100,14 @@ def under_hydra(cfg: DictConfig) -> float:
     context = HydraConfig.get()
     folder = Path(context.runtime.output_dir)
     swept = list(context.sweeper.get("params") or {})
-    if context.mode == RunMode.MULTIRUN and cfg.sweep.resume:
+    in_sweep = context.mode == RunMode.MULTIRUN
+    if in_sweep and cfg.sweep.resume:
         found = finished_job(cfg, folder)
         if found is not None:
             logging.shutdown()
             shutil.rmtree(folder)
             return found
-    return run_job(Job(cfg, relative(folder), list(context.overrides.task), swept))
+    return run_job(Job(cfg, relative(folder), list(context.overrides.task), swept, in_sweep))
 
 
 def run_job(job: Any) -> float:
@@ -93,13 +115,27 @@ def run_job(job: Any) -> float:
     from .tasks.fit import failed_summary, fit
 
     try:
-        return fit(job)
+        result = fit(job)
     except Exception as error:
-        known = isinstance(error, (LabError, OmegaConfBaseException, OSError))
-        sys.stderr.write(f"error: {one_line(error)}\n" if known else traceback.format_exc())
+        sys.stderr.write(f"error: {one_line(error)}\n" if is_expected(error) else traceback.format_exc())
         failures.append(str(job.folder))
         failed_summary(job.cfg, job.folder, job.overrides, error)
         return float("nan")
+    missed = [check["name"] for check in result["checks"] if not check["passed"]]
+    if job.cfg.strict and missed:
+        sys.stderr.write(
+            f"error: strict=true, and {len(missed)} of {len(result['checks'])} checks failed: {missed[0]}\n"
+        )
+    if result["status"] == "diverged" or (job.cfg.strict and missed):
+        failures.append(str(job.folder))
+    value = result["objective"]["mean"]
+    return float("nan") if value is None else value
+
+
+def is_expected(error: Exception) -> bool:
+    """Whether an error is the user's to mend, and not a defect of the program."""
+    memory = isinstance(error, RuntimeError) and re.search("not enough memory|out of memory|allocate", str(error))
+    return bool(memory) or isinstance(error, (LabError, OmegaConfBaseException, OSError, MemoryError))
 
 
 def resume(folder: Path, arguments: list[str]) -> None:
@@ -133,7 +169,8 @@ def on_folder(task: str, arguments: list[str]) -> None:
     else:
         from .tasks.collect import run as collect
 
-        collect(cfg, Path(cfg.run))
+        if not collect(cfg, Path(cfg.run)):
+            failures.append(cfg.run)
 
 
 def resumed_sweep(folder: Path) -> list[str]:

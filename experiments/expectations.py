@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vi_core.errors import ConfigError
-
 IRRELEVANT = (
     "experiment", "seed", "threads", "strict", "task", "plot", "device", "dataset.root", "dataset.download", "sweep",
     "trainer.log_every", "trainer.checkpoint_every", "hydra",
@@ -45,15 +43,13 @@ def check(
 
 
 def lookup(tree: Any, path: str) -> Any:
-    """Return the value at a dotted path; integers index lists from 1, as epochs are counted."""
+    """Return the value at a dotted path, or None; integers index lists from 1, as epochs are counted."""
     node = tree
     for key in path.split("."):
-        if isinstance(node, Mapping) and key in node:
-            node = node[key]
+        if isinstance(node, Mapping):
+            node = node.get(key)
         elif isinstance(node, Sequence) and key.isdigit() and 1 <= int(key) <= len(node):
             node = node[int(key) - 1]
-        elif isinstance(node, Sequence) and key.isdigit():
-            return None
         else:
-            raise ConfigError(f"expected: there is no quantity '{path}' in the summary (no '{key}').")
+            return None
     return node

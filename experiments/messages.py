@@ -12,6 +12,10 @@ Rewrite = Callable[[re.Match[str]], str]
 
 def one_line(error: BaseException) -> str:
     """Return what is wrong, in one line, with a hint where a name is close to one that exists."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}; choose another folder or file (a run's is hydra.run.dir)."
+    if isinstance(error, MemoryError) or "allocate" in str(error):
+        return f"there is not enough memory ({str(error).splitlines()[0]}); use fewer points, replicates or samples."
     text = " ".join(str(error).split())
     cause = error.__cause__
     if cause is not None and str(cause) and type(cause).__module__.startswith("omegaconf"):
@@ -33,6 +37,8 @@ def _no_option(found: re.Match[str]) -> str:
 def _no_key(found: re.Match[str]) -> str:
     path, key = found.groups()
     known = [*configuration_groups(), *keys_of(path)] if "." not in path else keys_of(path)
+    if "." in path and key in known:
+        return f"{path} is not a setting of the {path.partition('.')[0]} that is chosen. See --cfg job."
     return f"{path} is not a setting.{did_you_mean(key, known)} See --cfg job for all of them."
 
 

@@ -32,11 +32,14 @@ def choose_dtype(name: str, images: bool) -> torch.dtype:
 
 
 def prepare(cfg: DictConfig, images: bool) -> tuple[torch.device, torch.dtype, torch.Generator]:
-    """Set threads, default dtype and seeds for this job; return device, dtype and the generator of minibatches."""
+    """Set threads, default dtype and seeds for this job; return device, dtype and the generator of minibatches.
+
+    `threads=auto` is one for small problems, where threads wait for each other more than they work, else all.
+    """
     device, dtype = choose_device(cfg.device.name), choose_dtype(cfg.dtype, images)
     if device.type == "mps" and dtype == torch.float64:
         raise ConfigError("device=mps has no float64; use dtype=float32.")
-    torch.set_num_threads(ALL_THREADS if cfg.threads == "auto" else cfg.threads)
+    torch.set_num_threads((ALL_THREADS if images else 1) if cfg.threads == "auto" else cfg.threads)
     torch.set_default_dtype(dtype)
     torch.manual_seed(cfg.seed)
     return device, dtype, torch.Generator().manual_seed(cfg.seed)

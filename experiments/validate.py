@@ -5,12 +5,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vi_core.assembly import check_part, conforms
+from vi_core.assembly import KINDS, check_part, conforms
 from vi_core.errors import ConfigError, did_you_mean, require
 
-from .schema import Root
+from .schema import Device, Plot, Root, Sweep
 
-PARTS = ("model", "family", "bound", "estimator", "optimizer", "dataset", "trainer")
+PARTS = tuple(KINDS)
 CHOICES = {
     "device.name": ("cpu", "cuda", "mps", "auto"),
     "dtype": ("auto", "float32", "float64"),
@@ -20,9 +20,13 @@ CHOICES = {
 
 def validate(cfg: DictConfig) -> None:
     """Check keys, types and ranges of the top level, and every part against its constructor."""
-    known = Root.__dataclass_fields__
-    for key in cfg:
-        require(key in known, f"{key} is not a setting.{did_you_mean(str(key), known)} See --cfg job for all of them.")
+    check_keys(cfg, Root, "")
+    for name, schema in {"device": Device, "plot": Plot, "sweep": Sweep}.items():
+        check_keys(cfg[name], schema, f"{name}.")
+    for item in cfg.expected:
+        missing = [key for key in ("quantity", "value", "tolerance") if OmegaConf.is_missing(item, key)]
+        require(not missing, f"expected: an entry has no {', no '.join(missing)}.")
+        require(item.tolerance >= 0, f"expected: the tolerance {item.tolerance} of {item.quantity} is negative.")
     for key, choices in CHOICES.items():
         value = OmegaConf.select(cfg, key)
         require(
@@ -35,10 +39,18 @@ def validate(cfg: DictConfig) -> None:
     valid = threads == "auto" or (conforms(threads, int) and threads >= 1)
     require(valid, f"threads={threads} must be an integer of at least 1, or auto.")
     for part in PARTS:
-        check_part(plain(cfg[part]), part)
+        check_part(plain(cfg[part]), part, KINDS[part])
     for path in Path(cfg.sweep.resume or ".").parents:
         if path.exists() and not path.is_dir():
             raise ConfigError(f"sweep.resume={cfg.sweep.resume} lies below {path}, which is a file.")
+
+
+def check_keys(node: DictConfig, schema: type, prefix: str) -> None:
+    """Refuse keys that were added with `+` and that the schema does not have."""
+    known = schema.__dataclass_fields__
+    for key in node:
+        hint = did_you_mean(str(key), known)
+        require(key in known, f"{prefix}{key} is not a setting.{hint} See --cfg job for all of them.")
 
 
 def plain(node: Any) -> Any:

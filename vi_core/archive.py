@@ -54,6 +54,8 @@ def load(run: str | Path) -> Archive:
         ) from error
     except (yaml.YAMLError, ValueError) as error:
         raise DataError(f"{folder} is damaged ({error}).") from error
+    if "environment" not in summary:
+        raise DataError(f"{folder} holds a run that ended as {summary.get('status')}: {summary.get('error')}")
     content = checkpoint.load(folder / "checkpoint.pt")
     dtype = getattr(torch, summary["environment"]["dtype"])
     previous = torch.get_default_dtype()

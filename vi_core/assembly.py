@@ -22,10 +22,23 @@ from vi_core.errors import ConfigError, did_you_mean
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import Family
 from vi_core.models.base import Model
+from vi_core.optimizers.base import Optimizer
+from vi_core.optimizers.coordinate_ascent import CoordinateAscent
 from vi_core.training.batches import Batches
 from vi_core.training.steps import Step, make_step
+from vi_core.training.trainer import Trainer
 
 Config = Mapping[str, Any]
+KINDS: dict[str, type | tuple[type, ...]] = {
+    "model": Model,
+    "family": Family,
+    "bound": Bound,
+    "estimator": Estimator,
+    "optimizer": (Optimizer, CoordinateAscent),
+    "dataset": Dataset,
+    "trainer": Trainer,
+}
+"""What the part of each group must be."""
 
 
 def locate(target: str, path: str) -> type:
@@ -37,11 +50,14 @@ def locate(target: str, path: str) -> type:
         raise ConfigError(f"{path}._target_='{target}' names no class that can be imported ({error}).") from error
 
 
-def check_part(config: Any, path: str) -> None:
-    """Raise `ConfigError` unless the keys and types of a part, and of the parts inside it, fit its constructor."""
+def check_part(config: Any, path: str, kind: type | tuple[type, ...]) -> None:
+    """Raise `ConfigError` unless a part is of its kind and its settings fit its constructor, and so the parts inside."""
     if not isinstance(config, Mapping) or not isinstance(config.get("_target_"), str):
         raise ConfigError(f"{path} must be a part with a _target_; choose one on the command line with {path}=<name>.")
     cls = locate(config["_target_"], path)
+    if not (isinstance(cls, type) and issubclass(cls, kind)):
+        wanted = kind.__name__ if isinstance(kind, type) else " or ".join(option.__name__ for option in kind)
+        raise ConfigError(f"{path}._target_='{config['_target_']}' names no {wanted}.")
     accepted = keyword_arguments(cls)
     for key, value in config.items():
         if key == "_target_":
@@ -63,13 +79,10 @@ def keyword_arguments(cls: type) -> dict[str, Any]:
 
 def check_value(value: Any, hint: Any, path: str) -> None:
     """Raise `ConfigError` unless a plain value has the type that the constructor declares."""
-    parts = [
-        option for option in (hint, *typing.get_args(hint)) if isinstance(option, type) and inspect.isabstract(option)
-    ]
-    if parts and not (value is None and conforms(None, hint)):
-        check_part(value, path)
-        if not issubclass(locate(value["_target_"], path), parts[0]):
-            raise ConfigError(f"{path}._target_='{value['_target_']}' is not a {parts[0].__name__}.")
+    options = (hint, *typing.get_args(hint))
+    kinds = tuple(option for option in options if isinstance(option, type) and inspect.isabstract(option))
+    if kinds and not (value is None and conforms(None, hint)):
+        check_part(value, path, kinds)
     elif not conforms(value, hint):
         raise ConfigError(f"{path}={value!r} must be {describe(hint)}.")
 
@@ -108,8 +121,7 @@ def describe(hint: Any) -> str:
 
 
 def construct(config: Config, path: str, context: Config | None = None) -> Any:
-    """Build the part that `config` describes, with the parts inside it; `context` fills positional-only arguments."""
-    check_part(config, path)
+    """Build a part that `check_part` accepts, with the parts inside it; `context` fills positional-only arguments."""
     cls = locate(config["_target_"], path)
     settings = {
         key: construct(value, f"{path}.{key}") if isinstance(value, Mapping) else value
@@ -153,7 +165,7 @@ def assemble(config: Config, device: torch.device, dtype: torch.dtype, generator
         generator: Orders minibatches.
     """
     for group in ("dataset", "model", "family", "bound", "estimator", "optimizer"):
-        check_part(config[group], group)
+        check_part(config[group], group, KINDS[group])
     dataset: Dataset = construct(config["dataset"], "dataset")
     bound: Bound = construct(config["bound"], "bound")
     estimator: Estimator = construct(config["estimator"], "estimator")

@@ -24,14 +24,15 @@ class MLP(nn.Module):
     Args:
         sizes: Widths from input to output, at least two.
         activation: A key of `ACTIVATIONS`; `leaky_relu` has slope 0.2.
+        owner: The part that it belongs to, for messages: `model` or `family`.
     """
 
-    def __init__(self, sizes: Sequence[int], activation: str):
+    def __init__(self, sizes: Sequence[int], activation: str, owner: str):
         super().__init__()
         known = ", ".join(ACTIVATIONS)
         hint = did_you_mean(activation, ACTIVATIONS)
-        require(activation in ACTIVATIONS, f"activation='{activation}' is not one of {known}.{hint}")
-        require(all(size >= 1 for size in sizes), f"layer sizes {list(sizes)} must all be at least 1.")
+        require(activation in ACTIVATIONS, f"{owner}.activation={activation} is not one of {known}.{hint}")
+        require(all(size >= 1 for size in sizes), f"{owner}.hidden={list(sizes[1:-1])} must all be at least 1.")
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(sizes):
             layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]

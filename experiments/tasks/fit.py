@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from vi_core.assembly import Problem, assemble, construct
+from vi_core.assembly import Problem, assemble, construct, keyword_arguments, locate
 from vi_core.errors import LabError, NonFinite
 from vi_core.models.base import GeneratesImages
 from vi_core.trace import Trace
@@ -26,7 +26,7 @@ from ..identity import config_hash
 from ..interrupt import Interrupt
 from ..progress import Progress
 from ..runtime import describe_environment, prepare
-from ..validate import plain, validate
+from ..validate import PARTS, plain, validate
 
 log = logging.getLogger(__name__)
 DRAWS = 500
@@ -41,48 +41,65 @@ class Job:
     folder: Path
     overrides: list[str]
     swept: list[str]
+    in_sweep: bool = False
     resume: bool = False
 
 
-def fit(job: Job) -> float:
-    """Train and write the run's files; return the final objective. Raises `LabError` for what the user can mend."""
+def fit(job: Job) -> dict[str, Any]:
+    """Train and write the run's files; return its summary. Raises `LabError` for what the user can mend."""
     started = time.perf_counter()
-    if not job.resume and (job.folder / "summary.json").exists():
-        raise LabError(
-            f"{job.folder} already holds a run; choose another hydra.run.dir, or go on with resume={job.folder}."
-        )
+    check_folder(job)
+    drop_foreign_settings(job)
     validate(job.cfg)
     config = plain(job.cfg)
     trainer: Trainer = construct(config["trainer"], "trainer")
     device, dtype, generator = prepare(job.cfg, images="binarization" in job.cfg.dataset)
     problem = assemble(config, device, dtype, generator)
     plan = trainer.plan(problem.batches.steps_per_epoch, config["replicates"])
-    write_text(job.folder / "config.yaml", OmegaConf.to_yaml(job.cfg, resolve=True))
-    loop, status, interrupt = train(job, problem, trainer, plan, device)
-    trace = loop.recorder.trace()
-    result = summarize(job, problem, trainer, plan, loop, trace, status, device)
-    samples = draw_samples(problem)
-    trace.write(job.folder / "trace.csv")
-    write_npz(job.folder / "samples.npz", samples)
-    figures = draw_figures(job, problem, result, trace, samples)
-    result["timing"]["total_s"] = time.perf_counter() - started
-    write_json(job.folder / "summary.json", result)
-    log.info("%s", summary.report(result, figures))
+    with Interrupt() as interrupt:
+        loop = build_loop(job, problem, trainer, plan, device, interrupt)
+        write_text(job.folder / "config.yaml", OmegaConf.to_yaml(job.cfg, resolve=True))
+        status = run_loop(job, loop, plan)
+        result = write_results(job, problem, trainer, loop, status, device, started)
     interrupt.leave()
-    value = result["objective"]["mean"]
-    return float("nan") if value is None else value
+    return result
 
 
-def train(
-    job: Job, problem: Problem, trainer: Trainer, plan: Plan, device: torch.device
-) -> tuple[Loop, str, Interrupt]:
-    """Drive the loop to its end or interruption, from the beginning or from the run's checkpoint."""
+def check_folder(job: Job) -> None:
+    """Refuse a folder that holds another run, and a sweep to go on with where there is none."""
+    if not job.resume and (job.folder / "summary.json").exists():
+        raise LabError(
+            f"{job.folder} already holds a run; choose another hydra.run.dir, or go on with resume={job.folder}."
+        )
+    if job.cfg.sweep.resume and not job.in_sweep:
+        raise LabError(f"sweep.resume={job.cfg.sweep.resume} goes on with a sweep: add -m and what it sweeps.")
+
+
+def drop_foreign_settings(job: Job) -> None:
+    """Leave out what an experiment sets of a part that the command line has replaced by another kind of part.
+
+    `python run.py optimizer=coordinate_ascent` replaces the optimizer of experiment=bbvi, whose learning rate means
+    nothing to the new one. What the user sets by hand is never left out.
+    """
+    chosen = {text.partition("=")[0].lstrip("+~") for text in job.overrides}
+    for part in (part for part in PARTS if part in chosen and "_target_" in (job.cfg[part] or {})):
+        accepted = keyword_arguments(locate(job.cfg[part]["_target_"], part))
+        for key in [key for key in job.cfg[part] if key != "_target_" and key not in accepted]:
+            if f"{part}.{key}" not in chosen:
+                log.info("%s.%s of experiment=%s does not apply to the part chosen", part, key, job.cfg.name)
+                with open_dict(job.cfg):
+                    del job.cfg[part][key]
+
+
+def build_loop(
+    job: Job, problem: Problem, trainer: Trainer, plan: Plan, device: torch.device, interrupt: Interrupt
+) -> Loop:
+    """Return the loop at its beginning, or where the run's checkpoint left it."""
     path = job.folder / "checkpoint.pt"
     content = checkpoint.load(path) if job.resume else None
     rows = len(content["recorder"]["steps"]) if content else 0
     trainer.stopping.bind(problem.step.moving, problem.family.replicates)
     trainer.stopping.to(device)
-    interrupt = Interrupt()
     loop = Loop(
         step=problem.step,
         batches=problem.batches,
@@ -99,13 +116,31 @@ def train(
     )
     if content:
         loop.load(content)
+    return loop
+
+
+def run_loop(job: Job, loop: Loop, plan: Plan) -> str:
+    """Drive the loop to its end or interruption, with a sign of life."""
     progress = Progress(plan.steps, job.cfg.name, loop.done)
     try:
-        with interrupt:
-            status = loop.run(progress)
+        return loop.run(progress)
     finally:
         progress.close()
-    return loop, status, interrupt
+
+
+def write_results(
+    job: Job, problem: Problem, trainer: Trainer, loop: Loop, status: str, device: torch.device, started: float
+) -> dict[str, Any]:
+    """Write trace, samples, figures and at last the summary; show the result table."""
+    trace, samples = loop.recorder.trace(), draw_samples(problem)
+    trace.write(job.folder / "trace.csv")
+    write_npz(job.folder / "samples.npz", samples)
+    result = summarize(job, problem, trainer, loop, trace, status, device)
+    figures = draw_figures(job, problem, result, trace, samples)
+    result["timing"]["total_s"] = time.perf_counter() - started
+    write_json(job.folder / "summary.json", result)
+    log.info("%s", summary.report(result, figures))
+    return result
 
 
 def bound_samples(problem: Problem) -> int:
@@ -114,14 +149,7 @@ def bound_samples(problem: Problem) -> int:
 
 
 def summarize(
-    job: Job,
-    problem: Problem,
-    trainer: Trainer,
-    plan: Plan,
-    loop: Loop,
-    trace: Trace,
-    status: str,
-    device: torch.device,
+    job: Job, problem: Problem, trainer: Trainer, loop: Loop, trace: Trace, status: str, device: torch.device
 ) -> dict[str, Any]:
     """Return the content of summary.json but for the total time."""
     exact = summary.exact_answers(problem)

@@ -65,7 +65,7 @@ class AmortizedNormal(Family):
                 "weights; use replicates=1 and sweep the seed: -m 'seed=range(3)'."
             )
         self.name, self.replicates = name, 1
-        self.encoder = MLP([event_size, *hidden, 2 * latent.shape[0]], activation)
+        self.encoder = MLP([event_size, *hidden, 2 * latent.shape[0]], activation, "family")
 
     def variational(self, x: Tensor | None = None) -> Params:
         """Encode images (B, inputs) into loc and scale, each (1, B, D)."""

@@ -64,9 +64,10 @@ class MeanField(Family):
     ):
         super().__init__()
         refuse_local(latents, "mean_field")
-        require(loc_std >= 0, f"family.loc_std={loc_std} must not be negative.")
+        require(math.isfinite(loc), f"family.loc={loc} must be finite.")
+        require(0 <= loc_std < math.inf, f"family.loc_std={loc_std} must be finite and not negative.")
         for name, value in {"scale": scale, "concentration": concentration, "rate": rate}.items():
-            require(value > 0 and math.isfinite(value), f"family.{name}={value} must be positive.")
+            require(value > 0 and math.isfinite(value), f"family.{name}={value} must be positive and finite.")
         entries = []
         for name, latent in latents.items():
             if latent.support == "real":

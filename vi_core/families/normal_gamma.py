@@ -71,10 +71,11 @@ class NormalGammaFamily(Family):
                 f"family=normal_gamma needs the latents mu and tau, but the model has {', '.join(latents)}; "
                 "use family=mean_field or family=amortized_normal."
             )
-        require(loc_std >= 0, f"family.loc_std={loc_std} must not be negative.")
+        require(math.isfinite(loc), f"family.loc={loc} must be finite.")
+        require(0 <= loc_std < math.inf, f"family.loc_std={loc_std} must be finite and not negative.")
         starts = {"precision_ratio": precision_ratio, "concentration": concentration, "rate": rate}
         for name, value in starts.items():
-            require(value > 0 and math.isfinite(value), f"family.{name}={value} must be positive.")
+            require(value > 0 and math.isfinite(value), f"family.{name}={value} must be positive and finite.")
         entries = [
             Entry("mu", "loc", (), loc, None, loc_std),
             Entry("mu", "precision_ratio", (), precision_ratio, positive),

@@ -60,9 +60,9 @@ class NormalGamma(Model):
     ):
         super().__init__()
         self.latents = {"mu": Latent("real"), "tau": Latent("positive")}
-        require(precision_ratio > 0, f"model.precision_ratio={precision_ratio} must be positive.")
-        require(concentration > 0, f"model.concentration={concentration} must be positive.")
-        require(rate > 0, f"model.rate={rate} must be positive.")
+        require(math.isfinite(loc), f"model.loc={loc} must be finite.")
+        for name, value in {"precision_ratio": precision_ratio, "concentration": concentration, "rate": rate}.items():
+            require(0 < value < math.inf, f"model.{name}={value} must be positive and finite.")
         self.loc, self.precision_ratio, self.concentration, self.rate = loc, precision_ratio, concentration, rate
 
     def check_data(self, x: Tensor) -> None:

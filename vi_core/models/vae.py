@@ -42,7 +42,7 @@ class VAE(Model):
         require(latent_dim >= 1, f"model.latent_dim={latent_dim} must be at least 1.")
         self.latent_dim = latent_dim
         self.latents = {"z": Latent("real", (latent_dim,), local=True)}
-        self.decoder = MLP([latent_dim, *hidden, event_size], activation)
+        self.decoder = MLP([latent_dim, *hidden, event_size], activation, "model")
 
     def check_data(self, x: Tensor) -> None:
         if x.dim() != 2 or bool((x < 0).any()) or bool((x > 1).any()):

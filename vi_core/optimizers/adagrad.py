@@ -3,6 +3,7 @@
 Duchi, Hazan, Singer 2011; the rule of Ranganath, Gerrish, Blei 2014.
 """
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -21,7 +22,7 @@ class AdaGrad(Optimizer):
 
     def __init__(self, *, lr: Rate = 1e-1, eps: float = 1e-10):
         super().__init__(lr=lr)
-        require(eps > 0, f"optimizer.eps={eps} must be positive.")
+        require(0 < eps < math.inf, f"optimizer.eps={eps} must be positive and finite.")
         self.eps = eps
 
     def allocate(self, parameters: Sequence[Tensor]) -> None:

@@ -4,6 +4,7 @@ Kingma, Ba 2015. The arithmetic is one call of torch's fused kernel, a third of 
 million weights.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -28,7 +29,7 @@ class Adam(Optimizer):
         super().__init__(lr=lr)
         for name, value in {"beta1": beta1, "beta2": beta2}.items():
             require(0 <= value < 1, f"optimizer.{name}={value} must lie in [0, 1).")
-        require(eps > 0, f"optimizer.eps={eps} must be positive.")
+        require(0 < eps < math.inf, f"optimizer.eps={eps} must be positive and finite.")
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
 
     def allocate(self, parameters: Sequence[Tensor]) -> None:

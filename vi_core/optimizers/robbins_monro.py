@@ -3,6 +3,7 @@
 Σ ρ_t = ∞ and Σ ρ_t² < ∞, hence almost sure convergence, for ½ < power ≤ 1 (Robbins, Monro 1951).
 """
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -23,7 +24,7 @@ class RobbinsMonro(Optimizer):
     def __init__(self, *, lr: Rate = 1.0, offset: float = 1000.0, power: float = 1.0):
         super().__init__(lr=lr)
         require(0.5 < power <= 1, f"optimizer.power={power} must lie in (0.5, 1] for the steps to converge.")
-        require(offset >= 0, f"optimizer.offset={offset} must not be negative.")
+        require(0 <= offset < math.inf, f"optimizer.offset={offset} must be finite and not negative.")
         self.offset, self.power = offset, power
 
     def rate(self) -> Tensor:

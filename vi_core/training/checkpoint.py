@@ -48,6 +48,7 @@ def load(path: Path) -> dict[str, Any]:
         content = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:
         raise DataError(f"{path} is damaged ({type(error).__name__}); start the run again without resume.") from error
-    if content.get("version") != VERSION:
-        raise DataError(f"{path} has version {content.get('version')}, and this program reads version {VERSION}.")
+    version = content.get("version") if isinstance(content, dict) else None
+    if version != VERSION:
+        raise DataError(f"{path} has version {version}, and this program reads version {VERSION}; start the run again.")
     return content

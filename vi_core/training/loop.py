@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vi_core.errors import NonFinite
+from vi_core.errors import DataError, NonFinite
 from vi_core.training import checkpoint
 from vi_core.training.batches import Batches
 from vi_core.training.recorder import Recorder
@@ -43,6 +43,8 @@ class Loop:
     evaluate: Callable[[], Tensor]
     interrupted: Callable[[], bool]
     done: int = 0
+    ended: Status | None = None
+    """Why the run ended before its last step, for good: a resumed run does not go on."""
     seconds: float = 0.0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
@@ -52,11 +54,14 @@ class Loop:
         `progress` is called now and then with the steps done and the recorder.
         """
         self.progress = progress
+        if self.ended is not None:
+            return self.ended
         self.started = time.perf_counter() - self.seconds
         try:
             status = self._advance()
         finally:
             self.seconds = time.perf_counter() - self.started
+        self.ended = status if status in ("converged", "diverged") else None
         self.save()
         if self.recorder.weight:  # after saving: a resumed run completes this interval, as if it had not been cut
             self.recorder.close_row(self.done)
@@ -130,6 +135,7 @@ class Loop:
             self.checkpoint_path,
             {
                 "done": self.done,
+                "ended": self.ended,
                 "seconds": time.perf_counter() - self.started,
                 "step": self.step.state_dict(),
                 "stopping": self.stopping.state_dict(),
@@ -140,10 +146,16 @@ class Loop:
         )
 
     def load(self, content: dict[str, Any]) -> None:
-        """Continue from a checkpoint's content."""
-        self.done, self.seconds = content["done"], content["seconds"]
-        self.step.load_state_dict(content["step"])
-        self.stopping.load_state_dict(content["stopping"])
-        self.recorder.load_state_dict(content["recorder"])
-        self.batches.load_state_dict(content["batches"])
-        checkpoint.restore_random_state(content["random"], self.device)
+        """Continue from a checkpoint's content. Raises `DataError` when it belongs to another configuration."""
+        try:
+            self.step.load_state_dict(content["step"])
+            self.stopping.load_state_dict(content["stopping"])
+            self.recorder.load_state_dict(content["recorder"])
+            self.batches.load_state_dict(content["batches"])
+            checkpoint.restore_random_state(content["random"], self.device)
+            self.done, self.seconds, self.ended = content["done"], content["seconds"], content["ended"]
+        except (KeyError, RuntimeError, AttributeError, TypeError) as error:
+            raise DataError(
+                f"{self.checkpoint_path} does not fit this configuration ({str(error).splitlines()[0]}); "
+                "resume with the run's own model, family, optimizer and replicates."
+            ) from error

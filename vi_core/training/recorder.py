@@ -61,8 +61,8 @@ class Recorder:
         self.sums, self.weight, self.rows = None, 0, row + 1
 
     def record_held_out(self, value: Tensor) -> None:
-        """Attach a held-out bound (R,) to the last row."""
-        self.held_out[self.rows - 1] = value
+        """Attach a held-out bound (R,) to the last row, or to the open one if its interval has begun."""
+        self.held_out[self.rows if self.weight else self.rows - 1] = value
 
     def latest(self) -> Tensor:
         """Return the bound (R,) of the last row."""
@@ -101,7 +101,7 @@ class Recorder:
             "metrics": self.metrics,
             "values": self._recorded(rows),
             "parameters": self.parameters[rows].clone(),
-            "held_out": self.held_out[rows].clone(),
+            "held_out": self.held_out[: self.rows + 1].clone(),
             "steps": torch.from_numpy(self.steps[rows].copy()),
             "seconds": torch.from_numpy(self.seconds[rows].copy()),
             "sums": self.sums,
@@ -120,9 +120,10 @@ class Recorder:
         self.sums = None if state["sums"] is None else state["sums"].to(device)
         if state["values"] is not None:
             recorded = state["values"].to(device)
-            self.values = recorded.new_full((self.capacity, *recorded.shape[1:]), torch.nan)
-            self.values[rows] = recorded
-        self.parameters[rows], self.held_out[rows] = state["parameters"], state["held_out"]
+            empty = recorded.new_full((self.capacity - self.rows, *recorded.shape[1:]), torch.nan)
+            self.values = torch.cat([recorded, empty])
+        self.parameters[rows] = state["parameters"]
+        self.held_out[: self.rows + 1] = state["held_out"]
         self.steps[rows], self.seconds[rows] = state["steps"].numpy(), state["seconds"].numpy()
         self.started = time.perf_counter() - state["elapsed"]
 

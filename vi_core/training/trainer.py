@@ -81,8 +81,12 @@ class Trainer:
 
 
 def _interval(steps: int, replicates: int, steps_per_epoch: int) -> int:
-    """Return the least of 1, 2, 5, 10, ... (or divisor of an epoch) that keeps the trace within `MOST_ROWS` rows."""
+    """Return the least interval that keeps the trace within `MOST_ROWS` rows.
+
+    It is one of 1, 2, 5, 10, ..., or with minibatches a divisor or a multiple of an epoch.
+    """
     least = max(1, -(-steps * replicates // MOST_ROWS))
     if steps_per_epoch > 1:
-        return next((d for d in range(least, steps_per_epoch) if steps_per_epoch % d == 0), steps_per_epoch)
+        divisor = next((d for d in range(least, steps_per_epoch) if steps_per_epoch % d == 0), None)
+        return divisor or -(-least // steps_per_epoch) * steps_per_epoch
     return next(m * 10**e for e in range(12) for m in (1, 2, 5) if m * 10**e >= least)

@@ -1,0 +1,86 @@
+"""Fixtures of all tests: the command line in this process, and torch's global state put back after each test."""
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+
+from experiments import cli as command_line
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("VI_DATA", ROOT.parent / "shared" / "data"))
+"""Where the real data sets are; tests that need them are skipped where they are not."""
+
+CommandLine = Callable[..., "Result"]
+needs_mnist = pytest.mark.skipif(
+    not (DATA / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file(), reason=f"no MNIST in {DATA} (set VI_DATA)"
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command line ended: its exit code and what it wrote to standard output and standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run_in(folder: Path, *arguments: str) -> Result:
+    """Run the program on `arguments` in `folder`, in this process: importing torch takes seconds."""
+    out, err = io.StringIO(), io.StringIO()
+    GlobalHydra.instance().clear()
+    command_line.failures.clear()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["run.py", *arguments])
+        patch.setattr(argparse.ArgumentParser, "error", argparse.ArgumentParser.error)  # which main() replaces
+        patch.setenv("HYDRA_FULL_ERROR", "1")
+        code = _exit_code(command_line.main)
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def _exit_code(main: Callable[[], None]) -> int:
+    """Return the code with which `main` would end the process; a text goes to standard error, as Python does it."""
+    try:
+        main()
+    except SystemExit as exit_:
+        if isinstance(exit_.code, str):
+            sys.stderr.write(f"{exit_.code}\n")
+            return 1
+        return int(exit_.code or 0)
+    raise AssertionError("main() returned instead of exiting")
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> CommandLine:
+    """`cli(*arguments) -> Result`, in the test's own folder."""
+    return lambda *arguments: run_in(tmp_path, *arguments)
+
+
+@pytest.fixture(autouse=True)
+def restore_process() -> Iterator[None]:
+    """Put back what a job sets: threads, default dtype, random streams, log handlers, signals, Hydra's registry."""
+    dtype, threads, stream = torch.get_default_dtype(), torch.get_num_threads(), torch.get_rng_state()
+    handlers, level = logging.root.handlers[:], logging.root.level
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    torch.set_default_dtype(dtype)
+    torch.set_num_threads(threads)
+    torch.set_rng_state(stream)
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+    for number, handler in signals.items():
+        signal.signal(number, handler)
+    GlobalHydra.instance().clear()
+    command_line.failures.clear()
