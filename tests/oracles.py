@@ -27,6 +27,8 @@ COMPARISONS = 5000
 MU_0, LAMBDA_0, A_0, B_0 = 1.0, 0.1, 1.0, 2.0
 LOG_2PI = math.log(2 * math.pi)
 
+Storage = Callable[[Tensor], Tensor]
+"""An unconstrained number to a positive parameter."""
 Values = Mapping[str, float]
 """Parameters of a Normal–Gamma q: loc, scale or precision_ratio, concentration, rate."""
 
@@ -71,11 +73,11 @@ def elbo(q: Mapping[str, Tensor], x: Tensor) -> Tensor:
     return energy + 0.5 * (1 + LOG_2PI + log_variance) + entropy_tau
 
 
-def elbo_gradient(raw: Tensor, names: list[str], positive: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """∇ of `elbo` in unconstrained numbers (P,), of which all but the first, loc, pass through `positive`."""
+def elbo_gradient(raw: Tensor, names: list[str], storage: Mapping[str, Storage], x: Tensor) -> Tensor:
+    """∇ of `elbo` in unconstrained numbers (P,) with the given names; `storage` maps them to parameters, loc is itself."""
     free = raw.detach().clone().requires_grad_()
-    values = torch.cat([free[:1], positive(free[1:])])
-    (gradient,) = torch.autograd.grad(elbo(dict(zip(names, values, strict=True)), x), free)
+    values = {name: storage[name](number) if name != "loc" else number for name, number in zip(names, free, strict=True)}
+    (gradient,) = torch.autograd.grad(elbo(values, x), free)
     return gradient
 
 

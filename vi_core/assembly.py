@@ -51,7 +51,7 @@ def locate(target: str, path: str) -> type:
 
 
 def check_part(config: Any, path: str, kind: type | tuple[type, ...]) -> None:
-    """Raise `ConfigError` unless a part is of its kind and its settings fit its constructor, and so the parts inside."""
+    """Raise `ConfigError` unless a part is of its kind and fits its constructor, and so do the parts inside."""
     if not isinstance(config, Mapping) or not isinstance(config.get("_target_"), str):
         raise ConfigError(f"{path} must be a part with a _target_; choose one on the command line with {path}=<name>.")
     cls = locate(config["_target_"], path)

@@ -8,9 +8,11 @@ a draw of K samples has shape `(K, *batch, *event)`, and `log_prob` is elementwi
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -68,6 +70,31 @@ class Normal(Distribution):
         return self.scale.square()
 
 
+class GammaNormalizer(torch.autograd.Function):
+    """a log b − log Γ(a), computed once for all samples that share a and b.
+
+    Parameters that were expanded to (K, *batch) to obtain per-sample scores hold the same numbers K times. The special
+    functions then cost a sixth of a step of black-box VI if they are evaluated on every copy. Differentiable once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        base_a, base_b = _without_copies(a), _without_copies(b)
+        ctx.save_for_backward(base_a, base_b)
+        return (base_a * base_b.log() - torch.lgamma(base_a)).expand_as(a)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = ctx.saved_tensors
+        return gradient * (b.log() - torch.digamma(a)), gradient * (a / b)
+
+
+def _without_copies(value: Tensor) -> Tensor:
+    """Return one row of a tensor whose first axis was expanded, else the tensor."""
+    return value[:1] if value.dim() and value.stride(0) == 0 else value
+
+
 @dataclass(frozen=True)
 class Gamma(Distribution):
     """Gamma(concentration a, rate b), density b^a z^(a−1) e^(−bz) / Γ(a).
@@ -86,7 +113,7 @@ class Gamma(Distribution):
 
     def log_prob(self, z: Tensor) -> Tensor:
         a, b = self.concentration, self.rate
-        return a * b.log() - torch.lgamma(a) + (a - 1) * z.log() - b * z
+        return GammaNormalizer.apply(a, b) + (a - 1) * z.log() - b * z
 
     def entropy(self) -> Tensor:
         a = self.concentration

@@ -1,0 +1,174 @@
+"""Bounds as functions of log-weights, and their signals, by enumeration: no Monte Carlo.
+
+On four states with q = softmax(θ), E[f(z_1, ..., z_K)] is a sum over 4^K tuples. So is its gradient in θ, by autograd,
+which the score-function identity E[Σ_k s_k ∇ log q(z_k)] with s = `bound.signal(log w)` must equal for every bound.
+"""
+
+import math
+from itertools import pairwise, product
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests import fakes
+from vi_core.bounds.base import Bound
+from vi_core.bounds.elbo import ELBO
+from vi_core.bounds.iwelbo import IWELBO
+
+LOG_P = torch.tensor([-1.0, -2.5, 0.3, -4.0], dtype=torch.float64)
+THETA = torch.tensor([0.4, -0.3, 0.1, 0.9], dtype=torch.float64)
+EVIDENCE = LOG_P.logsumexp(0).item()
+EVERY = [ELBO(), IWELBO()]
+
+
+def tuples(num_samples: int) -> Tensor:
+    """All outcomes of K draws, (K, 4^K)."""
+    return torch.tensor(list(product(range(4), repeat=num_samples))).T
+
+
+def expectation(bound: Bound, theta: Tensor, num_samples: int) -> Tensor:
+    """E[L], exactly; differentiable in θ."""
+    log_q, z = theta.log_softmax(0), tuples(num_samples)
+    return (log_q[z].sum(0).exp() * bound((LOG_P - log_q)[z])).sum()
+
+
+def gradient(bound: Bound, num_samples: int) -> Tensor:
+    """∇_θ E[L], exactly."""
+    theta = THETA.clone().requires_grad_()
+    return torch.autograd.grad(expectation(bound, theta, num_samples), theta)[0]
+
+
+def score_function_gradient(bound: Bound, num_samples: int) -> Tensor:
+    """E[Σ_k s_k ∇ log q(z_k)], exactly; ∇ log q(z) = e_z − softmax(θ)."""
+    log_q, z = THETA.log_softmax(0), tuples(num_samples)
+    signal = bound.signal((LOG_P - log_q)[z])
+    assert signal.shape == z.shape
+    scores = torch.eye(4, dtype=torch.float64)[z] - log_q.exp()
+    return torch.einsum("t,kt,ktp->p", log_q[z].sum(0).exp(), signal, scores)
+
+
+# --- values ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bound", EVERY)
+def test_shapes_reduce_the_samples_alone(bound: Bound) -> None:
+    log_w = torch.randn(5, 3, 2, dtype=torch.float64)
+    assert bound(log_w).shape == (3, 2)
+    assert bound.signal(log_w).shape == (5, 3, 2)
+    torch.testing.assert_close(bound(log_w)[1, 0], bound(log_w[:, 1, 0]))
+    torch.testing.assert_close(bound.signal(log_w)[:, 1, 0], bound.signal(log_w[:, 1, 0]))
+
+
+def test_definitions() -> None:
+    log_w = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+    assert ELBO()(log_w).item() == pytest.approx(0.5)
+    assert IWELBO()(log_w).item() == pytest.approx(math.log((math.exp(0.5) + math.exp(-1) + math.exp(2)) / 3))
+
+
+@pytest.mark.parametrize("bound", EVERY)
+def test_one_sample_gives_the_elbo(bound: Bound) -> None:
+    log_w = torch.randn(1, 100, dtype=torch.float64)
+    torch.testing.assert_close(bound(log_w), ELBO()(log_w), rtol=0, atol=0)
+    torch.testing.assert_close(gradient(bound, 1), gradient(ELBO(), 1))
+
+
+def ladder(bound: Bound) -> list[float]:
+    return [expectation(bound, THETA, num_samples).item() for num_samples in range(1, 7)]
+
+
+def test_iwelbo_rises_towards_the_evidence() -> None:
+    """L_1 = ELBO < L_2 < ... < log p(x), and K · gap approaches Var(w)/(2 p(x)²), the delta method's limit."""
+    values = ladder(IWELBO())
+    assert values[0] == pytest.approx(expectation(ELBO(), THETA, 1).item(), abs=1e-12)
+    assert all(lower < higher < EVIDENCE for lower, higher in pairwise(values))
+    log_q = THETA.log_softmax(0)
+    limit = ((2 * LOG_P - log_q).logsumexp(0).exp().item() / math.exp(2 * EVIDENCE) - 1) / 2
+    assert 6 * (EVIDENCE - values[-1]) == pytest.approx(limit, rel=0.35)
+
+
+def test_elbo_does_not_depend_on_the_number_of_samples() -> None:
+    assert ladder(ELBO()) == pytest.approx([ladder(ELBO())[0]] * 6, abs=1e-12)
+
+
+def test_wrong_values_are_caught() -> None:
+    assert ladder(fakes.MeanOfLogarithms())[1] == pytest.approx(ladder(IWELBO())[0])  # and so does not rise
+    assert ladder(fakes.SumOfWeights())[2] > EVIDENCE
+
+
+def test_a_perfect_q_is_tight() -> None:
+    """With q = p(z | x) all weights are p(x), for every K and every bound."""
+    for bound, num_samples in product(EVERY, (1, 2, 5)):
+        assert expectation(bound, LOG_P, num_samples).item() == pytest.approx(EVIDENCE, abs=1e-12)
+
+
+@pytest.mark.parametrize("constant", [0.0, -1743.289125, 1e5])
+@pytest.mark.parametrize("bound", EVERY)
+def test_constant_log_weights(bound: Bound, constant: float) -> None:
+    """The bound is the constant, and the weights are equal."""
+    log_w = torch.full((50, 2), constant, dtype=torch.float64)
+    torch.testing.assert_close(bound(log_w), log_w[0], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(bound(log_w + 3.0), bound(log_w) + 3.0, rtol=1e-12, atol=1e-12)
+    expected = IWELBO()(log_w) - 1 / 50 if bound.name == "iwelbo" else log_w[0] / 50
+    torch.testing.assert_close(bound.signal(log_w), expected.expand(50, 2), rtol=1e-12, atol=1e-12)
+
+
+def finite_on_extremes(bound: Bound) -> bool:
+    """Whether value and gradient stay finite on log-weights whose exponentials overflow, and underflow."""
+    log_w = torch.tensor([[1e4, -1e5], [2e4, -2e5], [-3e4, -1e5]], dtype=torch.float64, requires_grad=True)
+    value = bound(log_w)
+    (slope,) = torch.autograd.grad(value.sum(), log_w)
+    return all(bool(t.isfinite().all()) for t in (value, slope, bound.signal(log_w.detach())))
+
+
+def test_extreme_log_weights_do_not_overflow() -> None:
+    assert all(finite_on_extremes(bound) for bound in EVERY)
+    assert not finite_on_extremes(fakes.LinearSpace())
+    log_w = torch.tensor([1e4, 2e4, -3e4], dtype=torch.float64)
+    assert IWELBO()(log_w).item() == pytest.approx(2e4 - math.log(3), abs=1e-9)
+
+
+def test_a_zero_weight_does_no_harm() -> None:
+    """A draw where the model's density is zero leaves the others' mean."""
+    log_w = torch.tensor([0.7, -math.inf], dtype=torch.float64)
+    assert IWELBO()(log_w).item() == pytest.approx(0.7 - math.log(2))
+    assert bool(IWELBO().signal(log_w).isfinite().all())
+
+
+# --- signals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_samples", [1, 2, 3, 5])
+@pytest.mark.parametrize("bound", EVERY)
+def test_signal_gives_the_gradient(bound: Bound, num_samples: int) -> None:
+    torch.testing.assert_close(
+        score_function_gradient(bound, num_samples), gradient(bound, num_samples), rtol=1e-11, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("bound", [fakes.SignalOfELBO(), fakes.SignalWithoutWeights()])
+def test_wrong_signals_are_caught(bound: Bound) -> None:
+    for num_samples in (2, 3, 5):
+        error = score_function_gradient(bound, num_samples) - gradient(bound, num_samples)
+        assert float(error.abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize("bound", EVERY)
+def test_signal_is_the_bound_less_its_derivative(bound: Bound) -> None:
+    """s_k = L − ∂L/∂log w_k, up to what does not depend on z_k where the bound is additive."""
+    log_w = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    value = bound(log_w)
+    (slope,) = torch.autograd.grad(value.sum(), log_w)
+    general = value - slope
+    if bound.additive:
+        others = (log_w.sum(0) - log_w) / len(log_w)
+        general = general - others + slope
+    torch.testing.assert_close(bound.signal(log_w.detach()), general.detach())
+
+
+@pytest.mark.parametrize("bound", EVERY)
+def test_additive_bounds_are_those_with_a_separate_term_for_each_sample(bound: Bound) -> None:
+    """The second derivative in two different log-weights is zero."""
+    hessian = torch.autograd.functional.hessian(lambda w: bound(w), torch.randn(3, dtype=torch.float64))
+    assert isinstance(hessian, Tensor)
+    assert bool((hessian == 0).all()) == bound.additive

@@ -1,0 +1,350 @@
+"""Contracts of every part that has a YAML file in conf/, found by looking: a new file is tested without being named here.
+
+The constructor is the schema, so each file is compared with its class; then each folder's contract is run on the part;
+then every combination of parts either runs or is refused in one line; then every experiment runs from end to end.
+"""
+
+import importlib
+import inspect
+import itertools
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from tests.conftest import DATA, CommandLine, needs_mnist
+from vi_core.assembly import assemble, construct, keyword_arguments, locate
+from vi_core.bounds.base import Bound
+from vi_core.datasets.base import Data, Dataset
+from vi_core.datasets.digits import Digits
+from vi_core.datasets.normal import Normal
+from vi_core.errors import LabError
+from vi_core.estimators.base import Estimator
+from vi_core.families.base import Family
+from vi_core.models.base import Model
+from vi_core.optimizers.base import Optimizer
+from vi_core.optimizers.coordinate_ascent import CoordinateAscent
+from vi_core.training.stopping import StoppingRule
+from vi_core.training.trainer import Trainer
+from vi_core.transforms import Positive
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+KINDS: dict[str, tuple[type, ...]] = {
+    "model": (Model,),
+    "family": (Family,),
+    "family/positive": (Positive,),
+    "family/spread": (Positive,),
+    "bound": (Bound,),
+    "estimator": (Estimator,),
+    "optimizer": (Optimizer, CoordinateAscent),
+    "dataset": (Dataset,),
+    "trainer": (Trainer,),
+    "trainer/stopping": (StoppingRule,),
+}
+WITHOUT_TARGET = {"device", "experiment", "plot"}
+"""Folders whose files are values, not parts; `experiments.schema` types them."""
+FILES = ("config.yaml", "run.log", "trace.csv", "summary.json", "samples.npz", "checkpoint.pt")
+
+
+def names(group: str) -> list[str]:
+    """Options of a group, from its folder."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def groups() -> set[str]:
+    """Folders of conf/ with YAML files in them."""
+    return {path.parent.relative_to(CONF).as_posix() for path in CONF.glob("*/**/*.yaml")}
+
+
+PARTS = [f"{group}/{name}" for group in sorted(groups() - WITHOUT_TARGET) for name in names(group)]
+
+
+@cache
+def _composed(part: str) -> str:
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_module("conf", version_base="1.3"):
+        cfg = hydra.compose(part)
+    node = OmegaConf.select(cfg, part.rpartition("/")[0].replace("/", "."))
+    return json.dumps(OmegaConf.to_container(node, resolve=True))
+
+
+def composed(part: str) -> dict[str, Any]:
+    """Compose one file of conf/ with the defaults that it names, by Hydra, as plain values."""
+    return json.loads(_composed(part))
+
+
+def plain(value: Any) -> Any:
+    """A constructor's default as YAML has it."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def differences(config: dict[str, Any]) -> list[str]:
+    """How the keys of a part, and of the parts inside it, differ from its constructor's keyword-only arguments."""
+    cls = locate(config["_target_"], "part")
+    found = [f"{cls.__name__}.{key}" for key in set(config) - {"_target_"} ^ set(keyword_arguments(cls))]
+    for value in config.values():
+        found += differences(value) if isinstance(value, dict) else []
+    return found
+
+
+def changed_defaults(config: dict[str, Any]) -> list[str]:
+    """Settings whose value is not the constructor's default."""
+    parameters = inspect.signature(locate(config["_target_"], "part")).parameters
+    stated = {key: value for key, value in config.items() if key != "_target_" and not isinstance(value, dict)}
+    return [key for key, value in stated.items() if value != plain(parameters[key].default)]
+
+
+def presets(part: str) -> set[str]:
+    """Keys that a file changes on purpose: it starts from another file of its folder and says what differs."""
+    content = OmegaConf.to_container(OmegaConf.load(CONF / f"{part}.yaml"))
+    assert isinstance(content, dict)
+    siblings = set(names(part.rpartition("/")[0]))
+    inherits = any(entry in siblings for entry in content.get("defaults", []) if isinstance(entry, str))
+    return set(map(str, content)) if inherits else set()
+
+
+# --- the constructor is the schema ----------------------------------------------------------------------------------
+
+
+def test_every_folder_has_a_contract() -> None:
+    assert groups() <= KINDS.keys() | WITHOUT_TARGET
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_yaml_repeats_the_constructor(part: str) -> None:
+    config = composed(part)
+    cls = locate(config["_target_"], part)
+    assert issubclass(cls, KINDS[part.rpartition("/")[0]])
+    assert not inspect.isabstract(cls)
+    assert differences(config) == []
+    assert set(changed_defaults(config)) <= presets(part)
+
+
+def test_a_yaml_that_lies_is_caught() -> None:
+    config = composed("family/mean_field")
+    assert differences({key: value for key, value in config.items() if key != "rate"}) == ["MeanField.rate"]
+    assert differences(config | {"extra": 1}) == ["MeanField.extra"]
+    inner = composed("trainer/stopping/plateau") | {"extra": 1}
+    assert differences(composed("trainer/default") | {"stopping": inner}) == ["Plateau.extra"]
+    assert changed_defaults(config | {"rate": 2.0}) == ["rate"]
+    assert presets("trainer/smoke") >= {"limit", "final_samples"}
+
+
+@pytest.mark.parametrize("group", sorted(set(KINDS) - {"family/spread"}))
+def test_every_class_has_a_yaml(group: str) -> None:
+    """A part that no file names could not be chosen on the command line."""
+    targets = {composed(f"{group}/{name}")["_target_"] for name in names(group)}
+    for kind in KINDS[group]:
+        package = kind.__module__.removesuffix(".base")
+        folder = CONF.parent / package.replace(".", "/")
+        for path in folder.glob("*.py") if folder.is_dir() else ():
+            importlib.import_module(f"{package}.{path.stem}".removesuffix(".__init__"))
+        concrete = [cls for cls in kind.__subclasses__() if not inspect.isabstract(cls)]
+        ours = {f"{cls.__module__}.{cls.__qualname__}" for cls in concrete if cls.__module__.startswith("vi_core.")}
+        assert ours <= targets
+
+
+# --- each folder's contract -----------------------------------------------------------------------------------------
+
+
+def shift_error(bound: Bound) -> float:
+    """Largest difference between bound(log w + c) and bound(log w) + c."""
+    log_w = 50 * torch.randn(7, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return float((bound(log_w + 123.0) - bound(log_w) - 123.0).abs().max())
+
+
+@pytest.mark.parametrize("name", names("bound"))
+def test_bound(name: str) -> None:
+    bound: Bound = construct(composed(f"bound/{name}"), "bound")
+    log_w = torch.randn(7, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    before = log_w.clone()
+    assert bound.name == name
+    assert isinstance(bound.additive, bool)
+    assert bound(log_w).shape == (3, 4)
+    assert bound.signal(log_w).shape == (7, 3, 4)
+    assert torch.equal(log_w, before)
+    assert shift_error(bound) < 1e-10
+
+
+def test_a_bound_that_is_not_equivariant_is_caught() -> None:
+    class Sum(Bound):
+        def __call__(self, log_w: torch.Tensor) -> torch.Tensor:
+            return log_w.sum(dim=0)
+
+        def signal(self, log_w: torch.Tensor) -> torch.Tensor:
+            return log_w
+
+    assert shift_error(Sum()) > 1
+
+
+def climb(optimizer: Optimizer, alive: list[bool], steps: int = 50) -> torch.Tensor:
+    """Distances (R,) to the maximum of −½ Σ (λ − 3)² after each step from 0, with shape (steps + 1, R)."""
+    parameter = torch.zeros(2, 1, 3, dtype=torch.float64)
+    optimizer.bind([parameter], 2)
+    distances = [(parameter - 3).norm(dim=(1, 2))]
+    for _ in range(steps):
+        optimizer([parameter], [3 - parameter], torch.tensor(alive))
+        distances.append((parameter - 3).norm(dim=(1, 2)))
+    return torch.stack(distances)
+
+
+@pytest.mark.parametrize("name", names("optimizer"))
+def test_optimizer_climbs_and_leaves_a_dead_replicate(name: str) -> None:
+    optimizer = construct(composed(f"optimizer/{name}"), "optimizer")
+    if isinstance(optimizer, CoordinateAscent):
+        pytest.skip("coordinate ascent follows no gradient; test_every_combination runs it")
+    distances = climb(optimizer, [True, False])
+    assert bool((distances[1:, 0] < distances[:-1, 0]).all())
+    assert bool((distances[:, 1] == distances[0, 1]).all())
+
+
+@pytest.mark.parametrize("name", names("optimizer"))
+def test_optimizer_state_resumes(name: str) -> None:
+    """Ten steps, or five, a state dict and five: the same numbers."""
+    config = composed(f"optimizer/{name}")
+    if not issubclass(locate(config["_target_"], name), Optimizer):
+        pytest.skip("coordinate ascent has no state")
+    parameter, moved = torch.zeros(2, 1, 3), torch.zeros(2, 1, 3)
+    straight, first, second = (construct(config, "optimizer") for _ in range(3))
+    for optimizer in (straight, first, second):
+        optimizer.bind([parameter], 2)
+    alive = torch.tensor([True, True])
+    for _ in range(10):
+        straight([parameter], [3 - parameter], alive)
+    for optimizer in (first, second):
+        for _ in range(5):
+            optimizer([moved], [3 - moved], alive)
+        second.load_state_dict(first.state_dict())
+    assert torch.equal(parameter, moved)
+
+
+@pytest.mark.parametrize("name", names("estimator"))
+def test_estimator(name: str) -> None:
+    """On normal_gamma x mean_field: an Estimate of the right shapes and gradients, or a refusal in one line."""
+    model: Model = construct(composed("model/normal_gamma"), "model")
+    context = {"latents": model.latents, "replicates": 2}
+    family: Family = construct(composed("family/mean_field"), "family", context)
+    bound: Bound = construct(composed("bound/elbo"), "bound")
+    estimator: Estimator = construct(composed(f"estimator/{name}"), "estimator")
+    try:
+        estimator.check(model, family, bound)
+    except LabError as error:
+        assert_one_line(error)
+        return
+    x = model.summarize(Normal(num_points=5).load().train)
+    estimate = estimator(model, family, bound, x)
+    assert estimate.bound.shape == estimate.surrogate.shape == (2, 1)
+    assert not estimate.bound.requires_grad
+    assert all(term.shape == (2, 1) and not term.requires_grad for term in estimate.terms.values())
+    if estimate.log_w is not None:
+        assert estimate.log_w.shape[1:] == (2, 1)
+        assert not estimate.log_w.requires_grad
+        torch.testing.assert_close(bound(estimate.log_w), estimate.bound)
+    gradients = torch.autograd.grad(estimate.surrogate.sum(), list(family.parameters()))
+    assert all(bool(gradient.isfinite().all()) and bool(gradient.any()) for gradient in gradients)
+
+
+# --- combinations ---------------------------------------------------------------------------------------------------
+
+NOUNS = ("model", "family", "dataset", "bound", "estimator", "optimizer")
+SMALL = {"batch_size": 4, "num_samples": 3, "hidden": [5], "latent_dim": 2}
+"""Settings of any part that make two steps quick."""
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    """Scikit-learn's digits, read once."""
+    return Digits().load()
+
+
+def settings(noun: str, name: str) -> dict[str, Any]:
+    """A part's configuration, made small."""
+    config = composed(f"{noun}/{name}")
+    return config | {key: value for key, value in SMALL.items() if config.get(key) is not None}
+
+
+def runs(model: str, family: str, dataset: str, bound: str, estimator: str, optimizer: str) -> bool | None:
+    """Whether a combination has a meaning; None where a part is newer than this table."""
+    known = {
+        "normal_gamma",
+        "vae",
+        "mean_field",
+        "amortized_normal",
+        "normal",
+        "digits",
+        "elbo",
+        "iwelbo",
+        "adam",
+        "sgd",
+    }
+    known |= {"adagrad", "robbins_monro", "coordinate_ascent", "exact", "pathwise", "score_function", "closed_form_kl"}
+    known |= {"control_variate", "control_variate_in_sample"}
+    if not {model, family, dataset, bound, estimator, optimizer} <= known:
+        return None
+    fits = {("normal_gamma", "mean_field", "normal"), ("normal_gamma", "normal_gamma", "normal")}
+    fits |= {("vae", "amortized_normal", "digits")}
+    additive_only = estimator in ("exact", "closed_form_kl", "control_variate", "control_variate_in_sample")
+    return (
+        (model, family, dataset) in fits
+        and (bound == "elbo" or not additive_only)
+        and (estimator == "exact" if optimizer == "coordinate_ascent" else True)
+        and not (model == "vae" and estimator == "exact")
+    )
+
+
+def assert_one_line(error: LabError) -> None:
+    """Errors for the user are one line that ends a sentence."""
+    assert "\n" not in str(error)
+    assert str(error).endswith((".", "?"))
+
+
+@pytest.mark.parametrize("dataset", ["normal", "digits"])
+@pytest.mark.parametrize("family", names("family"))
+@pytest.mark.parametrize("model", names("model"))
+def test_every_combination(
+    model: str, family: str, dataset: str, digits: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps of each bound x estimator x optimizer, or a refusal in one line: never a traceback, never a NaN."""
+    monkeypatch.setattr(Digits, "load", lambda self: digits)
+    torch.set_default_dtype(torch.float64)
+    for bound, estimator, optimizer in itertools.product(*map(names, NOUNS[3:])):
+        chosen = dict(zip(NOUNS, (model, family, dataset, bound, estimator, optimizer), strict=True))
+        config = {noun: settings(noun, name) for noun, name in chosen.items()} | {"replicates": 1}
+        try:
+            problem = assemble(config, torch.device("cpu"), torch.float64, torch.Generator())
+        except LabError as error:
+            assert_one_line(error)
+            assert runs(**chosen) is not True, f"{chosen}: {error}"
+            continue
+        for _ in range(2):
+            metrics = problem.step(problem.batches.next()[0])
+        assert problem.bound.name in metrics
+        assert bool(problem.step.alive.all()), chosen
+        assert runs(**chosen) is not False, chosen
+
+
+# --- experiments ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[needs_mnist] if "_mnist" in n else []) for n in names("experiment")]
+)
+def test_experiment_runs_and_writes_every_file(name: str, cli: CommandLine, tmp_path: Path) -> None:
+    root = [f"dataset.root={DATA}"] if "_mnist" in name else []
+    result = cli(f"experiment={name}", "trainer=smoke", "trainer.limit=6", *root)
+    assert (result.code, result.err) == (0, "")
+    runs = sorted(path.parent for path in tmp_path.rglob("checkpoint.pt"))
+    assert runs
+    for run in runs:
+        assert {file for file in FILES if not (run / file).stat().st_size} == set()
+        assert list((run / "plots").glob("*.png"))
+        summary = json.loads((run / "summary.json").read_text())
+        assert (summary["experiment"], summary["status"]) == (name, "completed")
+        assert summary["checks"] == []
+        assert "trainer=smoke" in summary["checks_skipped"]
