@@ -20,6 +20,7 @@ from vi_core.families.normal_gamma import NormalGammaFamily
 from vi_core.models.base import Factors, Model
 from vi_core.models.normal_gamma import NormalGamma, NormalStatistics
 from vi_core.optimizers.base import Optimizer
+from vi_core.training.stopping import StoppingRule
 from vi_core.transforms import Exponential, Positive
 from vi_core.types import Latent, Latents, Params, detached
 
@@ -69,6 +70,20 @@ def gaussian_family(loc: Sequence[float], scale: Sequence[float]) -> MeanField:
     column = {"loc": torch.tensor(loc), "scale": torch.tensor(scale)}
     family.assign({"z": {name: value.double().unsqueeze(1) for name, value in column.items()}})
     return family
+
+
+class Poisoned(Model):
+    """`Gaussian` whose derivative, and not its value, is NaN for one replicate: 0 · d√u/du at u = 0."""
+
+    def __init__(self, replicate: int, replicates: int):
+        super().__init__()
+        self.model = Gaussian()
+        self.latents = self.model.latents
+        self.harmless = (torch.arange(replicates) != replicate).double().unsqueeze(1)
+
+    def factors(self, z: Latents, x: Tensor) -> Factors:
+        trap = (0 * z["z"] + self.harmless).sqrt() - self.harmless
+        return self.model.factors(z, x) | {"trap": (trap, frozenset({"z"}))}
 
 
 class Shifted(Model):
@@ -152,6 +167,18 @@ class Shrunk(Estimator):
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
         right = self.right(model, family, bound, x)
         return right._replace(surrogate=self.factor * right.surrogate)
+
+
+class Mixing(Estimator):
+    """A right estimator that scales its gradient by the mean bound of all replicates."""
+
+    def __init__(self, right: Estimator):
+        super().__init__()
+        self.right = right
+
+    def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
+        right = self.right(model, family, bound, x)
+        return right._replace(surrogate=right.surrogate / right.bound.abs().mean())
 
 
 # --- broken bounds --------------------------------------------------------------------------------------------------
@@ -243,6 +270,28 @@ class Unmasked(Optimizer):
 
     def forward(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], alive: Tensor) -> None:
         super().forward(parameters, gradients, torch.ones_like(alive))
+
+
+# --- broken stopping rules ---
+
+
+class AveragedChange(StoppingRule):
+    """`ParameterChange` with the mean over replicates and parameters where it has the largest."""
+
+    def __init__(self, window: int, tolerance: float):
+        super().__init__(window)
+        self.tolerance = tolerance
+
+    def bind(self, parameters: Sequence[Tensor], replicates: int) -> None:
+        self.last = [p.detach().clone() for p in parameters]
+        self.replicates = replicates
+
+    def observe(self, bound: Tensor) -> None: ...
+
+    def holds(self, parameters: Sequence[Tensor]) -> Tensor:
+        change = torch.stack([(p - q).abs().mean() for p, q in zip(parameters, self.last, strict=True)]).mean()
+        self.last = [p.detach().clone() for p in parameters]
+        return (change < self.tolerance).expand(self.replicates)
 
 
 # --- broken updates -------------------------------------------------------------------------------------------------

@@ -76,7 +76,9 @@ def elbo(q: Mapping[str, Tensor], x: Tensor) -> Tensor:
 def elbo_gradient(raw: Tensor, names: list[str], storage: Mapping[str, Storage], x: Tensor) -> Tensor:
     """∇ of `elbo` in unconstrained numbers (P,) with the given names; `storage` maps them to parameters, loc is itself."""
     free = raw.detach().clone().requires_grad_()
-    values = {name: storage[name](number) if name != "loc" else number for name, number in zip(names, free, strict=True)}
+    values = {
+        name: storage[name](number) if name != "loc" else number for name, number in zip(names, free, strict=True)
+    }
     (gradient,) = torch.autograd.grad(elbo(values, x), free)
     return gradient
 

@@ -168,4 +168,6 @@ def test_transforms(transform: Positive, definition: Callable[[Tensor], Tensor])
 
 def test_report_000_starts_softplus_at_one() -> None:
     """Its raw values of one are the 1.3132616875182228 of conf/experiment/bbvi_naive.yaml."""
-    assert float(Softplus().inverse(torch.tensor(1.3132616875182228, dtype=torch.float64))) == pytest.approx(1, abs=1e-12)
+    assert float(Softplus().inverse(torch.tensor(1.3132616875182228, dtype=torch.float64))) == pytest.approx(
+        1, abs=1e-12
+    )

@@ -88,7 +88,7 @@ def path_discrepancy(rule: Rule, reference: Reference, replicates: int, rates: l
 @pytest.mark.parametrize(("replicates", "rates"), [(1, RATES[:1]), (3, RATES[:1]), (3, RATES)])
 @pytest.mark.parametrize("name", RULES)
 def test_every_step_is_that_of_torch(name: str, replicates: int, rates: list[float], device: str) -> None:
-    assert path_discrepancy(*RULES[name], replicates, rates, device) < 1e-10
+    assert path_discrepancy(*RULES[name], replicates, rates, device) < (1e-10 if device == "cpu" else 1e-6)
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -110,9 +110,9 @@ def test_adam_in_every_dtype(device: str, default: torch.dtype, dtype: torch.dty
         for step in range(10):
             slopes = [g[: len(parameters[0])] for g in gradients_at(step, three)]
             optimizer(parameters, slopes, torch.ones(len(parameters[0]), dtype=torch.bool, device=device))
-    for a, b in zip(one, three, strict=True):
+    for a, b, before in zip(one, three, start(3, dtype, device), strict=True):
         torch.testing.assert_close(a, b[:1], rtol=1e-5, atol=1e-6)
-        assert float((b - start(3, dtype, device)[three.index(b) if False else 0]).abs().max() if False else 1) > 0
+        assert 0.1 < float((b - before).abs().max()) < 1.1
 
 
 @pytest.mark.parametrize(("lr", "offset", "power"), [(1.0, 1000.0, 1.0), (0.3, 0.0, 0.6)])

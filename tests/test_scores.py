@@ -1,5 +1,8 @@
-"""Per-sample scores, from one backward pass through expanded parameters, against closed forms of the reports."""
+"""Per-sample scores, from one backward pass through expanded parameters, against closed forms of the reports; and how
+families store the parameters that scores are taken in.
+"""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -8,10 +11,15 @@ from vi_core.estimators.score_function import inner_product, per_sample_scores, 
 from vi_core.families.amortized_normal import AmortizedNormal
 from vi_core.families.base import Family
 from vi_core.families.mean_field import MeanField
-from vi_core.transforms import Softplus
-from vi_core.types import Latent, Latents, Params
+from vi_core.transforms import Precision, Softplus
+from vi_core.types import Latent, Latents, Params, column_names, flatten
 
 K, R, B = 7, 5, 4
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(3)
 
 
 def positive(*shape: int) -> Tensor:
@@ -97,3 +105,37 @@ def test_scores_leave_the_graph_of_the_parameters_alone() -> None:
         log_q, scores = per_sample_scores(family, params, z)
     assert not log_q.requires_grad and not scores.requires_grad
     torch.testing.assert_close(scores, per_sample_scores(family, params, z)[1], rtol=0, atol=0)
+
+
+# --- storage of the parameters --------------------------------------------------------------------------------------
+
+
+def test_stored_parameters_come_back() -> None:
+    """What is assigned is returned, for vectors, with different transforms for scales and for the rest."""
+    latents = {"s": Latent("positive", (2,)), "w": Latent("real", (3,)), "t": Latent("positive")}
+    family = MeanField(latents, R, positive=Softplus(), spread=Precision()).double()
+    params: Params = {
+        "s": {"concentration": positive(R, 1, 2), "rate": positive(R, 1, 2)},
+        "w": {"loc": real(R, 1, 3), "scale": positive(R, 1, 3)},
+        "t": {"concentration": positive(R, 1), "rate": positive(R, 1)},
+    }
+    family.assign(params)
+    assert column_names(family.variational()) == column_names(params)
+    for found, expected in zip(flatten(family.variational()), flatten(params), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+    (raw,) = family.parameters()
+    place = family.stored_names().index("w.scale[1]")
+    torch.testing.assert_close(raw[..., place], -2 * params["w"]["scale"][..., 1].log())
+
+
+def test_initial_values() -> None:
+    """Those that are asked for, as whole numbers too; `loc` alone differs between replicates."""
+    family = MeanField({"w": Latent("real", (3,))}, 2000, positive=Softplus(), loc=1, loc_std=2, scale=3)
+    w = family.variational()["w"]
+    torch.testing.assert_close(w["scale"], torch.full((2000, 1, 3), 3.0))
+    draws = w["loc"].reshape(-1, 1).double()
+    assert oracles.max_z(draws, torch.tensor([1.0])) < oracles.limit(6000)
+    assert oracles.max_z((draws - 1) ** 2, torch.tensor([4.0])) < oracles.limit(6000)
+    fixed = MeanField({"w": Latent("real", (3,))}, 4, positive=Softplus(), loc=1, loc_std=0)
+    assert fixed.variational()["w"]["loc"].tolist() == [[[1.0] * 3]] * 4

@@ -6,6 +6,8 @@ family; only the ELBO splits this way. Kingma, Welling 2014, equation 7.
 
 from typing import Any, cast
 
+from torch import Tensor
+
 from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported
 from vi_core.estimators.base import Estimate, Estimator, positive_samples
@@ -25,18 +27,24 @@ class ClosedFormKL(Estimator):
         self.num_samples = positive_samples(num_samples)
 
     def check(self, model: Model, family: Family, bound: Bound) -> None:
-        if bound.name != "elbo":
-            raise Unsupported(
-                f"estimator=closed_form_kl splits only the ELBO, not bound={bound.name}; use estimator=pathwise."
-            )
-        if not isinstance(model, HasClosedFormKL):
-            raise Unsupported(f"{type(model).__name__} has no KL in closed form; use estimator=pathwise.")
+        require_split("closed_form_kl", model, bound)
 
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
         known = cast(HasClosedFormKL, model)
         params = family.variational(x)
         z = family.distribution(params).rsample(self.num_samples)
-        log_likelihood, rate = known.log_likelihood(z, x).mean(dim=0), known.kl(params)
-        value = log_likelihood - rate
-        terms = {"rate": rate.detach(), "distortion": -log_likelihood.detach()}
-        return Estimate(value.detach(), value, None, terms)
+        return split_estimate(known.log_likelihood(z, x).mean(dim=0), known.kl(params))
+
+
+def require_split(name: str, model: Model, bound: Bound) -> None:
+    """Raise unless the bound is the ELBO and the model knows its KL."""
+    if bound.name != "elbo":
+        raise Unsupported(f"estimator={name} splits only the ELBO, not bound={bound.name}; use estimator=pathwise.")
+    if not isinstance(model, HasClosedFormKL):
+        raise Unsupported(f"{type(model).__name__} has no KL in closed form; use estimator=pathwise.")
+
+
+def split_estimate(log_likelihood: Tensor, rate: Tensor) -> Estimate:
+    """Return the estimate log-likelihood − rate, both (*batch) and differentiable, with its two terms."""
+    value = log_likelihood - rate
+    return Estimate(value.detach(), value, None, {"rate": rate.detach(), "distortion": -log_likelihood.detach()})

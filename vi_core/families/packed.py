@@ -29,6 +29,7 @@ class Entry(NamedTuple):
 
     @property
     def size(self) -> int:
+        """Number of scalars of its event."""
         return math.prod(self.shape)
 
 

@@ -1,0 +1,38 @@
+"""Sticking the landing: the path derivative, with the score of log q left out of the total derivative.
+
+The pathwise gradient of log p(x, z) − log q(z; λ) is a path term, through z, and −∇_λ log q(z; λ) at fixed z, whose
+expectation is zero. Leaving it out keeps the ELBO's gradient unbiased, and at q(z) = p(z | x) each sample's gradient is
+exactly zero: the noise vanishes where the pathwise estimator's does not. Roeder, Wu, Duvenaud 2017.
+
+Requires a reparameterised family and a model differentiable in z. For a bound that is not a mean over samples, such as
+the IWELBO with K > 1, the weights multiply the score term, its expectation is no longer zero, and this estimator is
+biased (Tucker, Lawson, Gu, Maddison 2018); it is offered there because it is used there.
+"""
+
+from typing import Any
+
+from vi_core.bounds.base import Bound
+from vi_core.estimators.base import Estimate, Estimator, positive_samples
+from vi_core.families.base import Family
+from vi_core.models.base import Model
+from vi_core.types import detached
+
+
+class StickingTheLanding(Estimator):
+    """Unbiased for the ELBO, biased for the IWELBO with K > 1.
+
+    Args:
+        num_samples: K, samples per step.
+    """
+
+    def __init__(self, *, num_samples: int = 1):
+        super().__init__()
+        self.num_samples = positive_samples(num_samples)
+
+    def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
+        params = family.variational(x)
+        z = family.distribution(params).rsample(self.num_samples)
+        log_q = family.distribution(detached(params)).log_prob(z)
+        log_w = model.log_joint(z, x) - log_q
+        value = bound(log_w)
+        return Estimate(value.detach(), value, log_w.detach(), {})
