@@ -13,7 +13,7 @@ import shutil
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -26,7 +26,7 @@ from yaml import YAMLError
 from vi_core.errors import ConfigError, LabError, did_you_mean
 
 from . import schema
-from .messages import one_line
+from .messages import configuration_groups, one_line
 
 PACKAGE = (__package__ or "experiments").rpartition(".experiments")[0]
 CONFIG_MODULE = f"{PACKAGE}.conf" if PACKAGE else "conf"
@@ -64,6 +64,9 @@ def dispatch(arguments: list[str]) -> None:
     empty = [key for key in ("resume", "run", "sweep.resume") if given.get(key) == ""]
     if empty:
         raise ConfigError(f"{empty[0]}= is empty; give the folder of a run.")
+    absent = [key for key in configuration_groups() if given.get(key) in ("", "null")]
+    if absent:
+        raise ConfigError(f"{absent[0]}={given[absent[0]]} names nothing; choose one with {absent[0]}=<name>.")
     task = given.get("task", "fit")
     if task not in TASKS:
         raise ConfigError(f"task={task} must be one of {', '.join(TASKS)}.{did_you_mean(task, TASKS)}")
@@ -101,13 +104,14 @@ def under_hydra(cfg: DictConfig) -> float:
     folder = Path(context.runtime.output_dir)
     swept = list(context.sweeper.get("params") or {})
     in_sweep = context.mode == RunMode.MULTIRUN
-    if in_sweep and cfg.sweep.resume:
-        found = finished_job(cfg, folder)
-        if found is not None:
-            logging.shutdown()
-            shutil.rmtree(folder)
-            return found
-    return run_job(Job(cfg, relative(folder), list(context.overrides.task), swept, in_sweep))
+    overrides = cast(list[str], OmegaConf.to_container(context.overrides.task, resolve=False))
+    job = Job(cfg, relative(folder), overrides, swept, in_sweep)
+    found = finished_job(job) if in_sweep and cfg.sweep.resume else None
+    if found is None:
+        return run_job(job)
+    logging.shutdown()
+    shutil.rmtree(folder)
+    return found
 
 
 def run_job(job: Any) -> float:
@@ -181,17 +185,22 @@ def resumed_sweep(folder: Path) -> list[str]:
     return [f"hydra.sweep.dir={folder}", f"hydra.sweep.subdir='${{after:${{hydra.job.num}},{last}}}'"]
 
 
-def finished_job(cfg: DictConfig, folder: Path) -> float | None:
+def finished_job(job: Any) -> float | None:
     """Return the objective of a finished job of the same sweep with the same configuration, or None."""
     from .identity import config_hash
     from .tasks.collect import FINISHED, read_jobs
+    from .tasks.fit import drop_foreign_settings
     from .validate import plain
 
-    wanted = config_hash(plain(cfg))
-    for job in read_jobs(folder.parent):
-        if job["config_hash"] == wanted and job["status"] in FINISHED:
-            log.info("job %d is finished already: %s", job["job"], " ".join(job["overrides"]))
-            return job["objective"]["mean"]
+    try:
+        drop_foreign_settings(job)
+        wanted = config_hash(plain(job.cfg))
+    except (LabError, OmegaConfBaseException):
+        return None  # running the job will say what is wrong
+    for other in read_jobs(job.folder.parent):
+        if other["config_hash"] == wanted and other["status"] in FINISHED:
+            log.info("job %d is finished already: %s", other["job"], " ".join(other["overrides"]))
+            return other["objective"]["mean"]
     return None
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from importlib import resources
 from importlib.resources.abc import Traversable
 
+from hydra.errors import OverrideParseException
+
 from vi_core.errors import did_you_mean
 
 Rewrite = Callable[[re.Match[str]], str]
@@ -17,16 +19,19 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, MemoryError) or "allocate" in str(error):
         return f"there is not enough memory ({str(error).splitlines()[0]}); use fewer points, replicates or samples."
     text = " ".join(str(error).split())
-    cause = error.__cause__
-    if cause is not None and str(cause) and type(cause).__module__.startswith("omegaconf"):
-        text = f"{text} {' '.join(str(cause).split())}"
+    cause = " ".join(str(error.__cause__ or "").split())
+    if type(error.__cause__).__module__.startswith("omegaconf") and cause not in text:
+        text = f"{text} {cause}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override} cannot be read: write key=value, lists as key=[a,b], quotes around texts with blanks."
     for pattern in NOISE:
         text = re.sub(pattern, "", text)
     for pattern, rewrite in REWRITES.items():
         found = re.search(pattern, text)
         if found:
             return rewrite(found)
-    return text
+    text = text.strip()
+    return text if text.endswith((".", "?", ")")) else f"{text}."
 
 
 def _no_option(found: re.Match[str]) -> str:
@@ -36,10 +41,19 @@ def _no_option(found: re.Match[str]) -> str:
 
 def _no_key(found: re.Match[str]) -> str:
     path, key = found.groups()
+    group = path.partition(".")[0]
+    if "." in path and group not in configuration_groups():
+        return f"{path} is not a setting.{did_you_mean(group, configuration_groups())} See --cfg job for all of them."
     known = [*configuration_groups(), *keys_of(path)] if "." not in path else keys_of(path)
     if "." in path and key in known:
-        return f"{path} is not a setting of the {path.partition('.')[0]} that is chosen. See --cfg job."
+        return f"{path} is not a setting of the {group} that is chosen. See --cfg job."
     return f"{path} is not a setting.{did_you_mean(key, known)} See --cfg job for all of them."
+
+
+def _no_key_in(found: re.Match[str]) -> str:
+    where, key = found.groups()
+    place = f"{where}.yaml: " if where and where != "config" else ""
+    return f"{place}{key} is not a setting.{did_you_mean(key, [*configuration_groups(), *keys_of('')])}"
 
 
 def _wrong_type(found: re.Match[str]) -> str:
@@ -52,11 +66,11 @@ NOISE = (
     r"To append to your config use \S+",
     r"Config search path: .*",
     r"See https://hydra\S+ for details",
-    r"^In '[^']+': ",
 )
 REWRITES: dict[str, Rewrite] = {
     r"Could not find '([\w/]+)/([\w.-]+)' Available options in '[^']+': (.*)": _no_option,
     r"Could not override '([\w.@/]+)'.*?Key '([\w/]+)' (?:is not in struct|not in '\w+')": _no_key,
+    r"(?:In '([^']+)'.*?)?Key '(\w+)' (?:is not in struct|not in '\w+')": _no_key_in,
     r"Error merging override (\S+) Value ('.*?') of type '\w+' could not be converted to (\w+)": _wrong_type,
     r"Missing mandatory value: (\w+)": lambda found: f"{found[1]} is missing; choose one with {found[1]}=<name>.",
 }

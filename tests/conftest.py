@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import io
+import json
 import logging
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +24,8 @@ DATA = Path(os.environ.get("VI_DATA", ROOT.parent / "shared" / "data"))
 """Where the real data sets are; tests that need them are skipped where they are not."""
 
 CommandLine = Callable[..., "Result"]
+SMOKE = ("trainer=smoke", "plot.enabled=false", "replicates=2")
+"""Arguments that make a run short."""
 needs_mnist = pytest.mark.skipif(
     not (DATA / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file(), reason=f"no MNIST in {DATA} (set VI_DATA)"
 )
@@ -84,3 +88,24 @@ def restore_process() -> Iterator[None]:
         signal.signal(number, handler)
     GlobalHydra.instance().clear()
     command_line.failures.clear()
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a completed run of 20 steps and two replicates; copy it before changing it."""
+    folder = tmp_path_factory.mktemp("finished")
+    result = run_in(folder, *SMOKE, "hydra.run.dir=run")
+    assert (result.code, result.err) == (0, "")
+    return folder / "run"
+
+
+def trace_text(run: Path) -> str:
+    """A run's trace without its last column, the only one that may differ between equal runs."""
+    lines = (run / "trace.csv").read_text().splitlines()
+    assert lines[0].endswith(",seconds")
+    return "\n".join(line.rpartition(",")[0] for line in lines)
+
+
+def summary_of(run: Path) -> dict[str, Any]:
+    """The content of a run's summary.json."""
+    return json.loads((run / "summary.json").read_text())

@@ -48,7 +48,7 @@ def normal_gamma_family(values: dict[str, float], replicates: int, positive: Pos
 
 
 class Gaussian(Model):
-    """z ~ N(0, 1), x_n | z ~ N(z, 1): no rejection sampler, so that replicates share nothing but the shape of a draw."""
+    """z ~ N(0, 1), x_n | z ~ N(z, 1): no rejection sampler, so that replicates share the shape of a draw alone."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Poisoned(Model):
 
 
 class Shifted(Model):
-    """Normal–Gamma with a constant added to log p(x | z): the same gradients, and a plain score function of less noise."""
+    """Normal–Gamma with a constant added to log p(x | z): the same gradients, and less noise in a plain score."""
 
     def __init__(self, constant: float):
         super().__init__()

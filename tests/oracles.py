@@ -1,4 +1,4 @@
-"""Exact answers, written from the definitions and without the library: closed forms, quadrature, and a standardised error.
+"""Exact answers, written from the definitions and without the library: closed forms, quadrature, standardised errors.
 
 The conjugate problem is x_n | mu, tau ~ N(mu, 1/tau), mu | tau ~ N(1, 1/(0.1 tau)), tau ~ Gamma(1, rate 2). Its ELBO is
 written datum by datum and factor by factor, with E[log tau] = ψ(a) − log b, E[tau] = a/b and
@@ -46,9 +46,9 @@ def limit(repetitions: int) -> float:
     return float(stats.t.isf(FALSE_ALARM / COMPARISONS / 2, repetitions - 1))
 
 
-def law_p_value(samples: Tensor, law: stats.rv_continuous) -> float:
-    """Probability under `law` of a Kolmogorov–Smirnov distance as large as that of independent samples (N)."""
-    return float(stats.kstest(samples.detach().numpy(), law.cdf).pvalue)
+def law_p_value(samples: Tensor, cdf: Callable) -> float:
+    """Probability, under the law `cdf`, of a Kolmogorov–Smirnov distance as large as that of samples (N)."""
+    return float(stats.kstest(samples.detach().numpy(), cdf).pvalue)
 
 
 # --- Normal–Gamma ---------------------------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ def elbo(q: Mapping[str, Tensor], x: Tensor) -> Tensor:
 
 
 def elbo_gradient(raw: Tensor, names: list[str], storage: Mapping[str, Storage], x: Tensor) -> Tensor:
-    """∇ of `elbo` in unconstrained numbers (P,) with the given names; `storage` maps them to parameters, loc is itself."""
+    """∇ of `elbo` in unconstrained numbers (P,) with these names; `storage` makes parameters of all but loc."""
     free = raw.detach().clone().requires_grad_()
     values = {
         name: storage[name](number) if name != "loc" else number for name, number in zip(names, free, strict=True)
@@ -139,7 +139,7 @@ def normal_scores(z: Tensor, loc: Tensor, scale: Tensor) -> dict[str, Tensor]:
 
 
 def gamma_scores(z: Tensor, concentration: Tensor, rate: Tensor) -> dict[str, Tensor]:
-    """∂ log Gamma(z | concentration, rate), elementwise: report 000, equation 14, with its third component put right."""
+    """∂ log Gamma(z | concentration, rate), elementwise: report 000, equation 14, third component put right."""
     return {"concentration": rate.log() - torch.digamma(concentration) + z.log(), "rate": concentration / rate - z}
 
 

@@ -54,6 +54,22 @@ def test_a_gamma_with_scales_for_rates_is_caught() -> None:
     assert moment_discrepancy(wrong, right.mean, right.variance) > LIMIT
 
 
+@pytest.mark.parametrize("expanded", [(0, 0), (0, None), (None, 0), (1, 0), (None, None)])
+def test_gamma_density_and_gradient_in_shared_parameters(expanded: tuple[int | None, int | None]) -> None:
+    """Parameters that hold one row many times, as those of per-sample scores do, give every copy its own gradient."""
+    a, b = torch.rand(2, 5, 4, 3, dtype=torch.float64) + 0.5
+    a, b = (
+        p if axis is None else p.narrow(axis, 0, 1).expand(5, 4, 3) for p, axis in zip((a, b), expanded, strict=True)
+    )
+    z, weights = torch.rand(2, 5, 4, 3, dtype=torch.float64) + 0.1
+    found, expected = (
+        (value := law(p, q).log_prob(z), *torch.autograd.grad((weights * value).sum(), (p, q)))
+        for law in (Gamma, reference.Gamma)
+        for p, q in [(a.detach().requires_grad_(), b.detach().requires_grad_())]
+    )
+    assert all(agrees(one, other) for one, other in zip(found, expected, strict=True))
+
+
 # --- draws ----------------------------------------------------------------------------------------------------------
 
 
@@ -73,10 +89,10 @@ def test_draws_follow_their_laws() -> None:
     normal, gamma = Normal(LOC, SCALE).rsample(N), Gamma(CONCENTRATION, RATE).rsample(N)
     for i in range(len(LOC)):
         a, b, m, s = (float(p[i]) for p in (CONCENTRATION, RATE, LOC, SCALE))
-        assert oracles.law_p_value(normal[:, i], stats.norm(m, s)) > LEAST_P
-        assert oracles.law_p_value(gamma[:, i], stats.gamma(a, scale=1 / b)) > LEAST_P
-        assert oracles.law_p_value(normal[:, i], stats.norm(m, 1.05 * s)) < LEAST_P
-        assert oracles.law_p_value(gamma[:, i], stats.gamma(a / 1.05**2, scale=1.05**2 / b)) < LEAST_P
+        assert oracles.law_p_value(normal[:, i], stats.norm(m, s).cdf) > LEAST_P
+        assert oracles.law_p_value(gamma[:, i], stats.gamma(a, scale=1 / b).cdf) > LEAST_P
+        assert oracles.law_p_value(normal[:, i], stats.norm(m, 1.05 * s).cdf) < LEAST_P
+        assert oracles.law_p_value(gamma[:, i], stats.gamma(a / 1.05**2, scale=1.05**2 / b).cdf) < LEAST_P
 
 
 @pytest.mark.parametrize("num_samples", [1, 3])

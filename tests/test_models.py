@@ -115,6 +115,28 @@ def test_prior_settings_reach_the_density() -> None:
     torch.testing.assert_close(model.log_joint({"mu": mu, "tau": tau}, model.summarize(TEN)), value)
 
 
+def test_predictive_density() -> None:
+    """log p(point | z) for every point and draw, (G, K, R, 1)."""
+    points, z = torch.linspace(-2, 3, 4), {"mu": torch.randn(5, 2, 1), "tau": torch.rand(5, 2, 1) + 0.1}
+    found = NormalGamma().log_density(points, z)
+    expected = torch.stack([reference.Normal(z["mu"], z["tau"].rsqrt()).log_prob(point) for point in points])
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("q", [MEAN_FIELD[1], {"loc": 2.5, "precision_ratio": 8.0, "concentration": 9.0, "rate": 6.0}])
+def test_moments_of_the_families(q: dict[str, float]) -> None:
+    """Marginal means and deviations against draws; that of mu is infinite where E[1/tau] is."""
+    joint = fakes.normal_gamma_family(q, 1).distribution(fakes.normal_gamma_params(q, 1))
+    z = joint.sample(100_000)
+    for name, (mean, deviation) in joint.moments().items():
+        draws = z[name].squeeze(-1)
+        assert oracles.max_z(draws, mean[0]) < oracles.limit(100_000)
+        assert oracles.max_z((draws - mean[0]) ** 2, deviation[0] ** 2) < oracles.limit(100_000)
+    heavy = {"loc": 0.0, "precision_ratio": 1.0, "concentration": 1.0, "rate": 1.0}
+    joint = fakes.normal_gamma_family(heavy, 1).distribution(fakes.normal_gamma_params(heavy, 1))
+    assert joint.moments()["mu"][1].item() == math.inf
+
+
 def test_factors_name_the_latents_that_they_depend_on() -> None:
     """A factor's derivative is zero exactly in the latents that it does not mention."""
     model = NormalGamma()
@@ -328,7 +350,7 @@ def test_vae_bounds() -> None:
 
 def test_vae_kl() -> None:
     """In closed form against torch's and against Monte Carlo; the reverse KL is caught."""
-    model, family, params = vae()
+    model, _, params = vae()
     loc, scale = params["z"]["loc"], params["z"]["scale"]
     q, prior = reference.Normal(loc, scale), reference.Normal(torch.zeros_like(loc), 1.0)
     value = model.kl(params).detach()

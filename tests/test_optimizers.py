@@ -100,7 +100,7 @@ def test_wrong_rules_are_caught(name: str) -> None:
 @pytest.mark.parametrize("default", [torch.float32, torch.float64])
 @pytest.mark.parametrize("device", DEVICES)
 def test_adam_in_every_dtype(device: str, default: torch.dtype, dtype: torch.dtype) -> None:
-    """Also where torch's default dtype is the other one, as a job may set it: one replicate equals that one of three."""
+    """Also where torch's default dtype is the other one, as a job may set it: one replicate is as one of three."""
     torch.set_default_dtype(default)
     three = start(3, dtype, device)
     one = [p[:1].clone() for p in three]

@@ -6,6 +6,7 @@ rejection sampler takes as many random numbers from the one stream as the parame
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -61,12 +62,12 @@ class StoredGamma(torch.autograd.Function):
     """A draw of Gamma(concentration, 1) that is given, with torch's own implicit derivative."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, concentration: Tensor, noise: Tensor) -> Tensor:
+    def forward(ctx: Any, concentration: Tensor, noise: Tensor) -> Tensor:
         ctx.save_for_backward(concentration, noise)
         return noise.clone()
 
     @staticmethod
-    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, None]:  # noqa: ANN001
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         concentration, noise = ctx.saved_tensors
         return grad_outputs[0] * torch._standard_gamma_grad(concentration, noise), None
 

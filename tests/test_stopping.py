@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from tests import fakes
 from vi_core.bounds.elbo import ELBO

@@ -114,7 +114,7 @@ def describe(hint: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(describe(option) for option in arguments)
     if origin is typing.Literal:
-        return "one of " + ", ".join(map(str, arguments))
+        return ", ".join(map(str, arguments)) if len(arguments) == 1 else "one of " + ", ".join(map(str, arguments))
     if origin in (list, Sequence):
         return f"a list, each element {describe(arguments[0])}"
     return names.get(hint, str(hint))

@@ -56,7 +56,7 @@ class Normal(Distribution):
 
     def log_prob(self, z: Tensor) -> Tensor:
         standard = (z - self.loc) / self.scale
-        return -0.5 * standard.square() - self.scale.log() - HALF_LOG_2PI
+        return torch.addcmul(-self.scale.log() - HALF_LOG_2PI, standard, standard, value=-0.5)
 
     def entropy(self) -> Tensor:
         return self.scale.log() + (0.5 + HALF_LOG_2PI)
@@ -85,8 +85,8 @@ class GammaNormalizer(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        a, b = ctx.saved_tensors
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (gradient,), (a, b) = grad_outputs, ctx.saved_tensors
         return gradient * (b.log() - torch.digamma(a)), gradient * (a / b)
 
 
@@ -113,7 +113,7 @@ class Gamma(Distribution):
 
     def log_prob(self, z: Tensor) -> Tensor:
         a, b = self.concentration, self.rate
-        return GammaNormalizer.apply(a, b) + (a - 1) * z.log() - b * z
+        return torch.addcmul(torch.addcmul(GammaNormalizer.apply(a, b), a - 1, z.log()), b, z, value=-1)
 
     def entropy(self) -> Tensor:
         a = self.concentration

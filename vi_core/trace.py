@@ -48,12 +48,15 @@ def read_trace(path: Path) -> Trace:
     """Read what `Trace.write` wrote."""
     if not path.is_file():
         raise DataError(f"there is no trace at {path}; give the folder of a finished run.")
-    with path.open() as lines:
-        names = lines.readline().strip().split(",")
-        table = np.loadtxt(lines, delimiter=",", ndmin=2)
-    if table.shape[1:] != (len(names),) or tuple(names[:2]) != INDEX:
-        raise DataError(f"{path} is not a trace of this program, or it is damaged.")
-    replicates = int(table[:, 1].max()) + 1
-    grid = table.reshape(-1, replicates, len(names))
+    try:
+        with path.open() as lines:
+            names = lines.readline().strip().split(",")
+            table = np.loadtxt(lines, delimiter=",", ndmin=2)
+        if tuple(names[:2]) != INDEX:
+            raise ValueError("its columns are others")
+        replicates = int(table[:, 1].max()) + 1
+        grid = table.reshape(-1, replicates, len(names))
+    except (ValueError, IndexError) as error:
+        raise DataError(f"{path} is not a trace of this program, or it is damaged ({error}).") from error
     columns = {name: grid[..., i] for i, name in enumerate(names) if i >= 2 and name != "seconds"}
     return Trace(names[2], grid[:, 0, 0].astype(np.int64), grid[:, 0, -1], columns)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from vi_core.assembly import Problem, assemble, construct, keyword_arguments, locate
 from vi_core.errors import LabError, NonFinite
@@ -24,6 +25,7 @@ from .. import expectations, summary
 from ..files import write_json, write_npz, write_text
 from ..identity import config_hash
 from ..interrupt import Interrupt
+from ..messages import keys_of
 from ..progress import Progress
 from ..runtime import describe_environment, prepare
 from ..validate import PARTS, plain, validate
@@ -48,6 +50,7 @@ class Job:
 def fit(job: Job) -> dict[str, Any]:
     """Train and write the run's files; return its summary. Raises `LabError` for what the user can mend."""
     started = time.perf_counter()
+    plain(job.cfg)  # every interpolation resolves, or this raises
     check_folder(job)
     drop_foreign_settings(job)
     validate(job.cfg)
@@ -67,7 +70,7 @@ def fit(job: Job) -> dict[str, Any]:
 
 def check_folder(job: Job) -> None:
     """Refuse a folder that holds another run, and a sweep to go on with where there is none."""
-    if not job.resume and (job.folder / "summary.json").exists():
+    if not job.resume and any((job.folder / name).exists() for name in ("summary.json", "checkpoint.pt")):
         raise LabError(
             f"{job.folder} already holds a run; choose another hydra.run.dir, or go on with resume={job.folder}."
         )
@@ -84,8 +87,9 @@ def drop_foreign_settings(job: Job) -> None:
     chosen = {text.partition("=")[0].lstrip("+~") for text in job.overrides}
     for part in (part for part in PARTS if part in chosen and "_target_" in (job.cfg[part] or {})):
         accepted = keyword_arguments(locate(job.cfg[part]["_target_"], part))
-        for key in [key for key in job.cfg[part] if key != "_target_" and key not in accepted]:
-            if f"{part}.{key}" not in chosen:
+        known_elsewhere = keys_of(f"{part}.")
+        for key in [key for key in job.cfg[part] if key in known_elsewhere and key not in accepted]:
+            if key != "_target_" and f"{part}.{key}" not in chosen:
                 log.info("%s.%s of experiment=%s does not apply to the part chosen", part, key, job.cfg.name)
                 with open_dict(job.cfg):
                     del job.cfg[part][key]
@@ -265,6 +269,8 @@ def failed_summary(cfg: DictConfig, folder: Path, overrides: list[str], error: E
             "status": "diverged" if isinstance(error, NonFinite) else "failed",
             "error": str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}",
             "overrides": overrides,
-            "config_hash": config_hash(plain(cfg)),
+            "config_hash": config_hash(
+                OmegaConf.to_container(cfg, resolve=not isinstance(error, OmegaConfBaseException))
+            ),
         },
     )

@@ -40,7 +40,8 @@ class LeaveOneOut(Coefficient):
 
         a_k = (Σ_j f̃_j h̃_j − κ f̃_k h̃_k) / (Σ_j h̃_j² − κ h̃_k²).
 
-    Two other samples are needed for a variance: K ≥ 3.
+    Two other samples are needed for a slope: K ≥ 3. Such a slope has the tails of Student's t with K − 2 degrees of
+    freedom: at K = 3 the gradient has no mean and at K = 4 no variance, so K ≥ 5 is what to use.
     """
 
     least_samples = 3

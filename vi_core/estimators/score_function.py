@@ -73,7 +73,7 @@ def per_sample_scores(family: Family, params: Params, z: Latents) -> tuple[Tenso
     copies = [p.detach().expand(num_samples, *p.shape).requires_grad_() for p in flatten(params)]
     with torch.enable_grad():
         log_q = family.distribution(unflatten(copies, params)).log_prob(z)
-    scores = torch.autograd.grad(log_q.sum(), copies)  # given grad_outputs, torch imports sympy: a second or two
+        scores = torch.autograd.grad(log_q.sum(), copies)  # with grad_outputs, torch would import sympy: a second
     return log_q.detach(), stack_elements(scores, log_q.dim())
 
 

@@ -50,7 +50,7 @@ class PackedParameters(nn.Module):
         self.raw = nn.Parameter(torch.cat([self._initial(entry) for entry in self.stored], dim=-1))
 
     def _initial(self, entry: Entry) -> Tensor:
-        value = torch.full((self.replicates, 1, entry.size), entry.initial)
+        value = torch.full((self.replicates, 1, entry.size), float(entry.initial))
         if entry.positive is not None:
             return entry.positive.inverse(value)
         return value + entry.initial_std * torch.randn_like(value) if entry.initial_std else value

@@ -80,23 +80,24 @@ class NormalGamma(Model):
 
     def log_likelihood(self, z: Latents, x: NormalStatistics) -> Tensor:
         """Σ_n log N(x_n | mu, 1/tau) = (n/2)(log tau − log 2π) − (tau/2)(S + n (mu − x̄)²), (K, *batch)."""
-        return self._log_likelihood(z["mu"], z["tau"], z["tau"].log(), x)
+        return self._log_likelihood(z["mu"], z["tau"], 0.5 * z["tau"].log(), x)
 
     @staticmethod
-    def _log_likelihood(mu: Tensor, tau: Tensor, log_tau: Tensor, x: NormalStatistics) -> Tensor:
+    def _log_likelihood(mu: Tensor, tau: Tensor, half_log_tau: Tensor, x: NormalStatistics) -> Tensor:
         squares = torch.addcmul(x.sum_squares, x.num_points, (mu - x.mean).square())
-        return 0.5 * (x.num_points * (log_tau - 2 * HALF_LOG_2PI) - tau * squares)
+        return torch.addcmul(x.num_points * (half_log_tau - HALF_LOG_2PI), tau, squares, value=-0.5)
 
     def factors(self, z: Latents, x: NormalStatistics) -> Factors:
+        """The likelihood, N(mu | mu_0, 1/(lambda_0 tau)) and Gamma(tau | a_0, b_0), each (K, *batch)."""
         mu, tau = z["mu"], z["tau"]
-        log_tau = tau.log()
+        half_log_tau = 0.5 * tau.log()
         a, b = self.concentration, self.rate
-        constant = 0.5 * math.log(self.precision_ratio) - HALF_LOG_2PI
-        prior_mu = 0.5 * log_tau - (0.5 * self.precision_ratio) * tau * (mu - self.loc).square() + constant
-        prior_tau = (a - 1) * log_tau - b * tau + (a * math.log(b) - math.lgamma(a))
+        normalizer = half_log_tau + (0.5 * math.log(self.precision_ratio) - HALF_LOG_2PI)
+        prior_mu = torch.addcmul(normalizer, tau, (mu - self.loc).square(), value=-0.5 * self.precision_ratio)
+        prior_tau = torch.sub(2 * (a - 1) * half_log_tau + (a * math.log(b) - math.lgamma(a)), tau, alpha=b)
         both = frozenset({"mu", "tau"})
         return {
-            "likelihood": (self._log_likelihood(mu, tau, log_tau, x), both),
+            "likelihood": (self._log_likelihood(mu, tau, half_log_tau, x), both),
             "prior_mu": (prior_mu, both),
             "prior_tau": (prior_tau, frozenset({"tau"})),
         }

@@ -54,15 +54,15 @@ class Loop:
         `progress` is called now and then with the steps done and the recorder.
         """
         self.progress = progress
-        if self.ended is not None:
-            return self.ended
         self.started = time.perf_counter() - self.seconds
-        try:
-            status = self._advance()
-        finally:
-            self.seconds = time.perf_counter() - self.started
-        self.ended = status if status in ("converged", "diverged") else None
-        self.save()
+        status = self.ended
+        if status is None:
+            try:
+                status = self._advance()
+            finally:
+                self.seconds = time.perf_counter() - self.started
+            self.ended = status if status in ("converged", "diverged") else None
+            self.save()
         if self.recorder.weight:  # after saving: a resumed run completes this interval, as if it had not been cut
             self.recorder.close_row(self.done)
         return status

@@ -144,9 +144,10 @@ class CoordinateAscentStep(Step):
     def forward(self, x: Any) -> Metrics:
         with torch.no_grad():
             value = cast(HasExpectedBound, self.model).expected_bound(self.family.variational(), x).squeeze(1)
-            self.worst_fall = torch.maximum(self.worst_fall, (self.previous - value) / value.abs())
-            self.previous = value
             self.watch(value.unsqueeze(-1))
+            fall = torch.where(self.alive, (self.previous - value) / value.abs(), 0)
+            self.worst_fall.copy_(torch.maximum(self.worst_fall, fall))
+            self.previous.copy_(value)
             for block in self.model.latents:
                 params = self.family.variational()
                 params[block] = cast(HasUpdates, self.model).update(block, params, x)
