@@ -149,14 +149,17 @@ def resume(folder: Path, arguments: list[str]) -> None:
         raise LabError(f"resume={folder} is not the folder of a run: there is no config.yaml in it.")
     from .tasks.fit import Job
 
+    whole = [a.partition("=")[0] for a in arguments if a.partition("=")[0] in configuration_groups()]
+    if whole:
+        raise ConfigError(
+            f"{whole[0]}= cannot change when a run is resumed; single settings can: {whole[0]}.<key>=<value>."
+        )
     saved = OmegaConf.merge(OmegaConf.structured(schema.Root), OmegaConf.load(path))
     OmegaConf.set_struct(saved, True)
     cfg = OmegaConf.merge(saved, OmegaConf.from_dotlist(arguments))
     assert isinstance(cfg, DictConfig)
-    original = folder / ".hydra" / "overrides.yaml"
-    overrides = [*(OmegaConf.load(original) if original.exists() else []), *arguments]
     start_log(folder / "run.log")
-    run_job(Job(cfg, folder, overrides, [], resume=True))
+    run_job(Job(cfg, folder, [*cfg.overrides, *arguments], [], resume=True))
 
 
 def on_folder(task: str, arguments: list[str]) -> None:

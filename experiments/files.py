@@ -1,21 +1,20 @@
-"""Files that are complete or absent: everything is written beside its place and renamed into it."""
+"""The files of a run and of a sweep: JSON, text and arrays, each complete or absent."""
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vi_core.atomic import replacing
 from vi_core.errors import DataError
 
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` atomically."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with replacing(path) as unfinished:
+        unfinished.write_text(text)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -38,9 +37,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays atomically, compressed."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")
-    np.savez_compressed(temporary, allow_pickle=False, **arrays)
-    os.replace(temporary, path)
+    with replacing(path) as unfinished:
+        np.savez_compressed(unfinished, allow_pickle=False, **arrays)
 
 
 def _plain(value: Any) -> Any:

@@ -42,7 +42,7 @@ def prepare(cfg: DictConfig, images: bool) -> tuple[torch.device, torch.dtype, t
     torch.set_num_threads((ALL_THREADS if images else 1) if cfg.threads == "auto" else cfg.threads)
     torch.set_default_dtype(dtype)
     torch.manual_seed(cfg.seed)
-    return device, dtype, torch.Generator().manual_seed(cfg.seed)
+    return device, dtype, torch.Generator().manual_seed(int(torch.randint(2**62, ())))
 
 
 def describe_environment(cfg: DictConfig, device: torch.device) -> dict[str, Any]:

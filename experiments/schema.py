@@ -59,6 +59,7 @@ class Root:
     parts: dict[str, Any] = field(default_factory=dict)
     note: str = ""
     task: str = "fit"
+    overrides: list[str] = field(default_factory=list)
     run: str | None = None
     resume: str | None = None
     seed: int = 0

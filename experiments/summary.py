@@ -9,43 +9,43 @@ import torch
 from torch import Tensor
 
 from vi_core.assembly import Problem
-from vi_core.datasets.base import Data
 from vi_core.diagnostics.importance import effective_sample_size, pareto_k
 from vi_core.models.base import HasExactPosterior, HasExpectedBound
 from vi_core.trace import Trace
-from vi_core.training.evaluate import bound_value, held_out_bound, log_weights
+from vi_core.training.batches import Batches
+from vi_core.training.evaluate import held_out_bound, log_weights
 
 SCHEMA = 1
 Spread = dict[str, Any]
 
 
-def spread(values: np.ndarray) -> Spread:
-    """Return median, mean and standard error over the finite entries of per-replicate values (R,)."""
-    finite = values[np.isfinite(values)]
-    if not len(finite):
+def spread(values: np.ndarray, alive: np.ndarray) -> Spread:
+    """Return median, mean and standard error of per-replicate values (R,) over the live ones."""
+    living = values[alive]
+    if not len(living):
         return {"median": None, "mean": None, "se": None, "replicate_sd": None}
-    sd = float(finite.std(ddof=1)) if len(finite) > 1 else None
-    se = None if sd is None else sd / math.sqrt(len(finite))
-    return {"median": float(np.median(finite)), "mean": float(finite.mean()), "se": se, "replicate_sd": sd}
+    sd = float(living.std(ddof=1)) if len(living) > 1 else None
+    se = None if sd is None else sd / math.sqrt(len(living))
+    return {"median": float(np.median(living)), "mean": float(living.mean()), "se": se, "replicate_sd": sd}
 
 
-def objective(trace: Trace, per: str) -> dict[str, Any]:
+def objective(trace: Trace, per: str, alive: np.ndarray) -> dict[str, Any]:
     """Return the bound averaged over the last tenth of the steps, over replicates."""
     late = trace.step > 0.9 * trace.step[-1]
     late[-1] = True
-    return {"name": trace.bound, "per": per, **spread(trace.columns[trace.bound][late].mean(axis=0))}
+    return {"name": trace.bound, "per": per, **spread(trace.columns[trace.bound][late].mean(axis=0), alive)}
 
 
 def estimates(problem: Problem, exact: dict[str, float], alive: np.ndarray) -> dict[str, Any]:
     """Return posterior mean and deviation of each shared latent under the final q, beside truth and exact answer."""
-    if is_amortized(problem):
+    if problem.model.has_local:
         return {}
     with torch.no_grad():
         moments = problem.family.distribution(problem.family.variational()).moments()
     found = {}
     for latent, (mean, std) in moments.items():
         for name, centre, deviation in _scalars(latent, mean.flatten(0, 1), std.flatten(0, 1)):
-            over = spread(centre[alive])
+            over = spread(centre, alive)
             found[name] = {
                 "mean": over["mean"],
                 "std": float(deviation[alive].mean()) if alive.any() else None,
@@ -73,28 +73,29 @@ def exact_answers(problem: Problem) -> dict[str, float]:
     return {}
 
 
-def final_bound(problem: Problem, num_samples: int, repeats: int, exact: dict[str, float]) -> dict[str, Any]:
+def final_bound(problem: Problem, repeats: int, exact: dict[str, float], alive: np.ndarray) -> dict[str, Any]:
     """Return the bound of the final q per replicate: closed form, or held-out data, or fresh samples."""
+    model, family, bound, estimator = problem.model, problem.family, problem.bound, problem.estimator
     closed_form = closed_form_elbo(problem)
-    if is_amortized(problem):
-        values, method = (
-            held_out_bound(problem.model, problem.family, problem.bound, held_out(problem.data), num_samples),
-            "held-out data",
-        )
-    elif problem.bound.name == "elbo" and closed_form is not None:
+    if model.has_local:
+        values = held_out_bound(estimator, model, family, bound, problem.data)
+        method = "held-out data" if problem.data.test is not None else "training data, fresh samples"
+    elif bound.name == "elbo" and closed_form is not None:
         values, method = closed_form, "closed form"
     else:
-        x = problem.batches.full
-        values = bound_value(problem.model, problem.family, problem.bound, x, num_samples, repeats).mean(dim=1)
-        method = f"{repeats} fresh estimates with K = {num_samples}"
+        fresh = [estimator.value(model, family, bound, problem.batches.full) for _ in range(repeats)]
+        values, method = (
+            torch.cat(fresh, dim=1).mean(dim=1),
+            f"{repeats} fresh estimates with K = {estimator.num_samples}",
+        )
     kl = None
     if closed_form is not None and "log_evidence" in exact:
-        kl = spread((exact["log_evidence"] - closed_form).cpu().numpy())["mean"]
+        kl = spread((exact["log_evidence"] - closed_form).cpu().numpy(), alive)["mean"]
     array = values.cpu().double().numpy()
     return {
-        "name": problem.bound.name,
+        "name": bound.name,
         "method": method,
-        **spread(array),
+        **spread(array, alive),
         "values": array.tolist(),
         "kl_to_posterior": kl,
         "log_evidence": exact.get("log_evidence"),
@@ -102,26 +103,49 @@ def final_bound(problem: Problem, num_samples: int, repeats: int, exact: dict[st
 
 
 def closed_form_elbo(problem: Problem) -> Tensor | None:
-    """Return the exact ELBO of the final q, (R,), or None where the model has none."""
-    if not isinstance(problem.model, HasExpectedBound) or is_amortized(problem):
+    """Return the exact ELBO of the final q, (R,), or None where model and family have none."""
+    if not isinstance(problem.model, HasExpectedBound) or not problem.model.knows(problem.family.layout):
         return None
     with torch.no_grad():
         return problem.model.expected_bound(problem.family.variational(), problem.batches.full).mean(dim=1)
 
 
-def diagnostics(problem: Problem, num_samples: int) -> dict[str, Any]:
-    """Return effective sample size (share of the draws) and Pareto k-hat of q as a proposal, over replicates."""
-    if is_amortized(problem):
+def diagnostics(problem: Problem, num_samples: int, alive: np.ndarray) -> dict[str, Any]:
+    """Return effective sample size (share of the draws) and Pareto k-hat of q as a proposal, over replicates.
+
+    A k-hat below −1, constant weights included, is reported as −1.
+    """
+    if problem.model.has_local:
         return {}
     log_w = log_weights(problem.model, problem.family, problem.batches.full, num_samples).mean(dim=2)
-    ess, shape = effective_sample_size(log_w).cpu().numpy(), pareto_k(log_w).cpu().numpy()
-    return {"ess": spread(ess), "pareto_k": spread(shape), "draws": num_samples}
+    ess, shape = effective_sample_size(log_w), pareto_k(log_w).clamp_min(-1)
+    return {
+        "ess": spread(ess.cpu().numpy(), alive),
+        "pareto_k": spread(shape.cpu().numpy(), alive),
+        "draws": num_samples,
+    }
 
 
-def epoch_bounds(trace: Trace, num_points: int, batch_size: int, steps_per_epoch: int) -> list[float]:
+def timing(seconds: float, steps: int, replicates: int) -> dict[str, float]:
+    """Return what the loop cost; the total is filled in when everything is written."""
+    each = 1e6 * seconds / max(1, steps)
+    return {
+        "total_s": 0.0,
+        "loop_s": seconds,
+        "compile_s": 0.0,
+        "iterations": steps,
+        "us_per_iteration": each,
+        "us_per_replicate_iteration": each / replicates,
+    }
+
+
+def epoch_bounds(trace: Trace, batches: Batches) -> list[float]:
     """Average the first replicate's bound over each whole epoch, every data point counting once."""
-    rows, sizes = trace.columns[trace.bound][:, 0], np.full(steps_per_epoch, batch_size)
-    sizes[-1] = num_points - batch_size * (steps_per_epoch - 1)
+    steps_per_epoch = batches.steps_per_epoch
+    if steps_per_epoch == 1:
+        return []
+    rows, sizes = trace.columns[trace.bound][:, 0], np.full(steps_per_epoch, batches.size)
+    sizes[-1] = len(batches.data.train) - batches.size * (steps_per_epoch - 1)
     cumulated = np.concatenate([[0], np.cumsum(sizes)])
     averages = []
     for epoch in range(int(trace.step[-1]) // steps_per_epoch):
@@ -132,18 +156,6 @@ def epoch_bounds(trace: Trace, num_points: int, batch_size: int, steps_per_epoch
         weights = np.diff(cumulated[np.concatenate([[0], ends])])
         averages.append(float(np.average(rows[inside], weights=weights)))
     return averages
-
-
-def is_amortized(problem: Problem) -> bool:
-    """Whether each data point has latents of its own."""
-    return all(latent.local for latent in problem.model.latents.values())
-
-
-def held_out(data: Data) -> Data:
-    """Return data whose test part is its training part where it has none."""
-    if data.test is not None:
-        return data
-    return Data(data.train, data.train, data.truth, data.provenance, data.decode, data.image_shape)
 
 
 def report(summary: dict[str, Any], figures: Sequence[str]) -> str:

@@ -10,14 +10,17 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
 
 from experiments import cli as command_line
+from experiments.schema import Root
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("VI_DATA", ROOT.parent / "shared" / "data"))
@@ -109,3 +112,17 @@ def trace_text(run: Path) -> str:
 def summary_of(run: Path) -> dict[str, Any]:
     """The content of a run's summary.json."""
     return json.loads((run / "summary.json").read_text())
+
+
+@cache
+def _composed(arguments: tuple[str, ...]) -> str:
+    shown = run_in(Path.cwd(), "--cfg", "job", "--resolve", *arguments)
+    assert (shown.code, shown.err) == (0, "")
+    return shown.out
+
+
+def configuration(*arguments: str) -> DictConfig:
+    """The resolved configuration of a command line; composed once, as Hydra takes half a second."""
+    config = OmegaConf.merge(OmegaConf.structured(Root), OmegaConf.create(_composed(arguments)))
+    assert isinstance(config, DictConfig)
+    return config

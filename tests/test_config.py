@@ -19,7 +19,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from tests.conftest import DATA, CommandLine, needs_mnist
+from tests.conftest import DATA, CommandLine, needs_mnist, summary_of
 from vi_core.assembly import assemble, construct, keyword_arguments, locate
 from vi_core.bounds.base import Bound
 from vi_core.datasets.base import Data, Dataset
@@ -342,20 +342,39 @@ def attempt(config: dict[str, Any]) -> Step | LabError:
 # --- experiments ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[needs_mnist] if "_mnist" in n else []) for n in names("experiment")]
-)
-def test_experiment_runs_and_writes_every_file(name: str, cli: CommandLine, tmp_path: Path) -> None:
-    root = [f"dataset.root={DATA}"] if "_mnist" in name else []
-    result = cli(f"experiment={name}", "trainer=smoke", "trainer.limit=6", *root)
+EXPERIMENTS = [pytest.param(name, marks=[needs_mnist] if "mnist" in name else []) for name in names("experiment")]
+
+
+def run_experiment(name: str, cli: CommandLine, tmp_path: Path, *arguments: str) -> list[Path]:
+    """Run a few steps of an experiment as it is; return the folders of its runs, each with every documented file."""
+    root = [f"dataset.root={DATA}"] if "mnist" in name else []
+    result = cli(f"experiment={name}", "trainer=smoke", "trainer.limit=4", *root, *arguments)
     assert (result.code, result.err) == (0, "")
     runs = sorted(path.parent for path in tmp_path.rglob("checkpoint.pt"))
     assert runs
     for run in runs:
-        assert {file for file in FILES if not (run / file).stat().st_size} == set()
-        assert list((run / "plots").glob("*.png"))
-        summary = json.loads((run / "summary.json").read_text())
+        assert [file for file in FILES if not (run / file).stat().st_size] == []
+    return runs
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment_runs(name: str, cli: CommandLine, tmp_path: Path) -> None:
+    for run in run_experiment(name, cli, tmp_path, "plot.enabled=false"):
+        summary = summary_of(run)
         assert (summary["experiment"], summary["status"]) == (name, "completed")
         assert summary["checks"] == []
         expected = OmegaConf.load(run / "config.yaml").expected
         assert ("trainer=smoke" in summary["checks_skipped"]) == bool(expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment_draws(name: str, cli: CommandLine, tmp_path: Path) -> None:
+    for run in run_experiment(name, cli, tmp_path):
+        assert {path.suffix for path in (run / "plots").iterdir()} == {".png"}
+
+
+def test_default_experiment_draws(cli: CommandLine, tmp_path: Path) -> None:
+    (run,) = run_experiment("bbvi", cli, tmp_path)
+    drawn = {path.name for path in (run / "plots").iterdir()}
+    assert drawn == {"bound.png", "expectations.png", "parameters.png", "density.png"}

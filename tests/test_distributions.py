@@ -54,7 +54,7 @@ def test_a_gamma_with_scales_for_rates_is_caught() -> None:
     assert moment_discrepancy(wrong, right.mean, right.variance) > LIMIT
 
 
-@pytest.mark.parametrize("expanded", [(0, 0), (0, None), (None, 0), (1, 0), (None, None)])
+@pytest.mark.parametrize("expanded", [(0, 0), (0, None), (None, 0), (1, 0), (2, 2), (None, None)])
 def test_gamma_density_and_gradient_in_shared_parameters(expanded: tuple[int | None, int | None]) -> None:
     """Parameters that hold one row many times, as those of per-sample scores do, give every copy its own gradient."""
     a, b = torch.rand(2, 5, 4, 3, dtype=torch.float64) + 0.5

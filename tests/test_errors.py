@@ -8,7 +8,6 @@ Composing a configuration takes Hydra half a second, so where only a value is wr
 import json
 import shutil
 import struct
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,9 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch.cuda import is_available as cuda_is_available
 
 from experiments.cli import failures, run_job
-from experiments.schema import Root
 from experiments.tasks.fit import Job
-from tests.conftest import SMOKE, CommandLine, Result, run_in
+from tests.conftest import SMOKE, CommandLine, Result, configuration, run_in
 
 VAE = ("experiment=vae_digits", "trainer=smoke", "plot.enabled=false")
 MNIST = ("experiment=vae_mnist", "trainer=smoke", "plot.enabled=false", "dataset.download=false")
@@ -142,6 +140,15 @@ PAIRS: dict[str, Case] = {
 }
 FILES: dict[str, Case] = {
     "no CSV named": (CSV, ("dataset.path",)),
+    "YAML that does not parse": ((*CONF, *SMOKE, "optimizer=broken"), ("broken.yaml", "line 2")),
+    "experiment that does not parse": ((*CONF, "experiment=broken"), ("broken.yaml", "line 2")),
+    "YAML with a typo": ((*CONF, *SMOKE, "optimizer=typo"), ("optimizer.lrr", "Did you mean 'lr'")),
+    "YAML without a class": ((*CONF, *SMOKE, "optimizer=bare"), ("optimizer", "_target_")),
+    "experiment with an unknown key": ((*CONF, "experiment=unknown"), ("experiment/unknown", "sed")),
+    "experiment with an unknown part": ((*CONF, "experiment=misspelt"), ("optimizer=adm", "Did you mean 'adam'")),
+    "expectation without a value": ((*CONF, "experiment=no_value"), ("expected", "value")),
+}
+DATA: dict[str, Case] = {
     "missing CSV": ((*CSV, "dataset.path={here}/no.csv"), ("no.csv", "does not exist", "dataset.path")),
     "CSV that is a folder": ((*CSV, "dataset.path={here}/conf"), ("conf", "folder")),
     "empty CSV": ((*CSV, "dataset.path={here}/empty.csv"), ("empty.csv", "is empty")),
@@ -159,13 +166,6 @@ FILES: dict[str, Case] = {
     "truncated IDX": ((*MNIST, "dataset.root={here}/truncated"), ("train-images-idx3-ubyte", "truncated")),
     "wrong checksum": ((*MNIST, "dataset.root={here}/corrupt"), ("train-images-idx3-ubyte", "MD5")),
     "IDX of another type": ((*MNIST, "dataset.root={here}/floats"), ("train-images-idx3-ubyte", "IDX")),
-    "YAML that does not parse": ((*CONF, *SMOKE, "optimizer=broken"), ("broken.yaml", "line 2")),
-    "experiment that does not parse": ((*CONF, "experiment=broken"), ("broken.yaml", "line 2")),
-    "YAML with a typo": ((*CONF, *SMOKE, "optimizer=typo"), ("optimizer.lrr", "Did you mean 'lr'")),
-    "YAML without a class": ((*CONF, *SMOKE, "optimizer=bare"), ("optimizer", "_target_")),
-    "experiment with an unknown key": ((*CONF, "experiment=unknown"), ("experiment/unknown", "sed")),
-    "experiment with an unknown part": ((*CONF, "experiment=misspelt"), ("optimizer=adm", "Did you mean 'adam'")),
-    "expectation without a value": ((*CONF, "experiment=no_value"), ("expected", "value")),
 }
 FOLDERS: dict[str, Case] = {
     "below a file": ((*SMOKE, "hydra.run.dir={here}/empty.csv/run"), ("empty.csv/run", "hydra.run.dir")),
@@ -209,7 +209,7 @@ def parameters(*groups: dict[str, Case]) -> list[ParameterSet]:
 
 COMMAND_LINES = parameters(KEYS, PAIRS, FILES, FOLDERS)
 COMMAND_LINES += [pytest.param((*SMOKE, "device=cuda"), ("device=cuda", "device=cpu"), id="no GPU", marks=NO_GPU)]
-VALUES = parameters(TYPES, RANGES)
+VALUES = parameters(TYPES, RANGES, DATA)
 
 
 def write_idx(root: Path, shape: tuple[int, ...], kind: int = 8, missing_bytes: int = 0) -> None:
@@ -306,14 +306,6 @@ def assert_refused(result: Result, words: tuple[str, ...]) -> None:
     assert result.code == 1
 
 
-@cache
-def composed(arguments: tuple[str, ...]) -> str:
-    """The resolved configuration of a command line, as YAML."""
-    shown = run_in(Path.cwd(), "--cfg", "job", "--resolve", *arguments)
-    assert (shown.code, shown.err) == (0, "")
-    return shown.out
-
-
 def assert_nothing_finished(folder: Path) -> None:
     """Whatever was written says that it failed."""
     for path in folder.rglob("summary.json"):
@@ -335,13 +327,13 @@ def test_command_line(arguments: tuple[str, ...], words: tuple[str, ...], here: 
 
 @pytest.mark.parametrize(("arguments", "words"), VALUES)
 def test_value(
-    arguments: tuple[str, ...], words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: tuple[str, ...], words: tuple[str, ...], here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    *rest, wrong = arguments
-    config = OmegaConf.merge(OmegaConf.structured(Root), OmegaConf.create(composed(tuple(rest))))
-    config = OmegaConf.merge(config, OmegaConf.from_dotlist([wrong]))
+    cut = next((i for i, argument in enumerate(arguments) if argument.startswith("dataset.")), len(arguments) - 1)
+    wrong = [argument.replace("{here}", str(here)) for argument in arguments[cut:]]
+    config = OmegaConf.merge(configuration(*arguments[:cut]), OmegaConf.from_dotlist(wrong))
     assert isinstance(config, DictConfig)
-    run_job(Job(config, tmp_path, [wrong], []))
+    run_job(Job(config, tmp_path, wrong, []))
     out, err = capsys.readouterr()
     assert_refused(Result(len(failures), out, err), words)
     assert_nothing_finished(tmp_path)

@@ -1,6 +1,7 @@
 """What a run writes, and that it is true: the trace is recomputed with the library, the summary against the trace."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from vi_core.training.trainer import Trainer
 CAVI = ("experiment=cavi_normal_gamma", "plot.enabled=false")
 PARAMETERS = ["mu.loc", "mu.scale", "tau.concentration", "tau.rate"]
 SUMMARY = {
-    "schema", "experiment", "status", "objective", "estimates", "final", "checks", "diagnostics", "timing", "environment",
+    "schema", "experiment", "status", "objective", "estimates", "final", "checks", "diagnostics", "timing",
+    "environment",
 }  # fmt: skip
 TIMING = {"total_s", "loop_s", "compile_s", "iterations", "us_per_iteration", "us_per_replicate_iteration"}
 ENVIRONMENT = {"python", "torch", "hydra", "platform", "device", "threads", "git_commit", "git_dirty", "seed", "dtype"}
@@ -45,14 +47,16 @@ def steps_again(run: Path, count: int) -> Iterator[tuple[np.ndarray, dict[str, n
         bound = problem.step(problem.batches.next()[0])[problem.bound.name]
         params = problem.family.variational()
         named = {
-            f"{z}.{name}": value.detach().numpy()[:, 0] for z, group in params.items() for name, value in group.items()
+            f"{z}.{name}": value.detach().numpy()[:, 0].copy()
+            for z, group in params.items()
+            for name, value in group.items()
         }
         yield bound.numpy(), named
 
 
-def equal(actual: np.ndarray, expected: np.ndarray) -> bool:
-    """Whether numbers agree to the nine digits of a trace."""
-    return bool(np.allclose(actual, expected, rtol=2e-9, atol=0))
+def equal(actual: np.ndarray, expected: np.ndarray, rtol: float = 6e-9) -> bool:
+    """Whether numbers agree, by default to the nine digits of a trace."""
+    return bool(np.allclose(actual, expected, rtol=rtol, atol=0))
 
 
 # --- the trace ------------------------------------------------------------------------------------------------------
@@ -99,8 +103,8 @@ def test_the_bound_is_before_the_update_and_the_parameters_after_it(cli: Command
     assert cli(*SMOKE, "estimator=exact", "optimizer.lr=0.1", "hydra.run.dir=run").code == 0
     trace = read_trace(tmp_path / "run" / "trace.csv")
     exact = bounds_of_parameters(tmp_path / "run", trace)
-    assert equal(trace.columns["elbo"][1:], exact[:-1])
-    assert not equal(trace.columns["elbo"], exact)
+    assert equal(trace.columns["elbo"][1:], exact[:-1], rtol=1e-7)
+    assert not equal(trace.columns["elbo"], exact, rtol=1e-3)
 
 
 def test_minibatches_count_by_their_size(cli: CommandLine, tmp_path: Path) -> None:
@@ -338,19 +342,19 @@ def test_load_reopens_a_run(finished_run: Path) -> None:
     assert equal(run.trace.columns["E[tau]"][-1], mean[:, 0].numpy())
 
 
-def test_figures_are_drawn_again(cli: CommandLine, tmp_path: Path) -> None:
-    drawn = {"bound.png", "expectations.png", "parameters.png", "density.png"}
-    assert cli("replicates=2", "trainer=smoke", "hydra.run.dir=run").code == 0
+def test_figures_are_drawn_again(cli: CommandLine, tmp_path: Path, finished_run: Path) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
     plots = tmp_path / "run" / "plots"
-    assert {path.name for path in plots.iterdir()} == drawn
-    for path in plots.iterdir():
-        path.unlink()
-    summary = summary_of(tmp_path / "run")
-    result = cli("task=plot", "run=run", "plot.format=pdf")
+    plots.mkdir()
+    (plots / "bound.png").write_text("old")
+    result = cli("task=plot", "run=run")
     assert (result.code, result.err) == (0, "")
-    assert {path.name for path in plots.iterdir()} == {name.replace("png", "pdf") for name in drawn}
+    assert {path.name for path in plots.iterdir()} == {
+        "bound.png", "expectations.png", "parameters.png", "density.png",
+    }  # fmt: skip
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in plots.iterdir())
     assert result.out.count("figure") == 4
-    assert summary_of(tmp_path / "run") == summary
+    assert summary_of(tmp_path / "run") == summary_of(finished_run)
 
 
 # --- seeds and state ------------------------------------------------------------------------------------------------

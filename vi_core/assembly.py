@@ -149,6 +149,7 @@ class Problem:
     model: Model
     family: Family
     bound: Bound
+    estimator: Estimator
     step: Step
     batches: Batches
 
@@ -179,6 +180,5 @@ def assemble(config: Config, device: torch.device, dtype: torch.dtype, generator
     model.to(device)
     family.to(device)
     step = make_step(model, family, bound, estimator, optimizer).to(device)
-    return Problem(
-        data, loaded.checksum, model, family, bound, step, Batches(data, model, dataset.batch_size, generator)
-    )
+    batches = Batches(data, model, dataset.batch_size, generator)
+    return Problem(data, loaded.checksum, model, family, bound, estimator, step, batches)

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -74,18 +73,26 @@ class GammaNormalizer(torch.autograd.Function):
     """a log b − log Γ(a), computed once for all samples that share a and b.
 
     Parameters that were expanded to (K, *batch) to obtain per-sample scores hold the same numbers K times. The special
-    functions then cost a sixth of a step of black-box VI if they are evaluated on every copy. Differentiable once.
+    functions then cost a sixth of a step of black-box VI if they are evaluated on every copy.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+    def forward(a: Tensor, b: Tensor) -> Tensor:
+        """Return the normaliser, shaped as a."""
         base_a, base_b = _without_copies(a), _without_copies(b)
-        ctx.save_for_backward(base_a, base_b)
         return (base_a * base_b.log() - torch.lgamma(base_a)).expand_as(a)
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        """Keep one row of each parameter."""
+        a, b = inputs
+        ctx.save_for_backward(_without_copies(a), _without_copies(b))
+
+    @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return gradient · (log b − ψ(a)) and gradient · a/b, each sample's own."""
         (gradient,), (a, b) = grad_outputs, ctx.saved_tensors
         return gradient * (b.log() - torch.digamma(a)), gradient * (a / b)
 

@@ -1,11 +1,11 @@
 """The trace of a run on the host, and its CSV file."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from vi_core.atomic import replacing
 from vi_core.errors import DataError
 
 INDEX = ("step", "replicate")
@@ -39,9 +39,8 @@ class Trace:
         template = "%d,%d," + ",".join(["%.9g"] * (len(self.columns) + 1))
         lines = [",".join([*INDEX, *self.columns, "seconds"])]
         lines += [template % row for row in zip(*(column.tolist() for column in table), strict=True)]
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text("\n".join(lines) + "\n")
-        os.replace(temporary, path)
+        with replacing(path) as unfinished:
+            unfinished.write_text("\n".join(lines) + "\n")
 
 
 def read_trace(path: Path) -> Trace:

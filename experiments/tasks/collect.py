@@ -6,12 +6,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig
 
 from vi_core.errors import DataError, did_you_mean
 from vi_core.trace import read_trace
 
 from ..files import read_json, write_text
+from ..identity import OUTSIDE, config_hash
 
 log = logging.getLogger(__name__)
 FINISHED = ("completed", "converged")
@@ -41,7 +43,7 @@ def read_jobs(folder: Path) -> list[dict[str, Any]]:
         if (path / "summary.json").exists():
             summary = read_json(path / "summary.json")
         else:
-            summary = {"status": "killed", "overrides": _overrides(path), "config_hash": f"job {number}"}
+            summary = {"status": "killed", **_configuration(path, number)}
         found[summary["config_hash"]] = {"job": number, "folder": path, **summary}
     if not found:
         raise DataError(
@@ -50,16 +52,19 @@ def read_jobs(folder: Path) -> list[dict[str, Any]]:
     return sorted(found.values(), key=lambda job: job["job"])
 
 
-def _overrides(folder: Path) -> list[str]:
-    from omegaconf import OmegaConf
-
-    path = folder / ".hydra" / "overrides.yaml"
-    return list(OmegaConf.load(path)) if path.exists() else []
+def _configuration(folder: Path, number: int) -> dict[str, Any]:
+    """Return overrides and hash of a job that left no summary, from the configuration that it wrote when it began."""
+    path = folder / "config.yaml"
+    if not path.exists():
+        return {"overrides": [], "config_hash": f"job {number}"}
+    config = yaml.safe_load(path.read_text())
+    return {"overrides": config["overrides"], "config_hash": config_hash(config)}
 
 
 def settings(job: dict[str, Any]) -> dict[str, str]:
-    """Return a job's overrides by key."""
-    return dict(text.lstrip("+").partition("=")[::2] for text in job["overrides"])
+    """Return a job's overrides by key, without those that change no number."""
+    pairs = (text.lstrip("+~").partition("=")[::2] for text in job["overrides"])
+    return {key: value for key, value in pairs if key.partition(".")[0] not in OUTSIDE and not key.startswith("hydra.")}
 
 
 def swept_keys(jobs: list[dict[str, Any]]) -> list[str]:
@@ -131,7 +136,7 @@ def overlay(folder: Path, jobs: list[dict[str, Any]], keys: list[str], cfg: Dict
     curves: dict[str, list[Any]] = {}
     for job in drawn:
         trace = read_trace(job["folder"] / "trace.csv")
-        curves.setdefault(settings(job)[key], []).append((trace.step, trace.columns[trace.bound]))
+        curves.setdefault(settings(job).get(key, "default"), []).append((trace.step, trace.columns[trace.bound]))
     evidences = {job["final"]["log_evidence"] for job in drawn}
     shared = evidences.pop() if len(evidences) == 1 else None
     figure = sweep_figure(

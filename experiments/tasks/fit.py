@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from vi_core.assembly import Problem, assemble, construct, keyword_arguments, locate
+from vi_core.assembly import Problem, assemble, construct, locate
 from vi_core.errors import LabError, NonFinite
 from vi_core.models.base import GeneratesImages
 from vi_core.trace import Trace
@@ -25,7 +25,7 @@ from .. import expectations, summary
 from ..files import write_json, write_npz, write_text
 from ..identity import config_hash
 from ..interrupt import Interrupt
-from ..messages import keys_of
+from ..messages import keys_of, part_defaults
 from ..progress import Progress
 from ..runtime import describe_environment, prepare
 from ..validate import PARTS, plain, validate
@@ -56,11 +56,12 @@ def fit(job: Job) -> dict[str, Any]:
     validate(job.cfg)
     config = plain(job.cfg)
     trainer: Trainer = construct(config["trainer"], "trainer")
-    device, dtype, generator = prepare(job.cfg, images="binarization" in job.cfg.dataset)
+    device, dtype, generator = prepare(job.cfg, images=locate(config["dataset"]["_target_"], "dataset").images)
     problem = assemble(config, device, dtype, generator)
     plan = trainer.plan(problem.batches.steps_per_epoch, config["replicates"])
     with Interrupt() as interrupt:
         loop = build_loop(job, problem, trainer, plan, device, interrupt)
+        job.cfg.overrides = job.overrides
         write_text(job.folder / "config.yaml", OmegaConf.to_yaml(job.cfg, resolve=True))
         status = run_loop(job, loop, plan)
         result = write_results(job, problem, trainer, loop, status, device, started)
@@ -79,20 +80,28 @@ def check_folder(job: Job) -> None:
 
 
 def drop_foreign_settings(job: Job) -> None:
-    """Leave out what an experiment sets of a part that the command line has replaced by another kind of part.
+    """Undo what an experiment sets of a part that the command line replaces: the new part has values of its own.
 
-    `python run.py optimizer=coordinate_ascent` replaces the optimizer of experiment=bbvi, whose learning rate means
-    nothing to the new one. What the user sets by hand is never left out.
+    `python run.py optimizer=sgd` replaces the optimizer of experiment=bbvi, whose learning rate was chosen for Adam.
+    What the user sets by hand stays.
     """
     chosen = {text.partition("=")[0].lstrip("+~") for text in job.overrides}
-    for part in (part for part in PARTS if part in chosen and "_target_" in (job.cfg[part] or {})):
-        accepted = keyword_arguments(locate(job.cfg[part]["_target_"], part))
-        known_elsewhere = keys_of(f"{part}.")
-        for key in [key for key in job.cfg[part] if key in known_elsewhere and key not in accepted]:
-            if key != "_target_" and f"{part}.{key}" not in chosen:
-                log.info("%s.%s of experiment=%s does not apply to the part chosen", part, key, job.cfg.name)
-                with open_dict(job.cfg):
+    for part in (part for part in PARTS if part in chosen and part != "trainer" and job.cfg[part]):
+        own = part_defaults(part, str(job.cfg.parts.get(part)))
+        mine = [key for key in job.cfg[part] if f"{part}.{key}" not in chosen]
+        changes = {
+            key: own.get(key)
+            for key in mine
+            if key in keys_of(f"{part}.") and own and job.cfg[part][key] != own.get(key)
+        }
+        for key in changes:
+            with open_dict(job.cfg):
+                if key in own:
+                    job.cfg[part][key] = own[key]
+                else:
                     del job.cfg[part][key]
+        if changes:
+            log.info("%s=%s keeps its own %s", part, job.cfg.parts[part], ", ".join(changes))
 
 
 def build_loop(
@@ -112,11 +121,10 @@ def build_loop(
         plan=plan,
         checkpoint_path=path,
         on_nonfinite=trainer.on_nonfinite,
-        evaluate=lambda: held_out_bound(
-            problem.model, problem.family, problem.bound, problem.data, bound_samples(problem)
-        ),
+        evaluate=lambda: held_out_bound(problem.estimator, problem.model, problem.family, problem.bound, problem.data),
         interrupted=interrupt.requested,
         device=device,
+        checksum=problem.checksum,
     )
     if content:
         loop.load(content)
@@ -124,10 +132,13 @@ def build_loop(
 
 
 def run_loop(job: Job, loop: Loop, plan: Plan) -> str:
-    """Drive the loop to its end or interruption, with a sign of life."""
+    """Drive the loop to its end or interruption, with a sign of life; when it diverges, keep the trace up to there."""
     progress = Progress(plan.steps, job.cfg.name, loop.done)
     try:
         return loop.run(progress)
+    except NonFinite:
+        loop.recorder.trace().write(job.folder / "trace.csv")
+        raise
     finally:
         progress.close()
 
@@ -147,56 +158,36 @@ def write_results(
     return result
 
 
-def bound_samples(problem: Problem) -> int:
-    """Return K of the bound that is evaluated: the estimator's where it has one."""
-    return getattr(getattr(problem.step, "estimator", None), "num_samples", 1)
-
-
 def summarize(
     job: Job, problem: Problem, trainer: Trainer, loop: Loop, trace: Trace, status: str, device: torch.device
 ) -> dict[str, Any]:
     """Return the content of summary.json but for the total time."""
-    exact = summary.exact_answers(problem)
-    alive = problem.step.alive.cpu().numpy()
-    amortized = summary.is_amortized(problem)
-    config = plain(job.cfg)
-    steps_here = max(1, loop.done)
+    exact, config = summary.exact_answers(problem), plain(job.cfg)
+    alive, replicates = problem.step.alive.cpu().numpy(), problem.family.replicates
     result: dict[str, Any] = {
         "schema": summary.SCHEMA,
         "experiment": job.cfg.name,
-        "subtitle": describe_parts(job.cfg, problem),
+        "subtitle": describe_parts(job.cfg, replicates),
         "note": job.cfg.note,
         "status": status,
         "run": str(job.folder),
         "config_hash": config_hash(config),
         "overrides": job.overrides,
-        "replicates": problem.family.replicates,
+        "replicates": replicates,
         "diverged_replicates": int((~alive).sum()),
-        "objective": summary.objective(trace, "data point" if amortized else ""),
+        "objective": summary.objective(trace, "data point" if problem.model.has_local else "", alive),
         "estimates": summary.estimates(problem, exact, alive),
-        "final": summary.final_bound(problem, bound_samples(problem), trainer.final_samples, exact),
-        "epoch_bound": [],
-        "diagnostics": summary.diagnostics(problem, trainer.final_samples),
+        "final": summary.final_bound(problem, trainer.final_samples, exact, alive),
+        "epoch_bound": summary.epoch_bounds(trace, problem.batches),
+        "diagnostics": summary.diagnostics(problem, trainer.final_samples, alive),
         "data": {
             "provenance": problem.data.provenance,
             "checksum": problem.checksum,
             "points": len(problem.data.train),
         },
-        "timing": {
-            "total_s": 0.0,
-            "loop_s": loop.seconds,
-            "compile_s": 0.0,
-            "iterations": loop.done,
-            "us_per_iteration": 1e6 * loop.seconds / steps_here,
-            "us_per_replicate_iteration": 1e6 * loop.seconds / steps_here / problem.family.replicates,
-        },
+        "timing": summary.timing(loop.seconds, loop.done, replicates),
         "environment": describe_environment(job.cfg, device),
     }
-    batches = problem.batches
-    if batches.steps_per_epoch > 1:
-        result["epoch_bound"] = summary.epoch_bounds(
-            trace, len(problem.data.train), batches.size, batches.steps_per_epoch
-        )
     return result | judge(job, config, result)
 
 
@@ -214,23 +205,21 @@ def judge(job: Job, config: dict[str, Any], result: dict[str, Any]) -> dict[str,
     return {"checks": expectations.check(expected, result, config), "checks_skipped": ""}
 
 
-def describe_parts(cfg: DictConfig, problem: Problem) -> str:
+def describe_parts(cfg: DictConfig, replicates: int) -> str:
     """Return the parts of a run by their names, for titles."""
     names = [cfg.parts[part] for part in ("family", "estimator", "optimizer") if part in cfg.parts]
-    count = problem.family.replicates
-    return ", ".join([*names, f"{count} replicates" if count > 1 else "1 run"])
+    return ", ".join([*names, f"{replicates} replicates" if replicates > 1 else "1 run"])
 
 
 def draw_samples(problem: Problem) -> dict[str, np.ndarray]:
     """Return draws from q by latent, (R, draw, *event); for image models test images, reconstructions and new ones."""
-    if not summary.is_amortized(problem):
+    if not problem.model.has_local:
         with torch.no_grad():
             q = problem.family.distribution(problem.family.variational())
         return {name: z.squeeze(2).movedim(0, 1).cpu().numpy() for name, z in q.sample(DRAWS).items()}
     if not isinstance(problem.model, GeneratesImages) or problem.data.image_shape is None:
         return {}
-    stored = summary.held_out(problem.data).test
-    assert stored is not None
+    stored = problem.data.train if problem.data.test is None else problem.data.test
     images = problem.data.decode(stored[:IMAGES])
     with torch.no_grad():
         z = problem.family.distribution(problem.family.variational(images)).sample(1)

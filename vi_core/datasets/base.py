@@ -9,7 +9,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -79,6 +79,8 @@ class Dataset(ABC):
     """
 
     batch_size: int | None
+    images: ClassVar[bool] = False
+    """Whether the points are images: networks and float32 rather than small problems and float64."""
 
     @abstractmethod
     def load(self) -> Data:

@@ -17,6 +17,8 @@ NUM_IMAGES = 1797
 class Digits(Dataset):
     """All images in the order that `seed` shuffles them, the last `num_test` held out."""
 
+    images = True
+
     def __init__(
         self,
         *,

@@ -17,6 +17,8 @@ LEVELS = 255
 class FashionMNIST(Dataset):
     """The images in <root>/FashionMNIST/raw, downloaded when missing; `seed` draws those of binarization=fixed."""
 
+    images = True
+
     def __init__(
         self,
         *,

@@ -19,6 +19,8 @@ LEVELS = 255
 class MNIST(Dataset):
     """The images in <root>/MNIST/raw, downloaded when missing; `seed` draws those of binarization=fixed."""
 
+    images = True
+
     def __init__(
         self,
         *,

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from vi_core.bounds.base import Bound
@@ -27,12 +28,22 @@ class Estimate(NamedTuple):
 class Estimator(nn.Module, ABC):
     """A module, so that running baselines are buffers and resume."""
 
+    num_samples: int = 1
+    """K; also of the bound that evaluation reports."""
+
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         """Raise `Unsupported` for a combination that has no meaning; called once, before the first step."""
 
     @abstractmethod
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
         """Estimate `bound` and its gradient at the family's parameters on data x."""
+
+    @torch.no_grad()
+    def value(self, model: Model, family: Family, bound: Bound, x: Any) -> Tensor:
+        """Return an estimate of the bound alone, (*batch), from fresh samples: what evaluation reports."""
+        q = family.distribution(family.variational(x))
+        z = q.sample(self.num_samples)
+        return bound(model.log_joint(z, x) - q.log_prob(z))
 
 
 def positive_samples(num_samples: int, least: int = 1, reason: str = "") -> int:

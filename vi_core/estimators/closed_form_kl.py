@@ -6,6 +6,7 @@ family; only the ELBO splits this way. Kingma, Welling 2014, equation 7.
 
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from vi_core.bounds.base import Bound
@@ -27,7 +28,7 @@ class ClosedFormKL(Estimator):
         self.num_samples = positive_samples(num_samples)
 
     def check(self, model: Model, family: Family, bound: Bound) -> None:
-        require_split("closed_form_kl", model, bound)
+        require_split("closed_form_kl", model, family, bound)
 
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
         known = cast(HasClosedFormKL, model)
@@ -35,13 +36,18 @@ class ClosedFormKL(Estimator):
         z = family.distribution(params).rsample(self.num_samples)
         return split_estimate(known.log_likelihood(z, x).mean(dim=0), known.kl(params))
 
+    def value(self, model: Model, family: Family, bound: Bound, x: Any) -> Tensor:
+        with torch.no_grad():
+            return self(model, family, bound, x).bound
 
-def require_split(name: str, model: Model, bound: Bound) -> None:
-    """Raise unless the bound is the ELBO and the model knows its KL."""
+
+def require_split(name: str, model: Model, family: Family, bound: Bound) -> None:
+    """Raise unless the bound is the ELBO and the model knows its KL for the family."""
     if bound.name != "elbo":
         raise Unsupported(f"estimator={name} splits only the ELBO, not bound={bound.name}; use estimator=pathwise.")
-    if not isinstance(model, HasClosedFormKL):
-        raise Unsupported(f"{type(model).__name__} has no KL in closed form; use estimator=pathwise.")
+    if not isinstance(model, HasClosedFormKL) or not model.knows(family.layout):
+        pair = f"{type(model).__name__} and {type(family).__name__}"
+        raise Unsupported(f"{pair} have no KL in closed form; use estimator=pathwise.")
 
 
 def split_estimate(log_likelihood: Tensor, rate: Tensor) -> Estimate:

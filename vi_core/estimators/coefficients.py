@@ -74,5 +74,5 @@ def centred(samples: Tensor) -> Tensor:
 
 
 def total(moments: Tensor) -> Tensor:
-    """Sum over samples, (2, P, 1, *batch), with the smallest number added: a parameter without influence gets a = 0."""
+    """Sum over samples, (2, P, 1, *batch), with the smallest number added, so that no parameter divides by zero."""
     return moments.sum(dim=2, keepdim=True) + torch.finfo(moments.dtype).tiny

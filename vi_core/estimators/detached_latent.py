@@ -26,7 +26,7 @@ class DetachedLatent(Estimator):
         self.num_samples = positive_samples(num_samples)
 
     def check(self, model: Model, family: Family, bound: Bound) -> None:
-        require_split("detached_latent", model, bound)
+        require_split("detached_latent", model, family, bound)
 
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
         known = cast(HasClosedFormKL, model)

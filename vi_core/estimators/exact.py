@@ -6,6 +6,9 @@ Requires a model with a closed-form ELBO for the family.
 
 from typing import Any, cast
 
+import torch
+from torch import Tensor
+
 from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported
 from vi_core.estimators.base import Estimate, Estimator
@@ -19,9 +22,14 @@ class Exact(Estimator):
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         if bound.name != "elbo":
             raise Unsupported(f"estimator=exact knows only the ELBO, not bound={bound.name}; use bound=elbo.")
-        if not isinstance(model, HasExpectedBound):
-            raise Unsupported(f"{type(model).__name__} has no ELBO in closed form; use estimator=pathwise.")
+        if not isinstance(model, HasExpectedBound) or not model.knows(family.layout):
+            pair = f"{type(model).__name__} and {type(family).__name__}"
+            raise Unsupported(f"{pair} have no ELBO in closed form; use estimator=pathwise.")
 
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
         value = cast(HasExpectedBound, model).expected_bound(family.variational(x), x)
         return Estimate(value.detach(), value, None, {})
+
+    def value(self, model: Model, family: Family, bound: Bound, x: Any) -> Tensor:
+        with torch.no_grad():
+            return self(model, family, bound, x).bound

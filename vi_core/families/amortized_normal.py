@@ -65,6 +65,7 @@ class AmortizedNormal(Family):
                 "weights; use replicates=1 and sweep the seed: -m 'seed=range(3)'."
             )
         self.name, self.replicates = name, 1
+        self.layout = {name: frozenset({"loc", "scale"})}
         self.encoder = MLP([event_size, *hidden, 2 * latent.shape[0]], activation, "family")
 
     def variational(self, x: Tensor | None = None) -> Params:

@@ -51,6 +51,8 @@ class Family(nn.Module, ABC):
     """
 
     replicates: int
+    layout: dict[str, frozenset[str]]
+    """Latent -> names of its parameters in `Params`: what a model's closed forms are looked up by."""
 
     @abstractmethod
     def variational(self, x: Any = None) -> Params:
@@ -60,9 +62,9 @@ class Family(nn.Module, ABC):
     def distribution(self, params: Params) -> Joint:
         """Return q for given parameters; pure."""
 
-    def stored_names(self) -> list[str]:
-        """Name each unconstrained number of a replicate, for families that store them in one tensor (R, 1, P)."""
-        raise Unsupported(f"{type(self).__name__} stores its parameters in networks.")
+    def stored_names(self) -> list[str] | None:
+        """Name each unconstrained number of a replicate where all stand in one tensor (R, 1, P), else None."""
+        return None
 
     def assign(self, params: Params) -> None:
         """Set the family's parameters to given constrained values."""

@@ -3,14 +3,12 @@
 Jordan et al. 1999; Blei, Kucukelbir, McAuliffe 2017, section 2.3.
 """
 
-import math
-
 from torch import Tensor
 
 from vi_core.distributions import Distribution, Gamma, Normal
-from vi_core.errors import require
-from vi_core.families.base import Family, Joint, refuse_local
-from vi_core.families.packed import Entry, PackedParameters
+from vi_core.errors import Unsupported
+from vi_core.families.base import Joint, refuse_local
+from vi_core.families.packed import Entry, PackedFamily
 from vi_core.transforms import Positive
 from vi_core.types import Latent, Latents, Params
 
@@ -36,7 +34,7 @@ class MeanFieldJoint(Joint):
         return value.sum(dim=tuple(range(-dims, 0))) if dims else value
 
 
-class MeanField(Family):
+class MeanField(PackedFamily):
     """q(mu) = N(loc, scale²) for real latents and q(tau) = Gamma(concentration, rate) for positive ones.
 
     Args:
@@ -62,35 +60,22 @@ class MeanField(Family):
         concentration: float = 1.0,
         rate: float = 1.0,
     ):
-        super().__init__()
         refuse_local(latents, "mean_field")
-        require(math.isfinite(loc), f"family.loc={loc} must be finite.")
-        require(0 <= loc_std < math.inf, f"family.loc_std={loc_std} must be finite and not negative.")
-        for name, value in {"scale": scale, "concentration": concentration, "rate": rate}.items():
-            require(value > 0 and math.isfinite(value), f"family.{name}={value} must be positive and finite.")
         entries = []
         for name, latent in latents.items():
             if latent.support == "real":
                 entries.append(Entry(name, "loc", latent.shape, loc, None, loc_std))
                 entries.append(Entry(name, "scale", latent.shape, scale, spread or positive))
-            else:
+            elif latent.support == "positive":
                 entries.append(Entry(name, "concentration", latent.shape, concentration, positive))
                 entries.append(Entry(name, "rate", latent.shape, rate, positive))
-        self.replicates = replicates
+            else:
+                raise Unsupported(f"family=mean_field has no factor for latent '{name}' with {latent.support} support.")
+        super().__init__(entries, replicates)
         self.event_dims = {name: len(latent.shape) for name, latent in latents.items()}
-        self.parameters_of_q = PackedParameters(entries, replicates)
-
-    def variational(self, x: object = None) -> Params:
-        return self.parameters_of_q()
 
     def distribution(self, params: Params) -> Joint:
         factors: dict[str, Distribution] = {
             name: Normal(**p) if "loc" in p else Gamma(**p) for name, p in params.items()
         }
         return MeanFieldJoint(factors, self.event_dims)
-
-    def stored_names(self) -> list[str]:
-        return self.parameters_of_q.stored_names()
-
-    def assign(self, params: Params) -> None:
-        self.parameters_of_q.assign(params)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from vi_core.distributions import Gamma, Normal
-from vi_core.errors import Unsupported, require
-from vi_core.families.base import Family, Joint
-from vi_core.families.packed import Entry, PackedParameters
+from vi_core.errors import Unsupported
+from vi_core.families.base import Joint
+from vi_core.families.packed import Entry, PackedFamily
 from vi_core.transforms import Positive
 from vi_core.types import Latent, Latents, Params
 
@@ -41,7 +41,7 @@ class NormalGammaJoint(Joint):
         return {"mu": (self.mu["loc"], variance.sqrt()), "tau": (self.tau.mean, self.tau.variance.sqrt())}
 
 
-class NormalGammaFamily(Family):
+class NormalGammaFamily(PackedFamily):
     """Normal–Gamma densities on latents `mu` and `tau`.
 
     Args:
@@ -65,34 +65,18 @@ class NormalGammaFamily(Family):
         concentration: float = 1.0,
         rate: float = 1.0,
     ):
-        super().__init__()
         if latents != {"mu": Latent("real"), "tau": Latent("positive")}:
             raise Unsupported(
                 f"family=normal_gamma needs the latents mu and tau, but the model has {', '.join(latents)}; "
                 "use family=mean_field or family=amortized_normal."
             )
-        require(math.isfinite(loc), f"family.loc={loc} must be finite.")
-        require(0 <= loc_std < math.inf, f"family.loc_std={loc_std} must be finite and not negative.")
-        starts = {"precision_ratio": precision_ratio, "concentration": concentration, "rate": rate}
-        for name, value in starts.items():
-            require(value > 0 and math.isfinite(value), f"family.{name}={value} must be positive and finite.")
         entries = [
             Entry("mu", "loc", (), loc, None, loc_std),
             Entry("mu", "precision_ratio", (), precision_ratio, positive),
             Entry("tau", "concentration", (), concentration, positive),
             Entry("tau", "rate", (), rate, positive),
         ]
-        self.replicates = replicates
-        self.parameters_of_q = PackedParameters(entries, replicates)
-
-    def variational(self, x: object = None) -> Params:
-        return self.parameters_of_q()
+        super().__init__(entries, replicates)
 
     def distribution(self, params: Params) -> Joint:
         return NormalGammaJoint(params)
-
-    def stored_names(self) -> list[str]:
-        return self.parameters_of_q.stored_names()
-
-    def assign(self, params: Params) -> None:
-        self.parameters_of_q.assign(params)

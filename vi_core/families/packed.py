@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vi_core.errors import require
+from vi_core.families.base import Family
 from vi_core.transforms import Positive
 from vi_core.types import Params
 
@@ -26,6 +28,14 @@ class Entry(NamedTuple):
     """How a positive parameter is stored; None for a real one."""
     initial_std: float = 0.0
     """Standard deviation of the initial value over replicates and elements; for real parameters."""
+
+    def check(self) -> None:
+        """Raise `ConfigError` where the initial value or its spread is out of range."""
+        words = "must be finite." if self.positive is None else "must be positive and finite."
+        inside = math.isfinite(self.initial) and (self.positive is None or self.initial > 0)
+        require(inside, f"family.{self.name}={self.initial} {words}")
+        spread = f"family.{self.name}_std={self.initial_std} must be finite and not negative."
+        require(0 <= self.initial_std < math.inf, spread)
 
     @property
     def size(self) -> int:
@@ -43,6 +53,8 @@ class PackedParameters(nn.Module):
 
     def __init__(self, entries: Sequence[Entry], replicates: int):
         super().__init__()
+        for entry in entries:
+            entry.check()
         self.entries, self.replicates = list(entries), replicates
         self.transforms = list(dict.fromkeys([None, *(entry.positive for entry in entries)]))
         self.groups = [[e for e in entries if e.positive is transform] for transform in self.transforms]
@@ -89,3 +101,27 @@ class PackedParameters(nn.Module):
                 value = params[entry.latent][entry.name].reshape(self.replicates, 1, -1)
                 pieces.append(value if entry.positive is None else entry.positive.inverse(value))
             self.raw.copy_(torch.cat(pieces, dim=-1))
+
+
+class PackedFamily(Family):
+    """A family whose parameters are all free and stand in one tensor; only the density is left to say.
+
+    Args:
+        entries: The parameters, in the order of `Params`.
+        replicates: R.
+    """
+
+    def __init__(self, entries: Sequence[Entry], replicates: int):
+        super().__init__()
+        self.replicates = replicates
+        self.packed = PackedParameters(entries, replicates)
+        self.layout = {e.latent: frozenset(o.name for o in entries if o.latent == e.latent) for e in entries}
+
+    def variational(self, x: object = None) -> Params:
+        return self.packed()
+
+    def stored_names(self) -> list[str]:
+        return self.packed.stored_names()
+
+    def assign(self, params: Params) -> None:
+        self.packed.assign(params)

@@ -1,10 +1,11 @@
 """The contract of a model: an unnormalised target p(x, z) that knows its own truth where one exists.
 
-Every model has `latents` and `factors`. The other abilities are protocols: a part that needs one asks for it with
-`vi_core.models.base` protocols and refuses in one line where it is missing.
+Every model has `latents` and `factors`. The other abilities are protocols, and whoever needs one asks for it before
+the first step and refuses in one line where it is missing. Closed forms hold for some families: `knows` says which.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import reduce
 from operator import add
 from typing import Any, Protocol, runtime_checkable
@@ -15,6 +16,9 @@ from vi_core.types import Latent, Latents, Params
 
 Factors = dict[str, tuple[Tensor, frozenset[str]]]
 """Name -> (log density (K, *batch), names of the latents that it mentions)."""
+
+Layout = Mapping[str, frozenset[str]]
+"""Latent -> names of its variational parameters."""
 
 
 class Model(nn.Module, ABC):
@@ -33,6 +37,15 @@ class Model(nn.Module, ABC):
     def check_data(self, x: Tensor) -> None:
         """Raise `Unsupported` when a batch (B, *event) is nothing that the model describes; called once."""
 
+    @property
+    def has_local(self) -> bool:
+        """Whether data points have latents of their own, so that q is conditioned on them."""
+        return any(latent.local for latent in self.latents.values())
+
+    def knows(self, layout: Layout) -> bool:
+        """Whether the closed forms that the model has hold for a q with these parameters; see `Family.layout`."""
+        return False
+
     def summarize(self, x: Tensor) -> Any:
         """Return what the factors need of the whole data set x (N, *event), computed once; x itself by default."""
         return x
@@ -40,7 +53,7 @@ class Model(nn.Module, ABC):
 
 @runtime_checkable
 class HasClosedFormKL(Protocol):
-    """A model whose KL(q(z) ‖ p(z)) is known in closed form for the families that it names."""
+    """A model whose KL(q(z) ‖ p(z)) has a closed form, for the families that it `knows`."""
 
     def log_likelihood(self, z: Latents, x: Any) -> Tensor:
         """Return log p(x | z), with shape (K, *batch)."""
@@ -53,7 +66,7 @@ class HasClosedFormKL(Protocol):
 
 @runtime_checkable
 class HasExpectedBound(Protocol):
-    """A model whose ELBO is known in closed form."""
+    """A model whose ELBO has a closed form, for the families that it `knows`."""
 
     def expected_bound(self, params: Params, x: Any) -> Tensor:
         """Return the ELBO of q, with shape (*batch), differentiable in its parameters."""
@@ -71,7 +84,7 @@ class HasExactPosterior(Protocol):
 
 @runtime_checkable
 class HasUpdates(Protocol):
-    """A model with conjugate coordinate updates."""
+    """A model with conjugate coordinate updates, for the families that it `knows`."""
 
     def update(self, block: str, params: Params, x: Any) -> dict[str, Tensor]:
         """Return the parameters of q(block) that maximise the ELBO with the other blocks of `params` held fixed."""

@@ -20,8 +20,12 @@ from torch import Tensor
 
 from vi_core.distributions import HALF_LOG_2PI, Gamma, Normal, kl_gamma
 from vi_core.errors import Unsupported, require
-from vi_core.models.base import Factors, Model
+from vi_core.models.base import Factors, Layout, Model
 from vi_core.types import Latent, Latents, Params
+
+TAU = frozenset({"concentration", "rate"})
+MEAN_FIELD = {"mu": frozenset({"loc", "scale"}), "tau": TAU}
+STRUCTURED = {"mu": frozenset({"loc", "precision_ratio"}), "tau": TAU}
 
 
 class NormalStatistics(NamedTuple):
@@ -65,6 +69,10 @@ class NormalGamma(Model):
             require(0 < value < math.inf, f"model.{name}={value} must be positive and finite.")
         self.loc, self.precision_ratio, self.concentration, self.rate = loc, precision_ratio, concentration, rate
 
+    def knows(self, layout: Layout) -> bool:
+        """Mean field, with `mu.scale`, and the structured family, with `mu.precision_ratio`."""
+        return layout in (MEAN_FIELD, STRUCTURED)
+
     def check_data(self, x: Tensor) -> None:
         if x.dim() != 1:
             raise Unsupported(
@@ -73,10 +81,10 @@ class NormalGamma(Model):
 
     def summarize(self, x: Tensor) -> NormalStatistics:
         """Reduce data (N,) to sufficient statistics, computed in float64."""
-        wide = x.double()
+        wide = x.cpu().double() if x.device.type == "mps" else x.double()
         mean = wide.mean()
-        statistics = (torch.tensor(float(len(x)), device=x.device), mean, (wide - mean).square().sum())
-        return NormalStatistics(*(value.to(x.dtype) for value in statistics))
+        statistics = (torch.tensor(float(len(x))), mean, (wide - mean).square().sum())
+        return NormalStatistics(*(value.to(x.dtype).to(x.device) for value in statistics))
 
     def log_likelihood(self, z: Latents, x: NormalStatistics) -> Tensor:
         """Σ_n log N(x_n | mu, 1/tau) = (n/2)(log tau − log 2π) − (tau/2)(S + n (mu − x̄)²), (K, *batch)."""
@@ -108,7 +116,7 @@ class NormalGamma(Model):
 
     def posterior(self, x: NormalStatistics) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return (mu_n, lambda_n, a_n, b_n), scalars in float64."""
-        count, mean, sum_squares = (value.double() for value in x)
+        count, mean, sum_squares = (value.cpu().double() for value in x)
         ratio = self.precision_ratio + count
         loc = (self.precision_ratio * self.loc + count * mean) / ratio
         shrinkage = self.precision_ratio * count / ratio * (mean - self.loc).square()
@@ -133,10 +141,8 @@ class NormalGamma(Model):
         if "scale" in mu:
             q_mu = Normal(mu["loc"], mu["scale"])
             return Expectations(q_mu.loc, tau.mean, tau.mean_log, tau.mean * q_mu.variance, q_mu.entropy())
-        if "precision_ratio" in mu:
-            entropy_mu = 0.5 + HALF_LOG_2PI - 0.5 * (mu["precision_ratio"].log() + tau.mean_log)
-            return Expectations(mu["loc"], tau.mean, tau.mean_log, mu["precision_ratio"].reciprocal(), entropy_mu)
-        raise Unsupported(f"model=normal_gamma knows no closed form for q(mu) with parameters {sorted(mu)}.")
+        entropy_mu = 0.5 + HALF_LOG_2PI - 0.5 * (mu["precision_ratio"].log() + tau.mean_log)
+        return Expectations(mu["loc"], tau.mean, tau.mean_log, mu["precision_ratio"].reciprocal(), entropy_mu)
 
     def kl(self, params: Params) -> Tensor:
         """KL(q ‖ prior) = E_q(tau)[KL(q(mu | tau) ‖ p(mu | tau))] + KL(q(tau) ‖ p(tau)), (*batch)."""
@@ -144,7 +150,7 @@ class NormalGamma(Model):
         distance = q.tau * (q.loc - self.loc).square() + q.spread
         log_prior_mu = 0.5 * (math.log(self.precision_ratio) + q.log_tau - self.precision_ratio * distance)
         q_tau = Gamma(**params["tau"])
-        prior_tau = Gamma(q_tau.rate.new_tensor(self.concentration), q_tau.rate.new_tensor(self.rate))
+        prior_tau = Gamma(q_tau.rate.new_full((), self.concentration), q_tau.rate.new_full((), self.rate))
         return HALF_LOG_2PI - log_prior_mu - q.entropy_mu + kl_gamma(q_tau, prior_tau)
 
     def expected_bound(self, params: Params, x: NormalStatistics) -> Tensor:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from vi_core.distributions import Normal, kl_normal
 from vi_core.errors import Unsupported, require
-from vi_core.models.base import Factors, Model
+from vi_core.models.base import Factors, Layout, Model
 from vi_core.networks import MLP
 from vi_core.types import Latent, Latents, Params
 
@@ -43,6 +43,10 @@ class VAE(Model):
         self.latent_dim = latent_dim
         self.latents = {"z": Latent("real", (latent_dim,), local=True)}
         self.decoder = MLP([latent_dim, *hidden, event_size], activation, "model")
+
+    def knows(self, layout: Layout) -> bool:
+        """Diagonal Normals."""
+        return layout == {"z": frozenset({"loc", "scale"})}
 
     def check_data(self, x: Tensor) -> None:
         if x.dim() != 2 or bool((x < 0).any()) or bool((x > 1).any()):

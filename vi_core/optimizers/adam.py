@@ -24,43 +24,45 @@ class Adam(Optimizer):
     """
 
     clock: Tensor
+    """Steps made; float32, which is what the kernel reads on every device."""
 
     def __init__(self, *, lr: Rate = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8):
         super().__init__(lr=lr)
         for name, value in {"beta1": beta1, "beta2": beta2}.items():
             require(0 <= value < 1, f"optimizer.{name}={value} must lie in [0, 1).")
         require(0 < eps < math.inf, f"optimizer.eps={eps} must be positive and finite.")
+        self.first_lr = float(self.lr.reshape(-1)[0])
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
 
     def allocate(self, parameters: Sequence[Tensor]) -> None:
         self.state("mean", parameters)
         self.state("square", parameters)
-        self.register_buffer("clock", torch.zeros(len(parameters), device=parameters[0].device))
+        self.register_buffer("clock", torch.zeros((), dtype=torch.float32, device=parameters[0].device))
 
     def directions(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
-        directions = [torch.zeros_like(gradient) for gradient in gradients]
+        directions = [torch.zeros_like(mean) for mean in self.states("mean", len(gradients))]
         self._fused(directions, gradients, 1.0, None)
         return directions
 
     def forward(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], alive: Tensor) -> None:
         if len(alive) > 1:
             return super().forward(parameters, gradients, alive)
-        self.time.add_(1)
-        return self._fused(parameters, gradients, self.lr.reshape(()), (~alive).to(torch.float32))
+        return self._fused(parameters, gradients, self.first_lr, (~alive).to(torch.float32))
 
-    def _fused(
-        self, targets: Sequence[Tensor], gradients: Sequence[Tensor], lr: Tensor | float, dead: Tensor | None
-    ) -> None:
-        """Move `targets` by lr times the direction; where `dead` (1,) is one, the kernel leaves everything as it is."""
+    def _fused(self, targets: Sequence[Tensor], gradients: Sequence[Tensor], lr: float, dead: Tensor | None) -> None:
+        """Move `targets` by lr times the direction; where `dead` (1,) is one, the kernel leaves everything as it is.
+
+        The kernel walks through storage and takes no notice of strides.
+        """
         count = len(targets)
         self.clock.add_(1)
         torch._fused_adam_(
             list(targets),
-            list(gradients),
+            [gradient.contiguous() for gradient in gradients],
             self.states("mean", count),
             self.states("square", count),
             [],
-            list(self.clock.unbind()),
+            [self.clock] * count,
             lr=lr,
             beta1=self.beta1,
             beta2=self.beta2,

@@ -1,8 +1,8 @@
 """The contract of an optimizer: tensors in, tensors moved, with a learning rate per replicate.
 
 Gradients *ascend*. With R > 1 replicates every parameter has R as its first axis; a replicate that has diverged is dead
-and no longer moves. State lives in buffers, so that `state_dict()` resumes a run bit for bit. `torch.optim` knows no
-replicates and breaks a compiled graph; each rule here is tested step by step against it.
+and no longer moves. State lives in buffers, so that `state_dict()` resumes a run bit for bit; the learning rate is a
+setting and not state. `torch.optim` knows no replicates; each rule here is tested step by step against it.
 """
 
 from abc import ABC, abstractmethod
@@ -24,14 +24,12 @@ class Optimizer(nn.Module, ABC):
     """
 
     lr: Tensor
-    time: Tensor
 
     def __init__(self, *, lr: Rate):
         super().__init__()
         rates = torch.tensor(lr, dtype=torch.float64)
         require(bool((rates > 0).all()) and bool(rates.isfinite().all()), f"optimizer.lr={lr} must be positive.")
-        self.register_buffer("lr", rates)
-        self.register_buffer("time", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("lr", rates, persistent=False)
 
     def bind(self, parameters: Sequence[Tensor], replicates: int) -> None:
         """Allocate state for `parameters`; with `replicates` > 1 their first axis is R."""
@@ -40,7 +38,7 @@ class Optimizer(nn.Module, ABC):
                 f"optimizer.lr has {len(self.lr)} values for replicates={replicates}; "
                 "give one value, or one for each replicate."
             )
-        self.to(parameters[0].device)
+        self.to(parameters[0].device, parameters[0].dtype)
         self.allocate(parameters)
 
     def allocate(self, parameters: Sequence[Tensor]) -> None:
@@ -48,18 +46,18 @@ class Optimizer(nn.Module, ABC):
 
     @abstractmethod
     def directions(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Return the direction of each parameter at time t = `self.time` (1 for the first step)."""
+        """Return the direction of each parameter, and advance the rule's state by a step."""
 
     def rate(self) -> Tensor:
-        """Return the step size at time t, a scalar or (R,)."""
+        """Return the step size of the step that `directions` has begun, a scalar or (R,)."""
         return self.lr
 
     def forward(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], alive: Tensor) -> None:
         """Move `parameters` in place along ascending `gradients`, where `alive` (R,) holds."""
-        self.time.add_(1)
+        directions = self.directions(gradients)
         rate = self.rate()
-        for parameter, direction in zip(parameters, self.directions(gradients), strict=True):
-            step = over_replicates(rate.to(parameter.dtype), parameter) * direction
+        for parameter, direction in zip(parameters, directions, strict=True):
+            step = over_replicates(rate, parameter) * direction
             parameter.add_(torch.where(over_replicates(alive, parameter), step, 0))
 
     def state(self, name: str, parameters: Sequence[Tensor]) -> None:

@@ -6,6 +6,7 @@
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from vi_core.errors import require
@@ -21,14 +22,18 @@ class RobbinsMonro(Optimizer):
         power: In (½, 1].
     """
 
+    time: Tensor
+
     def __init__(self, *, lr: Rate = 1.0, offset: float = 1000.0, power: float = 1.0):
         super().__init__(lr=lr)
         require(0.5 < power <= 1, f"optimizer.power={power} must lie in (0.5, 1] for the steps to converge.")
         require(0 <= offset < math.inf, f"optimizer.offset={offset} must be finite and not negative.")
         self.offset, self.power = offset, power
+        self.register_buffer("time", torch.zeros(()))
 
     def rate(self) -> Tensor:
         return self.lr / (self.offset + self.time) ** self.power
 
     def directions(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+        self.time.add_(1)
         return gradients

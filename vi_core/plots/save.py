@@ -1,11 +1,11 @@
 """Writing a figure to a file, completely or not at all, with the same bytes for the same figure."""
 
-import os
 from pathlib import Path
 from typing import Final
 
 from matplotlib.figure import Figure
 
+from vi_core.atomic import replacing
 from vi_core.errors import require
 from vi_core.plots.style import theme
 
@@ -25,11 +25,6 @@ def save(figure: Figure, path: str | Path) -> Path:
     kind = path.suffix.removeprefix(".")
     require(kind in METADATA, f"{path.name} is neither png nor pdf; end the name of the figure in .png or .pdf.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with theme():
-            figure.savefig(unfinished, format=kind, dpi=DPI, metadata=METADATA[kind])
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as unfinished, theme():
+        figure.savefig(unfinished, format=kind, dpi=DPI, metadata=METADATA[kind])
     return path

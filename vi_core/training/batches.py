@@ -32,7 +32,7 @@ class Batches:
         model.check_data(data.decode(data.train[: self.size]))
         if batch_size is None:
             self.full = model.summarize(data.decode(data.train))
-        elif not all(latent.local for latent in model.latents.values()):
+        elif not model.has_local:
             raise Unsupported(
                 f"dataset.batch_size={batch_size} needs a model whose latents belong to single data points; "
                 "use dataset.batch_size=null."

@@ -1,11 +1,11 @@
 """Checkpoints: everything that a run needs to go on bit for bit, in one file that is replaced atomically."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vi_core.atomic import replacing
 from vi_core.errors import DataError
 
 VERSION = 1
@@ -31,13 +31,9 @@ def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` beside `path` and rename it into place."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        torch.save({"version": VERSION, **content}, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write `content` to `path`, completely or not at all."""
+    with replacing(path) as unfinished:
+        torch.save({"version": VERSION, **content}, unfinished)
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -7,8 +7,10 @@ from torch import Tensor
 
 from vi_core.bounds.base import Bound
 from vi_core.datasets.base import Data
+from vi_core.estimators.base import Estimator
 from vi_core.families.base import Family
 from vi_core.models.base import Model
+from vi_core.training.checkpoint import random_state, restore_random_state
 
 CHUNK = 1000
 """Data points evaluated at once."""
@@ -22,21 +24,17 @@ def log_weights(model: Model, family: Family, x: Any, num_samples: int) -> Tenso
         return model.log_joint(z, x) - q.log_prob(z)
 
 
-def bound_value(model: Model, family: Family, bound: Bound, x: Any, num_samples: int, repeats: int) -> Tensor:
-    """Average `repeats` values of the bound with K = `num_samples`, with shape (*batch)."""
-    values = [bound(log_weights(model, family, x, num_samples)) for _ in range(repeats)]
-    return torch.stack(values).mean(dim=0)
-
-
-def held_out_bound(model: Model, family: Family, bound: Bound, data: Data, num_samples: int) -> Tensor:
-    """Return the bound per held-out data point, averaged, (R,).
+def held_out_bound(estimator: Estimator, model: Model, family: Family, bound: Bound, data: Data) -> Tensor:
+    """Return the bound per data point averaged over the held-out part, or over all data where there is none, (R,).
 
     The random stream is put back afterwards: evaluating does not change what training draws.
     """
-    assert data.test is not None
-    devices = [data.test.device] if data.test.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        total = torch.zeros(family.replicates, device=data.test.device)
-        for stored in data.test.split(CHUNK):
-            total += bound_value(model, family, bound, data.decode(stored), num_samples, 1).sum(dim=1)
-    return total / len(data.test)
+    points = data.train if data.test is None else data.test
+    state = random_state(points.device)
+    try:
+        batches = [
+            estimator.value(model, family, bound, data.decode(stored)).sum(dim=1) for stored in points.split(CHUNK)
+        ]
+    finally:
+        restore_random_state(state, points.device)
+    return torch.stack(batches).sum(dim=0) / len(points)

@@ -47,6 +47,8 @@ class Loop:
     """Why the run ended before its last step, for good: a resumed run does not go on."""
     seconds: float = 0.0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    checksum: str = ""
+    """Of the data, so that a run is not resumed on others."""
 
     def run(self, progress: Callable[[int, Recorder], None]) -> Status:
         """Run to the last step or to the first reason to stop; return why it ended.
@@ -85,12 +87,13 @@ class Loop:
             self.recorder.close_row(self.done)
         if self.plan.eval_every and (last or self.done % self.plan.eval_every == 0):
             self.recorder.record_held_out(self.evaluate())
-        if last or self.done % LOOK_EVERY == 0:
+        converged = self._converged()
+        if last or converged or self.done % LOOK_EVERY == 0:
             self.step.check()
             if self._diverged():
                 return "diverged"
             self.progress(self.done, self.recorder)
-        if self._converged():
+        if converged:
             return "converged"
         if self.interrupted():
             return "interrupted"
@@ -136,6 +139,7 @@ class Loop:
             {
                 "done": self.done,
                 "ended": self.ended,
+                "checksum": self.checksum,
                 "seconds": time.perf_counter() - self.started,
                 "step": self.step.state_dict(),
                 "stopping": self.stopping.state_dict(),
@@ -146,7 +150,12 @@ class Loop:
         )
 
     def load(self, content: dict[str, Any]) -> None:
-        """Continue from a checkpoint's content. Raises `DataError` when it belongs to another configuration."""
+        """Continue from a checkpoint's content. Raises `DataError` when it is of other data or settings."""
+        if content["checksum"] != self.checksum:
+            raise DataError(
+                f"the data are not those of this run (checksum {self.checksum} instead of {content['checksum']}); "
+                "restore them, or start a new run."
+            )
         try:
             self.step.load_state_dict(content["step"])
             self.stopping.load_state_dict(content["stopping"])

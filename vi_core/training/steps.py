@@ -16,8 +16,8 @@ from vi_core.errors import LabError, Unsupported
 from vi_core.estimators.base import Estimator
 from vi_core.estimators.exact import Exact
 from vi_core.families.base import Family
-from vi_core.models.base import HasExpectedBound, HasUpdates, Model
-from vi_core.optimizers.base import Optimizer
+from vi_core.models.base import HasUpdates, Model
+from vi_core.optimizers.base import Optimizer, over_replicates
 from vi_core.optimizers.coordinate_ascent import CoordinateAscent
 from vi_core.types import flatten
 
@@ -37,11 +37,12 @@ class Step(nn.Module, ABC):
     def __init__(self, model: Model, family: Family, bound: Bound, witnesses: list[str]):
         super().__init__()
         self.model, self.family, self.bound, self.witnesses = model, family, bound, witnesses
-        replicates = family.replicates
-        device = next(family.parameters()).device
-        self.register_buffer("alive", torch.ones(replicates, dtype=torch.bool, device=device))
-        self.register_buffer("good_steps", torch.zeros(replicates, dtype=torch.long, device=device))
-        self.register_buffer("witness", torch.zeros(replicates, len(witnesses), device=device))
+        if not self.moving:
+            raise Unsupported(f"neither {type(model).__name__} nor {type(family).__name__} has parameters to move.")
+        like, replicates = self.moving[0].detach(), family.replicates
+        self.register_buffer("alive", torch.ones(replicates, dtype=torch.bool, device=like.device))
+        self.register_buffer("good_steps", torch.zeros(replicates, dtype=torch.long, device=like.device))
+        self.register_buffer("witness", like.new_zeros(replicates, len(witnesses)))
 
     @abstractmethod
     def forward(self, x: Any) -> Metrics:
@@ -80,10 +81,11 @@ class GradientStep(Step):
                 f"replicates={family.replicates} needs a model without weights of its own, and {type(model).__name__} "
                 "has one set; use replicates=1 and sweep the seed: -m 'seed=range(3)'."
             )
-        super().__init__(model, family, bound, [bound.name, *moving_names(model, family)])
+        self.named = family.stored_names()
+        names = self.named or [name for part in (family, model) for name, _ in part.named_parameters()]
+        super().__init__(model, family, bound, [bound.name, *names])
         self.estimator, self.optimizer = estimator, optimizer
         optimizer.bind(self.moving, family.replicates)
-        self.packed = _is_packed(self.moving, family)
 
     @property
     def grad_norm(self) -> Tensor:
@@ -97,29 +99,23 @@ class GradientStep(Step):
         metrics = {
             name: over_batch(value) for name, value in {self.bound.name: estimate.bound, **estimate.terms}.items()
         }
-        summary = gradients[0].flatten(1) if self.packed else torch.stack(torch._foreach_norm(gradients)).unsqueeze(0)
-        self.watch(torch.cat([metrics[self.bound.name].unsqueeze(-1), summary], dim=-1))
+        self.watch(torch.cat([metrics[self.bound.name].unsqueeze(-1), self._seen(gradients)], dim=-1))
         with torch.no_grad():
             self.optimizer(moving, gradients, self.alive)
         return metrics
+
+    def _seen(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        """Return the gradient (R, P) where its elements have names, else the norm for each tensor, (R, tensors)."""
+        if self.named is not None:
+            return gradients[0].flatten(1)
+        if self.family.replicates == 1:
+            return torch.stack(torch._foreach_norm(gradients)).unsqueeze(0)
+        return torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients], dim=-1)
 
 
 def over_batch(value: Tensor) -> Tensor:
     """Average (R, B) over the batch, without arithmetic where B is 1."""
     return value.squeeze(1) if value.shape[1] == 1 else value.mean(dim=1)
-
-
-def _is_packed(moving: list[nn.Parameter], family: Family) -> bool:
-    """Whether all that moves is one small tensor (R, 1, P), so that each element can be watched by name."""
-    return len(moving) == 1 and moving[0].dim() == 3 and moving[0].shape[0] == family.replicates
-
-
-def moving_names(model: Model, family: Family) -> list[str]:
-    """Name what a gradient step watches: each packed parameter, or each weight tensor of the networks."""
-    named = [*family.named_parameters(), *model.named_parameters()]
-    if _is_packed([tensor for _, tensor in named], family):
-        return family.stored_names()
-    return [name for name, _ in named]
 
 
 class CoordinateAscentStep(Step):
@@ -129,30 +125,41 @@ class CoordinateAscentStep(Step):
     """
 
     previous: Tensor
+    largest: Tensor
     worst_fall: Tensor
 
     def __init__(self, model: Model, family: Family, bound: Bound, estimator: Estimator):
-        if not isinstance(model, HasUpdates):
-            raise Unsupported(f"{type(model).__name__} has no conjugate updates; use optimizer=adam.")
+        if not isinstance(model, HasUpdates) or not model.knows(family.layout):
+            pair = f"{type(model).__name__} and {type(family).__name__}"
+            raise Unsupported(f"{pair} have no conjugate updates; use optimizer=adam.")
         if not isinstance(estimator, Exact):
             raise Unsupported("optimizer=coordinate_ascent follows no gradient estimate; use estimator=exact with it.")
         estimator.check(model, family, bound)
         super().__init__(model, family, bound, [bound.name])
+        self.estimator = estimator
         self.register_buffer("previous", torch.full_like(self.witness[:, 0], -torch.inf))
+        self.register_buffer("largest", torch.zeros_like(self.previous))
         self.register_buffer("worst_fall", torch.zeros_like(self.previous))
 
     def forward(self, x: Any) -> Metrics:
         with torch.no_grad():
-            value = cast(HasExpectedBound, self.model).expected_bound(self.family.variational(), x).squeeze(1)
+            value = self.estimator(self.model, self.family, self.bound, x).bound.squeeze(1)
             self.watch(value.unsqueeze(-1))
-            fall = torch.where(self.alive, (self.previous - value) / value.abs(), 0)
-            self.worst_fall.copy_(torch.maximum(self.worst_fall, fall))
-            self.previous.copy_(value)
+            self._compare(value)
             for block in self.model.latents:
                 params = self.family.variational()
-                params[block] = cast(HasUpdates, self.model).update(block, params, x)
+                new = cast(HasUpdates, self.model).update(block, params, x)
+                alive = {name: over_replicates(self.alive, tensor) for name, tensor in new.items()}
+                params[block] = {name: torch.where(alive[name], new[name], params[block][name]) for name in new}
                 self.family.assign(params)
         return {self.bound.name: value}
+
+    def _compare(self, value: Tensor) -> None:
+        """Keep the largest fall between sweeps, relative to the largest ELBO seen, on whose scale rounding is."""
+        self.largest.copy_(torch.maximum(self.largest, value.abs()))
+        fall = torch.where(self.alive, (self.previous - value) / self.largest, 0)
+        self.worst_fall.copy_(torch.maximum(self.worst_fall, fall))
+        self.previous.copy_(value)
 
     def check(self) -> None:
         fall, tolerance = self.worst_fall.max().item(), 100 * torch.finfo(self.worst_fall.dtype).eps
@@ -174,7 +181,7 @@ def make_step(model: Model, family: Family, bound: Bound, estimator: Estimator, 
 
 def trace_parameters(step: Step) -> Tensor:
     """Return q's constrained parameters as (R, P) where the data points share them, else (R, 0)."""
-    if any(latent.local for latent in step.model.latents.values()):
+    if step.model.has_local:
         return step.witness.new_empty(len(step.alive), 0)
     with torch.no_grad():
         return torch.cat([value.flatten(1) for value in flatten(step.family.variational())], dim=-1)
