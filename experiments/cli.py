@@ -61,6 +61,8 @@ def dispatch(arguments: list[str]) -> None:
     """Choose between a job or sweep under Hydra and a task on a finished folder."""
     overrides = [a for a in arguments if is_override(a)]
     given = {a.partition("=")[0]: a.partition("=")[2] for a in overrides}
+    if "" in given:
+        raise ConfigError(f"={given['']} has no key; write key=value.")
     empty = [key for key in ("resume", "run", "sweep.resume") if given.get(key) == ""]
     if empty:
         raise ConfigError(f"{empty[0]}= is empty; give the folder of a run.")
@@ -123,7 +125,7 @@ def run_job(job: Any) -> float:
     except Exception as error:
         sys.stderr.write(f"error: {one_line(error)}\n" if is_expected(error) else traceback.format_exc())
         failures.append(str(job.folder))
-        failed_summary(job.cfg, job.folder, job.overrides, error)
+        failed_summary(job, error)
         return float("nan")
     missed = [check["name"] for check in result["checks"] if not check["passed"]]
     if job.cfg.strict and missed:

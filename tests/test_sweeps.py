@@ -202,7 +202,8 @@ def test_an_experiment_that_is_a_sweep(cli: CommandLine, tmp_path: Path) -> None
     conf.mkdir(parents=True)
     (conf / "grid.yaml").write_text(
         "# @package _global_\ndefaults:\n  - cavi_normal_gamma\n  - _self_\n"
-        "expected:\n  - {quantity: final.median, value: -185.942036, tolerance: 1.0e-5, when: {dataset.num_points: 100}}\n"
+        "expected:\n"
+        "  - {quantity: final.median, value: -185.942036, tolerance: 1.0e-5, when: {dataset.num_points: 100}}\n"
         "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      dataset.num_points: 10,100\n"
     )
     result = cli("--config-dir=conf", "experiment=grid", "plot.enabled=false", "strict=true")

@@ -35,6 +35,10 @@ DRAWS = 500
 IMAGES = 64
 
 
+class Occupied(LabError):
+    """The folder holds another run, in which nothing may be written."""
+
+
 @dataclass
 class Job:
     """A run in its folder: what was asked, and how far it has come."""
@@ -72,7 +76,7 @@ def fit(job: Job) -> dict[str, Any]:
 def check_folder(job: Job) -> None:
     """Refuse a folder that holds another run, and a sweep to go on with where there is none."""
     if not job.resume and any((job.folder / name).exists() for name in ("summary.json", "checkpoint.pt")):
-        raise LabError(
+        raise Occupied(
             f"{job.folder} already holds a run; choose another hydra.run.dir, or go on with resume={job.folder}."
         )
     if job.cfg.sweep.resume and not job.in_sweep:
@@ -245,21 +249,21 @@ def draw_figures(
     return [str(path) for path in draw(finished, job.folder / "plots", job.cfg.plot)]
 
 
-def failed_summary(cfg: DictConfig, folder: Path, overrides: list[str], error: Exception) -> None:
-    """Write a summary that says that a job failed, and why; never over another run's."""
-    path = folder / "summary.json"
-    if not folder.is_dir() or path.exists():
+def failed_summary(job: Job, error: Exception) -> None:
+    """Write a summary that says that a job failed, and why; never over another run's, nor for a refused resume."""
+    path = job.folder / "summary.json"
+    refused = isinstance(error, Occupied) or (job.resume and not isinstance(error, NonFinite))
+    if refused or not job.folder.is_dir() or path.exists():
         return
+    resolvable = not isinstance(error, OmegaConfBaseException)
     write_json(
         path,
         {
             "schema": summary.SCHEMA,
-            "experiment": cfg.name,
+            "experiment": job.cfg.name,
             "status": "diverged" if isinstance(error, NonFinite) else "failed",
             "error": str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}",
-            "overrides": overrides,
-            "config_hash": config_hash(
-                OmegaConf.to_container(cfg, resolve=not isinstance(error, OmegaConfBaseException))
-            ),
+            "overrides": job.overrides,
+            "config_hash": config_hash(OmegaConf.to_container(job.cfg, resolve=resolvable)),
         },
     )

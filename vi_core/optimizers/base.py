@@ -28,7 +28,8 @@ class Optimizer(nn.Module, ABC):
     def __init__(self, *, lr: Rate):
         super().__init__()
         rates = torch.tensor(lr, dtype=torch.float64)
-        require(bool((rates > 0).all()) and bool(rates.isfinite().all()), f"optimizer.lr={lr} must be positive.")
+        valid = rates.numel() > 0 and bool((rates > 0).all()) and bool(rates.isfinite().all())
+        require(valid, f"optimizer.lr={lr} must be positive and finite: one number, or one for each replicate.")
         self.register_buffer("lr", rates, persistent=False)
 
     def bind(self, parameters: Sequence[Tensor], replicates: int) -> None:
