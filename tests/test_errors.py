@@ -95,7 +95,7 @@ RANGES: dict[str, Case] = {
     "negative learning rate": ((*SMOKE, "optimizer.lr=-1"), ("optimizer.lr=-1", "positive")),
     "infinite learning rate": ((*SMOKE, "optimizer.lr=.inf"), ("optimizer.lr=inf",)),
     "learning rates for other replicates": ((*SMOKE, "optimizer.lr=[1,2,3]"), ("optimizer.lr", "3 ", "replicates=2")),
-    "no learning rate": ((*SMOKE, "optimizer.lr=[]"), ("optimizer.lr", "replicates=2")),
+    "no learning rate": ((*SMOKE, "optimizer.lr=[]"), ("optimizer.lr=[]",)),
     "decay": ((*SMOKE, "optimizer.beta2=1"), ("optimizer.beta2=1", "[0, 1)")),
     "power": ((*SMOKE, "optimizer=robbins_monro", "optimizer.power=0.5"), ("optimizer.power=0.5", "(0.5, 1]")),
     "too few samples": ((*SMOKE, "estimator.num_samples=2"), ("estimator.num_samples=2", "at least 3", "LeaveOneOut")),

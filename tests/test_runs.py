@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 import vi_core
-from tests.conftest import SMOKE, CommandLine, summary_of, trace_text
+from experiments.runtime import prepare
+from experiments.validate import plain
+from tests.conftest import ROOT, SMOKE, CommandLine, summary_of, trace_text
 from vi_core.assembly import Problem, assemble
 from vi_core.estimators.base import Estimate
 from vi_core.estimators.score_function import ScoreFunction
@@ -34,10 +36,10 @@ ENVIRONMENT = {"python", "torch", "hydra", "platform", "device", "threads", "git
 
 def rebuild(run: Path) -> Problem:
     """The problem of a run at its start, with the random streams where the run had them."""
-    config = yaml.safe_load((run / "config.yaml").read_text())
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(config["seed"])
-    return assemble(config, torch.device("cpu"), torch.float64, torch.Generator().manual_seed(config["seed"]))
+    config = OmegaConf.load(run / "config.yaml")
+    assert isinstance(config, DictConfig)
+    device, dtype, generator = prepare(config, images=False)
+    return assemble(plain(config), device, dtype, generator)
 
 
 def steps_again(run: Path, count: int) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
@@ -322,6 +324,17 @@ def test_a_rule_that_does_not_hold_lets_the_run_go_on(cli: CommandLine, tmp_path
     rule = ("trainer/stopping=parameter_change", "trainer.stopping.window=5", "trainer.stopping.tolerance=1e-9")
     assert cli(*SMOKE, *rule, "hydra.run.dir=run").code == 0
     assert summary_of(tmp_path / "run")["status"] == "completed"
+
+
+# --- settings that an experiment makes for another part --------------------------------------------------------------
+
+
+def test_another_part_keeps_its_own_settings(cli: CommandLine, tmp_path: Path) -> None:
+    """Experiment bbvi sets a learning rate for Adam, which SGD does not take over; what the user sets stays."""
+    for folder, arguments in {"own": (), "set": ("optimizer.lr=1e-6",)}.items():
+        assert cli(*SMOKE, "optimizer=sgd", *arguments, f"hydra.run.dir={folder}").code == 0
+    rates = [OmegaConf.load(tmp_path / folder / "config.yaml").optimizer.lr for folder in ("own", "set")]
+    assert rates == [OmegaConf.load(ROOT / "conf" / "optimizer" / "sgd.yaml").lr, 1e-6]
 
 
 # --- reading a run again --------------------------------------------------------------------------------------------
