@@ -194,6 +194,8 @@ FOLDERS: dict[str, Case] = {
     "resume another version": (("resume={here}/other_version",), ("checkpoint.pt", "version 99")),
     "resume an incomplete checkpoint": (("resume={here}/incomplete_checkpoint",), ("checkpoint.pt", "step")),
     "resume with other replicates": (("resume={here}/run", "replicates=3"), ("checkpoint.pt", "replicates")),
+    "resume with another part": (("resume={here}/run", "optimizer=sgd"), ("optimizer=", "resumed")),
+    "resume on other data": (("resume={here}/run", "dataset.seed=3"), ("data", "checksum")),
     "resume with an unknown key": (("resume={here}/run", "sed=1"), ("sed",)),
     "resume a configuration that does not parse": (("resume={here}/damaged_config",), ("config.yaml",)),
     "resume a sweep that is not there": (("-m", *SMOKE, "sweep.resume={here}/nowhere"), ("sweep.resume=", "nowhere")),

@@ -328,5 +328,8 @@ def test_the_package_imports_only_numpy_and_matplotlib_and_never_pyplot() -> Non
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for name in names:
-                assert name.startswith(("vi_core.plots.", "vi_core.errors")) or name.split(".")[0] in allowed, path
+                assert (
+                    name.startswith(("vi_core.plots.", "vi_core.errors", "vi_core.atomic"))
+                    or name.split(".")[0] in allowed
+                ), path
                 assert "pyplot" not in name, path

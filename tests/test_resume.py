@@ -24,6 +24,7 @@ from tests.conftest import ROOT, SMOKE, CommandLine, configuration, run_in, summ
 from vi_core.assembly import assemble, construct
 from vi_core.estimators.base import Estimate
 from vi_core.estimators.score_function import ScoreFunction
+from vi_core.trace import read_trace
 from vi_core.training import checkpoint
 from vi_core.training.batches import Batches
 from vi_core.training.loop import Loop
@@ -165,6 +166,16 @@ def test_a_resumed_run_may_be_longer(cli: CommandLine, tmp_path: Path) -> None:
     assert cli("resume=run", "trainer.limit=30").code == 0
     assert trace_text(tmp_path / "run") == trace_text(tmp_path / "straight")
     assert "limit: 30" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("replicates", [1, 2])
+def test_a_resumed_run_may_have_another_learning_rate(replicates: int, cli: CommandLine, tmp_path: Path) -> None:
+    """The new rate counts, and not the one in the checkpoint: with a tiny one, nothing moves any more."""
+    assert cli(*SMOKE, f"replicates={replicates}", "hydra.run.dir=run").code == 0
+    assert cli("resume=run", "trainer.limit=30", "optimizer.lr=1e-12").code == 0
+    loc = read_trace(tmp_path / "run" / "trace.csv").columns["mu.loc"]
+    assert np.abs(np.diff(loc[:20], axis=0)).max() > 1e-4
+    assert np.abs(np.diff(loc[20:], axis=0)).max() < 1e-8
 
 
 # --- signals --------------------------------------------------------------------------------------------------------
