@@ -151,11 +151,10 @@ def resume(folder: Path, arguments: list[str]) -> None:
         raise LabError(f"resume={folder} is not the folder of a run: there is no config.yaml in it.")
     from .tasks.fit import Job
 
-    whole = [a.partition("=")[0] for a in arguments if a.partition("=")[0] in configuration_groups()]
+    fixed = {*configuration_groups(), "seed", "dtype", "replicates", "name", "parts", "overrides"}
+    whole = [a.partition("=")[0] for a in arguments if a.partition("=")[0] in fixed]
     if whole:
-        raise ConfigError(
-            f"{whole[0]}= cannot change when a run is resumed; single settings can: {whole[0]}.<key>=<value>."
-        )
+        raise ConfigError(f"{whole[0]}= cannot change when a run is resumed; trainer.steps= or optimizer.lr= can.")
     saved = OmegaConf.merge(OmegaConf.structured(schema.Root), OmegaConf.load(path))
     OmegaConf.set_struct(saved, True)
     cfg = OmegaConf.merge(saved, OmegaConf.from_dotlist(arguments))

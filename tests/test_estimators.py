@@ -102,7 +102,7 @@ def repeat(estimator: Estimator, model: Model, family: Family, bound: Bound, x: 
 def exact_answer(family: Family, kind: str, storage: str, x: Tensor) -> Tensor:
     """The exact gradient and, last, the exact ELBO, (P + 1)."""
     (raw,) = family.parameters()
-    names = [name.split(".")[1] for name in family.stored_names()]
+    names = [name.split(".")[1] for name in family.stored_names() or []]
     gradient = oracles.elbo_gradient(raw[0, 0], names, dict.fromkeys(names, STORAGE[storage][1]), x)
     q = {name: torch.tensor(value, dtype=torch.float64) for name, value in STARTS[kind].items()}
     return torch.cat([gradient, (oracles.elbo(q, x) + SHIFT).reshape(1)])
@@ -144,7 +144,7 @@ def test_scales_may_be_stored_otherwise_than_rates() -> None:
     model, x = NormalGamma(), NormalGamma().summarize(TEN_POINTS)
     family = MeanField(model.latents, 1, positive=Softplus(), spread=Precision()).double()
     family.assign(fakes.normal_gamma_params(STARTS["mean_field"], 1))
-    names = [name.split(".")[1] for name in family.stored_names()]
+    names = [name.split(".")[1] for name in family.stored_names() or []]
     storage = dict.fromkeys(names, STORAGE["softplus"][1]) | {"scale": STORAGE["log-precision"][1]}
     (raw,) = family.parameters()
     expected = oracles.elbo_gradient(raw[0, 0], names, storage, TEN_POINTS)
