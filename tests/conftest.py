@@ -27,8 +27,8 @@ DATA = Path(os.environ.get("VI_DATA", ROOT.parent / "shared" / "data"))
 """Where the real data sets are; tests that need them are skipped where they are not."""
 
 CommandLine = Callable[..., "Result"]
-SMOKE = ("trainer=smoke", "plot.enabled=false", "replicates=2")
-"""Arguments that make a run short."""
+SMOKE = ("--run", "trainer=smoke", "plot.enabled=false", "replicates=2")
+"""Arguments that make a run short; without --run Hydra composes once more, only to see whether it is a sweep."""
 needs_mnist = pytest.mark.skipif(
     not (DATA / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file(), reason=f"no MNIST in {DATA} (set VI_DATA)"
 )
@@ -123,6 +123,7 @@ def _composed(arguments: tuple[str, ...]) -> str:
 
 def configuration(*arguments: str) -> DictConfig:
     """The resolved configuration of a command line; composed once, as Hydra takes half a second."""
-    config = OmegaConf.merge(OmegaConf.structured(Root), OmegaConf.create(_composed(arguments)))
+    overrides = tuple(argument for argument in arguments if argument != "--run")
+    config = OmegaConf.merge(OmegaConf.structured(Root), OmegaConf.create(_composed(overrides)))
     assert isinstance(config, DictConfig)
     return config

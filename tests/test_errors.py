@@ -20,7 +20,7 @@ from experiments.cli import failures, run_job
 from experiments.tasks.fit import Job
 from tests.conftest import SMOKE, CommandLine, Result, configuration, run_in
 
-VAE = ("experiment=vae_digits", "trainer=smoke", "plot.enabled=false")
+VAE = ("--run", "experiment=vae_digits", "trainer=smoke", "plot.enabled=false")
 MNIST = ("experiment=vae_mnist", "trainer=smoke", "plot.enabled=false", "dataset.download=false")
 CSV = (*SMOKE, "dataset=csv")
 CONF = ("--config-dir={here}/conf",)
@@ -40,9 +40,9 @@ KEYS: dict[str, Case] = {
     "removed key": ((*SMOKE, "~seed"), ("seed",)),
     "removed part": ((*SMOKE, "~optimizer"), ("optimizer", "optimizer=<name>")),
     "part without a name": ((*SMOKE, "optimizer=null"), ("null",)),
-    "experiment without a name": (("experiment=null",), ("null",)),
+    "experiment without a name": (("--run", "experiment=null"), ("null",)),
     "unknown option": ((*SMOKE, "optimizer=adm"), ("optimizer=adm", "Did you mean 'adam'", "robbins_monro")),
-    "unknown experiment": (("experiment=bbv",), ("experiment=bbv", "Did you mean 'bbvi'")),
+    "unknown experiment": (("--run", "experiment=bbv"), ("experiment=bbv", "Did you mean 'bbvi'")),
     "unknown nested option": ((*SMOKE, "family/positive=softpls"), ("family/positive=softpls", "softplus")),
     "unknown group": ((*SMOKE, "optimiser=adam"), ("optimiser", "Did you mean 'optimizer'")),
     "unknown device": ((*SMOKE, "device=tpu"), ("device=tpu", "cpu")),
@@ -51,7 +51,7 @@ KEYS: dict[str, Case] = {
     "unknown stopping rule": ((*SMOKE, "trainer/stopping=patience"), ("trainer/stopping=patience", "plateau")),
     "unknown flag": ((*SMOKE, "--fast"), ("--fast",)),
     "unknown configuration folder": (("--config-dir=/nowhere", *SMOKE), ("/nowhere",)),
-    "unknown launcher": (("-m", *SMOKE, "hydra/launcher=cluster"), ("hydra/launcher=cluster",)),
+    "unknown launcher": (("-m", *SMOKE[1:], "hydra/launcher=cluster"), ("hydra/launcher=cluster",)),
     "no equals sign": ((*SMOKE, "seed"), ("seed",)),
     "two equals signs": ((*SMOKE, "seed==1"), ("seed==1",)),
     "no key": ((*SMOKE, "=1"), ("=1",)),
@@ -83,7 +83,7 @@ TYPES: dict[str, Case] = {
 RANGES: dict[str, Case] = {
     "negative seed": ((*SMOKE, "seed=-1"), ("seed=-1",)),
     "seed too large": ((*SMOKE, "seed=9223372036854775808"), ("seed=9223372036854775808",)),
-    "no replicates": (("replicates=0",), ("replicates=0", "at least 1")),
+    "no replicates": (("--run", "replicates=0"), ("replicates=0", "at least 1")),
     "no threads": ((*SMOKE, "threads=0"), ("threads=0", "at least 1")),
     "narrow dtype": ((*SMOKE, "dtype=float16"), ("dtype=float16", "float32")),
     "figure format": ((*SMOKE, "plot.format=gif"), ("plot.format=gif", "png, pdf")),
@@ -141,12 +141,15 @@ PAIRS: dict[str, Case] = {
 FILES: dict[str, Case] = {
     "no CSV named": (CSV, ("dataset.path",)),
     "YAML that does not parse": ((*CONF, *SMOKE, "optimizer=broken"), ("broken.yaml", "line 2")),
-    "experiment that does not parse": ((*CONF, "experiment=broken"), ("broken.yaml", "line 2")),
+    "experiment that does not parse": (("--run", *CONF, "experiment=broken"), ("broken.yaml", "line 2")),
     "YAML with a typo": ((*CONF, *SMOKE, "optimizer=typo"), ("optimizer.lrr", "Did you mean 'lr'")),
     "YAML without a class": ((*CONF, *SMOKE, "optimizer=bare"), ("optimizer", "_target_")),
-    "experiment with an unknown key": ((*CONF, "experiment=unknown"), ("experiment/unknown", "sed")),
-    "experiment with an unknown part": ((*CONF, "experiment=misspelt"), ("optimizer=adm", "Did you mean 'adam'")),
-    "expectation without a value": ((*CONF, "experiment=no_value"), ("expected", "value")),
+    "experiment with an unknown key": (("--run", *CONF, "experiment=unknown"), ("experiment/unknown", "sed")),
+    "experiment with an unknown part": (
+        ("--run", *CONF, "experiment=misspelt"),
+        ("optimizer=adm", "Did you mean 'adam'"),
+    ),
+    "expectation without a value": (("--run", *CONF, "experiment=no_value"), ("expected", "value")),
 }
 DATA: dict[str, Case] = {
     "missing CSV": ((*CSV, "dataset.path={here}/no.csv"), ("no.csv", "does not exist", "dataset.path")),
@@ -171,7 +174,7 @@ FOLDERS: dict[str, Case] = {
     "below a file": ((*SMOKE, "hydra.run.dir={here}/empty.csv/run"), ("empty.csv/run", "hydra.run.dir")),
     "a file": ((*SMOKE, "hydra.run.dir={here}/empty.csv"), ("empty.csv", "hydra.run.dir")),
     "nothing can be made in /proc": ((*SMOKE, "hydra.run.dir=/proc/run"), ("/proc/run",)),
-    "sweep below a file": (("-m", *SMOKE, "hydra.sweep.dir={here}/empty.csv/x"), ("empty.csv/x",)),
+    "sweep below a file": (("-m", *SMOKE[1:], "hydra.sweep.dir={here}/empty.csv/x"), ("empty.csv/x",)),
     "holds a run": ((*SMOKE, "hydra.run.dir={here}/run"), ("/run already holds a run", "resume=")),
     "holds a killed run": ((*SMOKE, "hydra.run.dir={here}/killed"), ("/killed already holds a run", "resume=")),
     "task without a run": (("task=plot",), ("task=plot", "run=<folder>")),
@@ -198,7 +201,10 @@ FOLDERS: dict[str, Case] = {
     "resume on other data": (("resume={here}/run", "dataset.seed=3"), ("data", "checksum")),
     "resume with an unknown key": (("resume={here}/run", "sed=1"), ("sed",)),
     "resume a configuration that does not parse": (("resume={here}/damaged_config",), ("config.yaml",)),
-    "resume a sweep that is not there": (("-m", *SMOKE, "sweep.resume={here}/nowhere"), ("sweep.resume=", "nowhere")),
+    "resume a sweep that is not there": (
+        ("-m", *SMOKE[1:], "sweep.resume={here}/nowhere"),
+        ("sweep.resume=", "nowhere"),
+    ),
     "resume a sweep with one run": ((*SMOKE, "sweep.resume={here}/conf"), ("sweep.resume=", "-m")),
 }
 NO_GPU = pytest.mark.skipif(cuda_is_available(), reason="there is a GPU")
@@ -317,10 +323,7 @@ def assert_nothing_finished(folder: Path) -> None:
 @pytest.mark.parametrize(("arguments", "words"), COMMAND_LINES)
 def test_command_line(arguments: tuple[str, ...], words: tuple[str, ...], here: Path, tmp_path: Path) -> None:
     finished, configurations = completed(here), {p: p.read_bytes() for p in here.rglob("config.yaml")}
-    mode = (
-        () if arguments[0].startswith(("-m", "task=", "resume=")) else ("--run",)
-    )  # else Hydra composes twice, to see
-    result = run_in(tmp_path, *mode, *(argument.replace("{here}", str(here)) for argument in arguments))
+    result = run_in(tmp_path, *(argument.replace("{here}", str(here)) for argument in arguments))
     assert_refused(result, words)
     assert completed(here) == finished
     assert {p: p.read_bytes() for p in here.rglob("config.yaml")} == configurations
