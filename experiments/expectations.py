@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vi_core.trace import Trace
+
 IRRELEVANT = (
     "experiment", "seed", "threads", "strict", "task", "plot", "device", "dataset.root", "dataset.download", "sweep",
     "trainer.log_every", "trainer.checkpoint_every", "hydra",
@@ -21,14 +23,15 @@ def _covers(key: str, name: str) -> bool:
 
 
 def check(
-    expected: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], config: Mapping[str, Any]
+    expected: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], config: Mapping[str, Any], trace: Trace
 ) -> list[dict[str, Any]]:
-    """Compare each expectation that applies to `config` with its quantity in `summary`."""
+    """Compare each expectation that applies to `config` with its quantity in `summary` or `trace`."""
     checks = []
     for item in expected:
         if any(lookup(config, key) != value for key, value in item.get("when", {}).items()):
             continue
-        value = lookup(summary, item["quantity"])
+        source, _, rest = item["quantity"].partition(".")
+        value = recorded(trace, rest) if source == "trace" else lookup(summary, item["quantity"])
         passed = isinstance(value, (int, float)) and abs(value - item["value"]) <= item["tolerance"]
         checks.append(
             {
@@ -40,6 +43,13 @@ def check(
             }
         )
     return checks
+
+
+def recorded(trace: Trace, path: str) -> float | None:
+    """Return `<column>.<step>` of a trace, averaged over replicates, or None where it was not recorded."""
+    name, _, step = path.rpartition(".")
+    rows = (trace.step == int(step)).nonzero()[0] if step.isdigit() else []
+    return float(trace.columns[name][rows[0]].mean()) if len(rows) and name in trace.columns else None
 
 
 def lookup(tree: Any, path: str) -> Any:

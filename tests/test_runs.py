@@ -111,7 +111,14 @@ def test_the_bound_is_before_the_update_and_the_parameters_after_it(cli: Command
 
 def test_minibatches_count_by_their_size(cli: CommandLine, tmp_path: Path) -> None:
     """1,500 images in batches of 400, 400, 400 and 300: an epoch's row, and the summary's, count each image once."""
-    arguments = ("--run", "experiment=vae_digits", "plot.enabled=false", "dataset.batch_size=400", "trainer.epochs=2")
+    arguments = (
+        "--run",
+        "experiment=vae_digits",
+        "plot.enabled=false",
+        "dataset.batch_size=400",
+        "trainer.epochs=2",
+        "threads=1",
+    )
     for log_every in (1, 4):
         assert cli(*arguments, f"trainer.log_every={log_every}", f"hydra.run.dir=every{log_every}").code == 0
     steps, epochs = (read_trace(tmp_path / f"every{n}" / "trace.csv") for n in (1, 4))

@@ -31,6 +31,10 @@ class Distribution(ABC):
     def entropy(self) -> Tensor:
         """Return E[−log q(z)], elementwise."""
 
+    @abstractmethod
+    def fisher(self) -> Tensor:
+        """Return the Fisher information on the two parameters, in the order of the fields."""
+
     @property
     @abstractmethod
     def mean(self) -> Tensor:
@@ -67,6 +71,11 @@ class Normal(Distribution):
     @property
     def variance(self) -> Tensor:
         return self.scale.square()
+
+    def fisher(self) -> Tensor:
+        """Return the information on (loc, scale), diag(1/scale², 2/scale²), (*batch, *event, 2, 2)."""
+        precision = self.scale.square().reciprocal()
+        return torch.diag_embed(torch.stack([precision, 2 * precision], dim=-1))
 
 
 class GammaNormalizer(torch.autograd.Function):
@@ -138,6 +147,13 @@ class Gamma(Distribution):
     @property
     def variance(self) -> Tensor:
         return self.concentration / self.rate.square()
+
+    def fisher(self) -> Tensor:
+        """Return the information on (a, b), [[ψ₁(a), −1/b], [−1/b, a/b²]], (*batch, *event, 2, 2)."""
+        a, b = self.concentration, self.rate
+        cross = -1 / b
+        rows = [torch.stack([torch.polygamma(1, a), cross], -1), torch.stack([cross, a / b.square()], -1)]
+        return torch.stack(rows, dim=-2)
 
 
 def kl_normal(q: Normal, p: Normal) -> Tensor:

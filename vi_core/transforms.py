@@ -1,4 +1,4 @@
-"""Smooth bijections from the real line to the positive numbers, with their inverses.
+"""Maps from the real line to the positive numbers, with their inverses.
 
 A variational family stores unconstrained numbers and moves them by gradient ascent; the part `Positive` says how they
 become scales, rates and concentrations. The choice changes the geometry that an optimizer sees: report 001 stores
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 
 class Positive(ABC):
-    """A bijection from the reals to the positive reals, elementwise."""
+    """A map from the reals onto positive numbers, elementwise and differentiable where it is one to one."""
 
     @abstractmethod
     def __call__(self, raw: Tensor) -> Tensor:
@@ -51,3 +51,15 @@ class Precision(Positive):
 
     def inverse(self, value: Tensor) -> Tensor:
         return -2 * value.log()
+
+
+class Clamp(Positive):
+    """value = max(raw, 1e-4): the parameter itself, kept off zero, as report 004 does. No gradient flows below."""
+
+    least = 1e-4
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        return raw.clamp_min(self.least)
+
+    def inverse(self, value: Tensor) -> Tensor:
+        return value

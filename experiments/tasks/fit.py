@@ -192,10 +192,10 @@ def summarize(
         "timing": summary.timing(loop.seconds, loop.done, replicates),
         "environment": describe_environment(job.cfg, device),
     }
-    return result | judge(job, config, result)
+    return result | judge(job, config, result, trace)
 
 
-def judge(job: Job, config: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+def judge(job: Job, config: dict[str, Any], result: dict[str, Any], trace: Trace) -> dict[str, Any]:
     """Return the checks that apply, or why none does."""
     expected = config["expected"]
     conditions = [key for item in expected for key in item["when"]]
@@ -206,7 +206,7 @@ def judge(job: Job, config: dict[str, Any], result: dict[str, Any]) -> dict[str,
         return {"checks": [], "checks_skipped": f"settings differ from the experiment's ({', '.join(changed)})"}
     if result["status"] == "interrupted":
         return {"checks": [], "checks_skipped": "the run was interrupted"}
-    return {"checks": expectations.check(expected, result, config), "checks_skipped": ""}
+    return {"checks": expectations.check(expected, result, config, trace), "checks_skipped": ""}
 
 
 def describe_parts(cfg: DictConfig, replicates: int) -> str:

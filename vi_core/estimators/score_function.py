@@ -39,6 +39,11 @@ class ScoreFunction(Estimator):
         self.coefficient = coefficient
 
     def check(self, model: Model, family: Family, bound: Bound) -> None:
+        if not family.has_scores:
+            raise Unsupported(
+                f"score-function gradients need a density, and {type(family).__name__} has none; "
+                "use estimator=pathwise."
+            )
         if self.coefficient.estimated and not bound.additive:
             raise Unsupported(
                 f"an estimated control-variate coefficient biases bound={bound.name}, whose terms share all samples; "

@@ -7,7 +7,7 @@ and never over a module, so that a gradient is stopped by stopping it on `Params
 from abc import ABC, abstractmethod
 from functools import reduce
 from operator import add
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,8 @@ class Family(nn.Module, ABC):
     `replicates` (R) is the number of independent parameter sets; with R > 1 every parameter has R as its first axis.
     """
 
+    has_scores: ClassVar[bool] = True
+    """Whether log q depends on the parameters at a fixed z: not so for a point mass."""
     replicates: int
     layout: dict[str, frozenset[str]]
     """Latent -> names of its parameters in `Params`: what a model's closed forms are looked up by."""
@@ -65,6 +67,14 @@ class Family(nn.Module, ABC):
     def stored_names(self) -> list[str] | None:
         """Name each unconstrained number of a replicate where all stand in one tensor (R, 1, P), else None."""
         return None
+
+    def fisher(self) -> Tensor | None:
+        """Return the Fisher information of q on its stored parameters, (R, P, P), or None where it is not known."""
+        return None
+
+    def pull_back(self, information: Tensor) -> Tensor:
+        """Carry an information on constrained parameters, (R, P, P) in the order of `flatten`, to the stored ones."""
+        raise Unsupported(f"{type(self).__name__} does not store its parameters in one tensor.")
 
     def assign(self, params: Params) -> None:
         """Set the family's parameters to given constrained values."""

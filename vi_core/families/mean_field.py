@@ -3,6 +3,7 @@
 Jordan et al. 1999; Blei, Kucukelbir, McAuliffe 2017, section 2.3.
 """
 
+import torch
 from torch import Tensor
 
 from vi_core.distributions import Distribution, Gamma, Normal
@@ -74,8 +75,25 @@ class MeanField(PackedFamily):
         super().__init__(entries, replicates)
         self.event_dims = {name: len(latent.shape) for name, latent in latents.items()}
 
-    def distribution(self, params: Params) -> Joint:
+    def distribution(self, params: Params) -> MeanFieldJoint:
         factors: dict[str, Distribution] = {
             name: Normal(**p) if "loc" in p else Gamma(**p) for name, p in params.items()
         }
         return MeanFieldJoint(factors, self.event_dims)
+
+    def fisher(self) -> Tensor:
+        """Block diagonal: one block of two for each scalar latent, in closed form."""
+        with torch.no_grad():
+            joint = self.distribution(self.variational())
+            blocks = [factor.fisher().flatten(1, -3) for factor in joint.factors.values()]
+            size = 2 * sum(block.shape[1] for block in blocks)
+            information = blocks[0].new_zeros(len(blocks[0]), size, size)
+            start = 0
+            for block in blocks:
+                count = block.shape[1]
+                first, second = torch.arange(start, start + 2 * count, device=block.device).split(count)
+                for i, rows in enumerate((first, second)):
+                    for j, columns in enumerate((first, second)):
+                        information[:, rows, columns] = block[..., i, j]
+                start += 2 * count
+        return self.pull_back(information)

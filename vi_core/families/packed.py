@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vi_core.errors import require
 from vi_core.families.base import Family
 from vi_core.transforms import Positive
-from vi_core.types import Params
+from vi_core.types import Params, flatten
 
 
 class Entry(NamedTuple):
@@ -85,6 +85,17 @@ class PackedParameters(nn.Module):
             params.setdefault(entry.latent, {})[entry.name] = named[entry.latent, entry.name]
         return params
 
+    def jacobian(self) -> tuple[Tensor, Tensor]:
+        """Return d value / d raw of each stored number, (R, P), and its place in the order of `flatten`, (P,)."""
+        raw = self.raw.detach().requires_grad_()
+        with torch.enable_grad():
+            params = self.constrain(raw)
+            total = torch.cat([value.flatten() for value in flatten(params)]).sum()
+        (slopes,) = torch.autograd.grad(total, raw)
+        starts = {(e.latent, e.name): sum(o.size for o in self.entries[:i]) for i, e in enumerate(self.entries)}
+        places = [starts[e.latent, e.name] + i for e in self.stored for i in range(e.size)]
+        return slopes.squeeze(1), torch.tensor(places, device=raw.device)
+
     def stored_names(self) -> list[str]:
         """Name each stored number, in its place along the last axis."""
         return [
@@ -125,3 +136,8 @@ class PackedFamily(Family):
 
     def assign(self, params: Params) -> None:
         self.packed.assign(params)
+
+    def pull_back(self, information: Tensor) -> Tensor:
+        """Jᵀ F J, with the diagonal J of the elementwise transforms."""
+        slopes, places = self.packed.jacobian()
+        return slopes.unsqueeze(-1) * information[:, places][:, :, places] * slopes.unsqueeze(-2)

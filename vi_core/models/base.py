@@ -92,6 +92,15 @@ class HasUpdates(Protocol):
 
 
 @runtime_checkable
+class HasFisher(Protocol):
+    """A likelihood whose Fisher information is known."""
+
+    def fisher(self, z: Latents, x: Any) -> Tensor:
+        """Return the information on the scalar latents, in their order, (*batch, L, L), at z (*batch)."""
+        ...
+
+
+@runtime_checkable
 class HasPredictive(Protocol):
     """A model of univariate data with a density that can be drawn over their histogram."""
 

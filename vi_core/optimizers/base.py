@@ -6,7 +6,7 @@ setting and not state. `torch.optim` knows no replicates; each rule here is test
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from vi_core.errors import ConfigError, require
 
 Rate = float | Sequence[float]
+Metric = Callable[[], Tensor]
+"""Returns the Fisher information on the stored parameters, (R, P, P), at their present values."""
 
 
 class Optimizer(nn.Module, ABC):
@@ -32,8 +34,8 @@ class Optimizer(nn.Module, ABC):
         require(valid, f"optimizer.lr={lr} must be positive and finite: one number, or one for each replicate.")
         self.register_buffer("lr", rates, persistent=False)
 
-    def bind(self, parameters: Sequence[Tensor], replicates: int) -> None:
-        """Allocate state for `parameters`; with `replicates` > 1 their first axis is R."""
+    def bind(self, parameters: Sequence[Tensor], replicates: int, metric: Metric | None = None) -> None:
+        """Allocate state for `parameters`, whose first axis is R if `replicates` > 1; most rules ignore `metric`."""
         if self.lr.dim() == 1 and len(self.lr) != replicates:
             raise ConfigError(
                 f"optimizer.lr has {len(self.lr)} values for replicates={replicates}; "

@@ -16,8 +16,8 @@ from vi_core.errors import LabError, Unsupported
 from vi_core.estimators.base import Estimator
 from vi_core.estimators.exact import Exact
 from vi_core.families.base import Family
-from vi_core.models.base import HasUpdates, Model
-from vi_core.optimizers.base import Optimizer, over_replicates
+from vi_core.models.base import HasFisher, HasUpdates, Model
+from vi_core.optimizers.base import Metric, Optimizer, over_replicates
 from vi_core.optimizers.coordinate_ascent import CoordinateAscent
 from vi_core.types import flatten
 
@@ -85,13 +85,28 @@ class GradientStep(Step):
         names = self.named or [name for part in (family, model) for name, _ in part.named_parameters()]
         super().__init__(model, family, bound, [bound.name, *names])
         self.estimator, self.optimizer = estimator, optimizer
-        optimizer.bind(self.moving, family.replicates)
+        optimizer.bind(self.moving, family.replicates, self._metric())
+
+    def _metric(self) -> Metric | None:
+        """Return the Fisher information of the family, or of the likelihood where q is a point."""
+        if self.family.fisher() is not None:
+            return lambda: cast(Tensor, self.family.fisher())
+        if not isinstance(self.model, HasFisher) or set(self.family.layout.values()) != {frozenset({"value"})}:
+            return None
+        return self._likelihood_information
+
+    def _likelihood_information(self) -> Tensor:
+        with torch.no_grad():
+            z = {name: group["value"] for name, group in self.family.variational().items()}
+            information = cast(HasFisher, self.model).fisher(z, self.data)
+        return self.family.pull_back(information.squeeze(1))
 
     @property
     def grad_norm(self) -> Tensor:
         return torch.linalg.vector_norm(self.witness[:, 1:], dim=-1)
 
     def forward(self, x: Any) -> Metrics:
+        self.data = x
         estimate = self.estimator(self.model, self.family, self.bound, x)
         moving = self.moving
         objective = estimate.surrogate.sum() * (1 / estimate.surrogate.shape[1])

@@ -1,0 +1,45 @@
+"""Natural gradient ascent: λ ← λ + lr · (F + damping · I)⁻¹ g, with F the Fisher information of what is optimised.
+
+The step is steepest ascent where distance is the Kullback–Leibler divergence of the densities and not that of their
+parameters, so that it is the same, to first order, in every parametrisation. Amari 1998; Hoffman et al. 2013 for VI.
+A singular F gives a step that is not finite, and the replicate then counts as diverged; damping avoids it.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vi_core.errors import Unsupported, require
+from vi_core.optimizers.base import Metric, Optimizer, Rate
+
+
+class NaturalGradient(Optimizer):
+    """Needs a Fisher information in the stored coordinates, all in one tensor (R, 1, P).
+
+    Args:
+        lr: One learning rate, or one for each replicate.
+        damping: Added to the diagonal of F.
+    """
+
+    def __init__(self, *, lr: Rate = 0.1, damping: float = 0.0):
+        super().__init__(lr=lr)
+        require(0 <= damping < math.inf, f"optimizer.damping={damping} must be finite and not negative.")
+        self.damping = damping
+
+    def bind(self, parameters: Sequence[Tensor], replicates: int, metric: Metric | None = None) -> None:
+        if metric is None:
+            raise Unsupported(
+                "optimizer=natural_gradient needs the Fisher information of the model (family=point_mass) or of the "
+                "family, and this pair has none; use optimizer=adam."
+            )
+        super().bind(parameters, replicates)
+        self.metric = metric
+
+    def directions(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+        (gradient,) = gradients
+        information = self.metric()
+        identity = torch.eye(information.shape[-1], dtype=information.dtype, device=information.device)
+        solution, _ = torch.linalg.solve_ex(information + self.damping * identity, gradient.squeeze(1))
+        return [solution.unsqueeze(1)]
