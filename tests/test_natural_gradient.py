@@ -1,6 +1,7 @@
 """Fisher information, point masses and natural gradients, against autograd, Monte Carlo and the reports' table."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -127,8 +128,8 @@ def test_natural_gradient_finds_the_mean_field_optimum() -> None:
     model = NormalGamma()
     x = model.summarize(NormalData().load().train.double())
     torch.manual_seed(0)
-    near = {"loc": 0.5, "loc_std": 0.2, "scale": 0.3, "concentration": 20.0, "rate": 40.0}
-    family = MeanField(model.latents, 4, positive=Exponential(), **near).double()
+    near = partial(MeanField, loc=0.5, loc_std=0.2, scale=0.3, concentration=20.0, rate=40.0)
+    family = near(model.latents, 4, positive=Exponential()).double()
     step = GradientStep(model, family, ELBO(), Exact(), NaturalGradient(lr=0.3))
     for _ in range(80):
         step(x)
