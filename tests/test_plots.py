@@ -168,8 +168,12 @@ def test_bound_survives_runs_that_failed_stopped_at_once_or_are_exact(
     values: ndarray, references: dict[str, float]
 ) -> None:
     step = np.arange(len(values))
-    bound_figure(step, values, name="ELBO", window=4, references=references).draw_without_rendering()
-    trajectories_figure(step, {"mu": values}, truth={}, exact={"mu": 1.0}).draw_without_rendering()
+    bound = bound_figure(step, values, name="ELBO", window=4, references=references)
+    trajectories = trajectories_figure(step, {"mu": values}, truth={}, exact={"mu": 1.0})
+    for figure in (bound, trajectories):
+        figure.draw_without_rendering()
+        limits = [limit for axes in figure.axes for limit in (*axes.get_xlim(), *axes.get_ylim())]
+        assert np.isfinite(limits).all()
 
 
 def test_trajectories_have_a_panel_each_with_the_lines_that_are_known() -> None:
