@@ -36,7 +36,7 @@ class Trainer:
         eval_every: Epochs between evaluations on held-out data; 0 for none. Full-batch runs have none.
         checkpoint_every: Steps between checkpoints, or `auto`: ten in a run.
         on_nonfinite: What to do when a bound or gradient is not finite: `raise`, `stop`, or `skip` (freeze it).
-        final_samples: Draws from which the final bound is estimated where it has no closed form, and draws kept.
+        final_samples: Draws from which the final bound is estimated where it has no closed form, and its diagnostics.
         stopping: When to end before the last step.
     """
 
