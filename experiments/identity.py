@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-OUTSIDE = ("overrides", "threads", "sweep", "task", "run", "resume", "plot", "strict", "expected", "note")
+OUTSIDE = ("overrides", "threads", "sweep", "task", "run", "resume", "plot", "strict", "expected", "note", "report")
 """Settings that leave a run's numbers as they are."""
 
 

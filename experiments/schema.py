@@ -42,6 +42,20 @@ class Expectation:
 
 
 @dataclass
+class Report:
+    """The experiment's row on the report page.
+
+    `order` is its place there, null for none; `where` names the figure or table of the source reports, `says` what that
+    shows or prints, and `quick` holds the overrides of a scaled-down run.
+    """
+
+    order: int | None = None
+    where: str = ""
+    says: str = ""
+    quick: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Root:
     """Everything that a run is made of."""
 
@@ -58,6 +72,7 @@ class Root:
     name: str = MISSING
     parts: dict[str, Any] = field(default_factory=dict)
     note: str = ""
+    report: Report = field(default_factory=Report)
     task: str = "fit"
     overrides: list[str] = field(default_factory=list)
     run: str | None = None

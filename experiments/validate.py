@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from vi_core.assembly import KINDS, check_part, conforms
 from vi_core.errors import ConfigError, did_you_mean, require
 
-from .schema import Device, Plot, Root, Sweep
+from .schema import Device, Plot, Report, Root, Sweep
 
 PARTS = tuple(KINDS)
 CHOICES = {
@@ -21,7 +21,7 @@ CHOICES = {
 def validate(cfg: DictConfig) -> None:
     """Check keys, types and ranges of the top level, and every part against its constructor."""
     check_keys(cfg, Root, "")
-    for name, schema in {"device": Device, "plot": Plot, "sweep": Sweep}.items():
+    for name, schema in {"device": Device, "plot": Plot, "sweep": Sweep, "report": Report}.items():
         check_keys(cfg[name], schema, f"{name}.")
     for item in cfg.expected:
         missing = [key for key in ("quantity", "value", "tolerance") if OmegaConf.is_missing(item, key)]
