@@ -78,14 +78,15 @@ def row(job: dict[str, Any], keys: list[str]) -> dict[str, Any]:
     """Return a job's line of sweep.csv."""
     chosen = settings(job)
     line: dict[str, Any] = {"job": job["job"], **{key: chosen.get(key, "") for key in keys}, "status": job["status"]}
-    if "objective" not in job:
+    if "checks" not in job:
         return line | {"error": job.get("error", "")}
     checks = job["checks"]
-    line |= {
-        "objective": job["objective"]["mean"],
-        "objective_se": job["objective"]["se"],
-        "final": job["final"]["mean"],
-    }
+    if "objective" in job:
+        line |= {
+            "objective": job["objective"]["mean"],
+            "objective_se": job["objective"]["se"],
+            "final": job["final"]["mean"],
+        }
     for name, estimate in job["estimates"].items():
         line |= {f"E[{name}]": estimate["mean"], f"E[{name}].se": estimate["se"]}
     passed = sum(check["passed"] for check in checks)

@@ -89,7 +89,7 @@ def drop_foreign_settings(job: Job) -> None:
     `python run.py optimizer=sgd` replaces the optimizer of experiment=bbvi, whose learning rate was chosen for Adam.
     What the user sets by hand stays.
     """
-    chosen = {text.partition("=")[0].lstrip("+~") for text in job.overrides}
+    chosen = {expectations.chosen_key(text) for text in job.overrides}
     for part in (part for part in PARTS if part in chosen and part != "trainer" and job.cfg[part]):
         own = part_defaults(part, str(job.cfg.parts.get(part)))
         mine = [key for key in job.cfg[part] if f"{part}.{key}" not in chosen]
@@ -195,7 +195,7 @@ def summarize(
     return result | judge(job, config, result, trace)
 
 
-def judge(job: Job, config: dict[str, Any], result: dict[str, Any], trace: Trace) -> dict[str, Any]:
+def judge(job: Job, config: dict[str, Any], result: dict[str, Any], trace: Trace | None) -> dict[str, Any]:
     """Return the checks that apply, or why none does."""
     expected = config["expected"]
     conditions = [key for item in expected for key in item["when"]]
