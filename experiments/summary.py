@@ -174,6 +174,8 @@ def report(summary: dict[str, Any], figures: Sequence[str]) -> str:
     if final["kl_to_posterior"] is not None:
         gap = f"{final['kl_to_posterior']:.6g} nats"
         lines.append(f"KL(q || posterior) = {gap}; the exact value beside the final bound is the log evidence")
+    if summary["bias"]:
+        lines.append(f"the gradient is biased: {summary['bias']}")
     if summary["diverged_replicates"]:
         lines.append(
             f"{summary['diverged_replicates']} of {summary['replicates']} replicates diverged, and are left out"

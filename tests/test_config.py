@@ -51,7 +51,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "trainer/stopping": (StoppingRule,),
     "study": (Study,),
 }
-WITHOUT_TARGET = {"device", "experiment", "plot"}
+WITHOUT_TARGET = {"device", "experiment", "plot", "variant"}
 """Folders whose files are values, not parts; `experiments.schema` types them."""
 FILES = ("config.yaml", "run.log", "trace.csv", "summary.json", "samples.npz", "checkpoint.pt")
 

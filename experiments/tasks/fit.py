@@ -171,8 +171,9 @@ def summarize(
     result: dict[str, Any] = {
         "schema": summary.SCHEMA,
         "experiment": job.cfg.name,
-        "subtitle": describe_parts(job.cfg, replicates),
+        "subtitle": describe_parts(job.cfg, replicates, problem.estimator.bias(problem.bound)),
         "note": job.cfg.note,
+        "bias": problem.estimator.bias(problem.bound),
         "status": status,
         "run": str(job.folder),
         "config_hash": config_hash(config),
@@ -209,10 +210,12 @@ def judge(job: Job, config: dict[str, Any], result: dict[str, Any], trace: Trace
     return {"checks": expectations.check(expected, result, config, trace), "checks_skipped": ""}
 
 
-def describe_parts(cfg: DictConfig, replicates: int) -> str:
-    """Return the parts of a run by their names, for titles."""
-    names = [cfg.parts[part] for part in ("family", "estimator", "optimizer") if part in cfg.parts]
-    return ", ".join([*names, f"{replicates} replicates" if replicates > 1 else "1 run"])
+def describe_parts(cfg: DictConfig, replicates: int, bias: str) -> str:
+    """Return the parts of a run by their names, for titles, with a label where the gradient is biased."""
+    names = {part: cfg.parts[part] for part in ("family", "estimator", "optimizer") if part in cfg.parts}
+    if bias and "estimator" in names:
+        names["estimator"] += " (biased)"
+    return ", ".join([*names.values(), f"{replicates} replicates" if replicates > 1 else "1 run"])
 
 
 def draw_samples(problem: Problem) -> dict[str, np.ndarray]:

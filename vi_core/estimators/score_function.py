@@ -50,6 +50,9 @@ class ScoreFunction(Estimator):
                 "use estimator=score_function or estimator=pathwise, or bound=elbo."
             )
 
+    def bias(self, bound: Bound) -> str:
+        return self.coefficient.bias
+
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
         params = family.variational(x)
         z = family.distribution(detached(params)).sample(self.num_samples)
