@@ -24,6 +24,7 @@ from vi_core.estimators.coefficients import Coefficient, InSample, LeaveOneOut, 
 from vi_core.estimators.detached_latent import DetachedLatent
 from vi_core.estimators.exact import Exact
 from vi_core.estimators.pathwise import Pathwise
+from vi_core.estimators.scopes import Everything
 from vi_core.estimators.score_function import ScoreFunction
 from vi_core.estimators.sticking_the_landing import StickingTheLanding
 from vi_core.families.amortized_normal import AmortizedNormal
@@ -54,7 +55,7 @@ EVERY_FAMILY = [(family, storage) for family in STARTS for storage in STORAGE]
 
 
 def score(num_samples: int, coefficient: Coefficient) -> ScoreFunction:
-    return ScoreFunction(num_samples=num_samples, coefficient=coefficient)
+    return ScoreFunction(num_samples=num_samples, coefficient=coefficient, scope=Everything())
 
 
 UNBIASED: dict[str, Estimator] = {
