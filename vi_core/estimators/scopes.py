@@ -1,20 +1,20 @@
 """What multiplies the score of each parameter: all of log w, or the part of it that the parameter's latent can move.
 
-Let log w = Σ_a f_a − Σ_j log q_j, with the factors f_a of p(x, z) and the terms q_j = q(z_j | parents of z_j) of a q that
-is a directed graph. For the parameters of q_i, let D be z_i and its descendants in that graph, and h = ∇ log q_i. Given
-everything outside D, the parents of z_i among it, z_i is a draw of q_i, so that E[h | z outside D] = 0. A term g that
-mentions nothing in D is a function of what is outside, hence
+Let log w = Σ_a f_a − Σ_j log q_j, with the factors f_a of p(x, z) and the terms q_j = q(z_j | parents of z_j) of a q
+that is a directed graph. For the parameters of q_i, let D be z_i and its descendants in that graph, and h = ∇ log q_i.
+Given everything outside D, the parents of z_i among it, z_i is a draw of q_i, so that E[h | z outside D] = 0. A term g
+that mentions nothing in D is a function of what is outside, hence
 
     E[h g] = E[g E[h | z outside D]] = 0,
 
-and leaving it out keeps the mean of the score-function gradient E[h log w]. What stays are the factors of p that meet D,
-and of q the terms of D: a term q_j with a parent in D has j in D itself. Under mean field D = {z_i}, and the factors that
-meet it are functions of z_i's Markov blanket: Ranganath, Gerrish, Blei 2014, section 3.1. Where q has an edge
+and leaving it out keeps the mean of the score-function gradient E[h log w]. What stays are the factors of p that meet
+D, and of q the terms of D: a term q_j with a parent in D has j in D itself. Under mean field D = {z_i}, and the factors
+that meet it are functions of z_i's Markov blanket: Ranganath, Gerrish, Blei 2014, section 3.1. Where q has an edge
 z_i → z_j, the factors and the term of z_j stay too; without them the gradient is biased.
 
-The conditional expectation of h log w given the blanket would also keep E[g | blanket] · h. That product has mean zero,
-and leaving it out is a second step, which no theorem says to lower the variance: it does where g is noise to h, and it
-raises it where g would have cancelled the noise of what stays, as log w does near q(z) = p(z | x).
+The conditional expectation of h log w given the blanket, which Rao–Blackwell is about, still holds E[g | blanket] · h.
+That product has mean zero, and leaving it out as well is a second step, which no theorem says to lower the variance: it
+does where g is noise to h, and raises it where g would cancel noise of what stays, as in log w near q(z) = p(z | x).
 """
 
 from abc import ABC, abstractmethod
@@ -68,6 +68,7 @@ class Blanket(NamedTuple):
 class Scope(ABC):
     """Which terms of log w meet which scores."""
 
+    @abstractmethod
     def check(self, bound: Bound) -> None:
         """Raise `Unsupported` for a bound that this scope has no meaning for."""
 
@@ -78,6 +79,8 @@ class Scope(ABC):
 
 class Everything(Scope):
     """All of log w for every parameter."""
+
+    def check(self, bound: Bound) -> None: ...
 
     def __call__(self, model: Model, bound: Bound, draws: Draws, x: Any) -> Weights:
         log_p = model.log_joint(draws.z, x)

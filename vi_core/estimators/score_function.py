@@ -1,8 +1,8 @@
 """The score-function gradient (REINFORCE) of black-box variational inference, with optional control variates.
 
 Approximates ∇_λ E_q[L] with Σ_k s_k ∇_λ log q(z_k; λ), where z_k ~ q and s = `bound.signal(log w)`: log w_k / K for the
-ELBO. Needs draws and densities only: no derivative of the model. Ranganath, Gerrish, Blei 2014, algorithms 1 and 2. With
-the scope `MarkovBlanket` each parameter has an s of its own: Rao–Blackwellisation, section 3.1 there.
+ELBO. Needs draws and densities only: no derivative of the model. Ranganath, Gerrish, Blei 2014, algorithms 1 and 2.
+With the scope `MarkovBlanket` each parameter has an s of its own: Rao–Blackwellisation, section 3.1 there.
 
 Per-sample scores come from one backward pass through parameters expanded to (K, *batch, *event): each sample then has a
 copy of its own, whose gradient is that sample's score, for any family. The result reaches the family's unconstrained
