@@ -181,11 +181,7 @@ def report(summary: dict[str, Any], figures: Sequence[str]) -> str:
     lines = [
         "",
         f"{summary['experiment']}: {summary['status']} after {summary['timing']['iterations']} steps",
-        f"{'':14}{'estimate':>14}{'± se':>12}{'truth':>12}{'exact':>14}",
-    ]
-    for name, row in summary["estimates"].items():
-        lines.append(f"E[{name}]".ljust(14) + _cells(row["mean"], row["se"], row["truth"], row["exact"]))
-    lines += [
+        *_estimate_lines({f"E[{name}]": row for name, row in summary["estimates"].items()}),
         "training".ljust(14)
         + _cells(trained["mean"], trained["se"], None, None)
         + f"  {label}, last tenth of the steps",
@@ -194,18 +190,37 @@ def report(summary: dict[str, Any], figures: Sequence[str]) -> str:
     if final["kl_to_posterior"] is not None:
         gap = f"{final['kl_to_posterior']:.6g} nats"
         lines.append(f"KL(q || posterior) = {gap}; the exact value beside the final bound is the log evidence")
+    if summary["bias"]:
+        lines.append(f"the gradient is biased: {summary['bias']}")
     if summary["diverged_replicates"]:
         lines.append(
             f"{summary['diverged_replicates']} of {summary['replicates']} replicates diverged, and are left out"
         )
     if "gradient" in summary["diagnostics"]:
         lines += [_noise_line(when, summary["diagnostics"]) for when in ("start", "final")]
-    lines += [summary["note"]] if summary["note"] else []
+    return "\n".join([*lines, *_verdict_lines(summary, figures)])
+
+
+def study_report(summary: dict[str, Any], figures: Sequence[str]) -> str:
+    """Return the result table of a study for the terminal."""
+    head = f"{summary['experiment']}: {summary['status']}"
+    return "\n".join(["", head, *_estimate_lines(summary["estimates"]), *_verdict_lines(summary, figures)])
+
+
+def _estimate_lines(rows: dict[str, Any]) -> list[str]:
+    width = max([13, *map(len, rows)]) + 1
+    lines = [f"{'':{width}}{'estimate':>14}{'± se':>12}{'truth':>12}{'exact':>14}"]
+    cells = {name: _cells(row["mean"], row["se"], row["truth"], row["exact"]) for name, row in rows.items()}
+    return lines + [name.ljust(width) + text for name, text in cells.items()]
+
+
+def _verdict_lines(summary: dict[str, Any], figures: Sequence[str]) -> list[str]:
+    lines = [summary["note"]] if summary["note"] else []
     lines += [_check_line(check) for check in summary["checks"]]
     if summary["checks_skipped"]:
         lines.append(f"checks not applied: {summary['checks_skipped']}")
     lines += [f"figure  {figure}" for figure in figures]
-    return "\n".join([*lines, f"results {summary['run']}"])
+    return [*lines, f"results {summary['run']}"]
 
 
 def _cells(estimate: float | None, se: float | None, truth: float | None, exact: float | None) -> str:
@@ -216,7 +231,7 @@ def _cells(estimate: float | None, se: float | None, truth: float | None, exact:
 def _noise_line(when: str, diagnostics: dict[str, Any]) -> str:
     noise = diagnostics["gradient"][when]
     total, bias = noise["total"]["mean"], noise["bias"]
-    text = f"gradient noise at the {when}: " + ("no replicate left" if total is None else f"{total:.5g}")
+    text = f"gradient noise, {when}: " + ("no replicate left" if total is None else f"{total:.5g}")
     if bias is None or bias["largest_z"] is None:
         return text
     return f"{text}; its mean is off the exact gradient by {bias['largest_z']:.2f} standard errors at most"

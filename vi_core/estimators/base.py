@@ -34,6 +34,10 @@ class Estimator(nn.Module, ABC):
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         """Raise `Unsupported` for a combination that has no meaning; called once, before the first step."""
 
+    def bias(self, bound: Bound) -> str:
+        """Say in a few words why the gradient of `bound` is biased; empty where it is not."""
+        return ""
+
     @abstractmethod
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
         """Estimate `bound` and its gradient at the family's parameters on data x."""

@@ -28,6 +28,9 @@ class DetachedLatent(Estimator):
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         require_split("detached_latent", model, family, bound)
 
+    def bias(self, bound: Bound) -> str:
+        return "the likelihood's gradient does not reach the encoder"
+
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
         known = cast(HasClosedFormKL, model)
         params = family.variational(x)

@@ -54,6 +54,9 @@ class ScoreFunction(Estimator):
             )
         self.scope.check(bound)
 
+    def bias(self, bound: Bound) -> str:
+        return self.coefficient.bias
+
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
         params = family.variational(x)
         q = family.distribution(detached(params))
