@@ -74,7 +74,9 @@ class GaussianNetwork(Model):
         names = ["v", "z", "w_1", "w_2", *(f"y_{n}" for n in range(1, num_points + 1))]
         self.latents = {name: Latent("real") for name in names}
         self.forms = self._forms()
-        self.scopes = {name: frozenset(form.keys() & self.latents) for name, form in self.forms.items()}
+        self.scopes = {
+            name: frozenset(latent for latent, slope in form.items() if slope) for name, form in self.forms.items()
+        }
         self.scales = [scales[name.partition("_")[0]] for name in self.forms]
 
     def _forms(self) -> dict[str, dict[str, float]]:
