@@ -310,7 +310,8 @@ def noise(model: Model, family: Family, x: Any, coefficient: Coefficient, scope:
 
 def test_noise_on_the_network() -> None:
     """Against NumPy code of its own with 3,000 repetitions: at the start it gains with and without control variates; at
-    the optimum, where log w is nearly constant, control variates alone are better. The tolerance is over four standard errors.
+    the optimum, where log w is nearly constant, control variates alone are better. The tolerance is over four
+    standard errors.
     """
     model, data = GaussianNetwork(20), Points().load().train.double()
     x = model.summarize(data)

@@ -184,7 +184,7 @@ def gradient_noise(jobs: list[dict[str, Any]], key: str) -> "Figure | None":
         label: {when: mean_of([one[when]["latents"] for one in every]) for when in ("start", "final")}
         for label, every in measured.items()
     }
-    title = f"{jobs[0]['experiment']}: noise of the gradient in the unconstrained parameters of each latent"
+    title = f"{jobs[0]['experiment']}: noise of each latent's gradient, unconstrained parameters"
     return gradient_noise_figure(groups, title=title, legend_title=key)
 
 

@@ -19,7 +19,7 @@ Noise = dict[str, dict[str, float]]
 def gradient_noise_figure(groups: dict[str, Noise], *, title: str = "", legend_title: str = "") -> Figure:
     """Draw each latent's noise on a logarithmic axis, one marker for each group, side by side for start and end."""
     latents = list(next(iter(groups.values()))["start"])
-    figure = blank(7.4, 3.4, title)
+    figure = blank(7.4, 3.9, title)
     panels = figure.subplots(1, 2, sharey=True)
     places = np.arange(len(latents))
     for axes, (when, words) in zip(panels, PANELS.items(), strict=True):
@@ -27,7 +27,7 @@ def gradient_noise_figure(groups: dict[str, Noise], *, title: str = "", legend_t
             values = [noise[when].get(name, np.nan) for name in latents]
             axes.plot(places, values, MARKERS[i % len(MARKERS)], color=color, markersize=4.5, label=label)
         axes.set(title=words, yscale="log", xlabel="latent")
-        axes.set_xticks(places, latents, rotation=90 if len(latents) > 8 else 0)
+        axes.set_xticks(places, latents, rotation=90 if len(latents) > 8 else 0, fontsize=8)
         axes.margins(x=0.04)
     panels[0].set_ylabel("standard deviation of the gradient")
     legend_below(figure, title=legend_title)
