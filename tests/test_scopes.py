@@ -161,8 +161,7 @@ def test_network_evidence_and_posterior() -> None:
     model, x = scaled_network()
     found = model.exact(x)
     zero = torch.zeros(7)
-    precision = -torch.autograd.functional.hessian(lambda u: written_out(u), zero)
-    slope = torch.autograd.functional.jacobian(lambda u: written_out(u), zero)
+    precision, slope = torch.func.hessian(written_out)(zero).neg(), torch.func.grad(written_out)(zero)
     mean, covariance = torch.linalg.solve(precision, slope), torch.linalg.inv(precision)
     evidence = written_out(mean) + 0.5 * (7 * math.log(2 * math.pi) - torch.logdet(precision))
     assert found["log_evidence"] == pytest.approx(float(evidence), abs=1e-10)
@@ -225,7 +224,7 @@ def without_own_term(graph: scopes.Graph, parents: scopes.Graph) -> dict[str, Bl
 
 
 def without_last_factor(graph: scopes.Graph, parents: scopes.Graph) -> dict[str, Blanket]:
-    return {name: kept._replace(factors=kept.factors[:-1]) for name, kept in markov_blankets(graph, parents).items()}
+    return {name: Blanket(kept.factors[:-1], kept.terms) for name, kept in markov_blankets(graph, parents).items()}
 
 
 def without_descendants(graph: scopes.Graph, parents: scopes.Graph) -> dict[str, Blanket]:
