@@ -360,6 +360,13 @@ def on_mnist(name: str) -> bool:
     return says(name, "/dataset: mnist")
 
 
+def is_study(name: str) -> bool:
+    """Whether an experiment computes and does not train."""
+    return "/study: " in (CONF / "experiment" / f"{name}.yaml").read_text()
+
+
+FITS = [name for name in names("experiment") if not is_study(name)]
+STUDIES = [name for name in names("experiment") if is_study(name)]
 EXPERIMENTS = [pytest.param(name, marks=[needs_mnist] if on_mnist(name) else []) for name in FITS]
 
 
