@@ -15,7 +15,7 @@ from vi_core.estimators.coefficients import LeaveOneOut, NoControl
 from vi_core.estimators.exact import Exact
 from vi_core.estimators.pathwise import Pathwise
 from vi_core.estimators.score_function import ScoreFunction
-from vi_core.families.base import Family
+from vi_core.families.base import Family, HasInformation
 from vi_core.families.mean_field import MeanField
 from vi_core.families.natural_mean_field import NaturalMeanField
 from vi_core.models.normal_gamma import NormalGamma, NormalStatistics
@@ -89,6 +89,7 @@ def test_a_step_on_one_factor_alone(block: str, x: NormalStatistics) -> None:
     (gradient,) = torch.autograd.grad(MODEL.expected_bound(family.variational(), x).sum(), stored)
     mine = torch.tensor([name.startswith(f"{block}.") for name in family.stored_names() or []])
     optimizer = NaturalGradient(lr=1.0)
+    assert isinstance(family, HasInformation)
     optimizer.bind([stored], 3, family.fisher)
     with torch.no_grad():
         optimizer([stored], [gradient * mine], torch.ones(3, dtype=torch.bool))
@@ -125,7 +126,7 @@ MANY = 4000
 
 
 def mean_step_error(estimator: Estimator, x: NormalStatistics, scale: float = 1.0) -> float:
-    """Largest standardised error of MANY noisy steps from one point; their mean is lr (η* − η), linear in the gradient."""
+    """Largest standardised error of MANY noisy steps from one point, whose mean is lr (η* − η): linear in the gradient."""
     torch.manual_seed(1)
     values = {"loc": 0.8, "loc_std": 0.0, "scale": 0.2, "concentration": 40.0, "rate": 80.0}
     family, other = (NaturalMeanField(MODEL.latents, MANY, **values).double() for _ in range(2))
