@@ -126,7 +126,7 @@ MANY = 4000
 
 
 def mean_step_error(estimator: Estimator, x: NormalStatistics, scale: float = 1.0) -> float:
-    """Largest standardised error of MANY noisy steps from one point, whose mean is lr (η* − η): linear in the gradient."""
+    """Largest standardised error of MANY noisy steps from one point: the step is linear in the gradient."""
     torch.manual_seed(1)
     values = {"loc": 0.8, "loc_std": 0.0, "scale": 0.2, "concentration": 40.0, "rate": 80.0}
     family, other = (NaturalMeanField(MODEL.latents, MANY, **values).double() for _ in range(2))
