@@ -68,7 +68,7 @@ class Identities(Study):
                 records["iwelbo_se"],
                 exact=records["exact"],
                 evidence=float(records["evidence"]),
-                title="identities: the importance-weighted bound rises to the log evidence",
+                title="identities: the IWELBO rises to the log evidence",
             ),
         }
 
