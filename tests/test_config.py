@@ -291,11 +291,11 @@ def runs(model: str, family: str, dataset: str, bound: str, estimator: str, opti
     known = {"normal_gamma", "vae", "mean_field", "amortized_normal", "normal", "digits", "elbo", "iwelbo"}
     known |= {"adam", "sgd", "adagrad", "robbins_monro", "coordinate_ascent", "exact", "pathwise", "score_function"}
     known |= {"control_variate", "control_variate_in_sample", "closed_form_kl", "sticking_the_landing"}
-    known |= {"detached_latent"}
+    known |= {"detached_latent", "natural_mean_field"}
     if not {model, family, dataset, bound, estimator, optimizer} <= known:
         return None
     fits = {("normal_gamma", "mean_field", "normal"), ("normal_gamma", "normal_gamma", "normal")}
-    fits |= {("vae", "amortized_normal", "digits")}
+    fits |= {("normal_gamma", "natural_mean_field", "normal"), ("vae", "amortized_normal", "digits")}
     additive_only = estimator not in ("pathwise", "score_function", "sticking_the_landing")
     return (
         (model, family, dataset) in fits

@@ -74,7 +74,7 @@ def summarize(job: Job, config: dict[str, Any], finding: Finding) -> dict[str, A
         "config_hash": config_hash(config),
         "overrides": job.overrides,
         "estimates": {
-            name: {"mean": q.value, "se": q.se, "z": q.z, "truth": None, "exact": q.exact}
+            name: {"mean": q.value, "se": q.se, "error": q.error, "z": q.z, "truth": None, "exact": q.exact}
             for name, q in finding.quantities.items()
         },
     }

@@ -7,7 +7,7 @@ and never over a module, so that a gradient is stopped by stopping it on `Params
 from abc import ABC, abstractmethod
 from functools import reduce
 from operator import add
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -68,10 +68,6 @@ class Family(nn.Module, ABC):
         """Name each unconstrained number of a replicate where all stand in one tensor (R, 1, P), else None."""
         return None
 
-    def fisher(self) -> Tensor | None:
-        """Return the Fisher information of q on its stored parameters, (R, P, P), or None where it is not known."""
-        return None
-
     def pull_back(self, information: Tensor) -> Tensor:
         """Carry an information on constrained parameters, (R, P, P) in the order of `flatten`, to the stored ones."""
         raise Unsupported(f"{type(self).__name__} does not store its parameters in one tensor.")
@@ -79,6 +75,24 @@ class Family(nn.Module, ABC):
     def assign(self, params: Params) -> None:
         """Set the family's parameters to given constrained values."""
         raise Unsupported(f"{type(self).__name__} has no parameters of its own that could be set.")
+
+
+@runtime_checkable
+class HasInformation(Protocol):
+    """A family whose Fisher information is known; all its parameters stand in one tensor (R, 1, P)."""
+
+    def fisher(self) -> Tensor:
+        """Return the Fisher information of q on its stored parameters, (R, P, P), at their present values."""
+        ...
+
+
+@runtime_checkable
+class HasDomain(Protocol):
+    """A family whose stored parameters are not free; all stand in one tensor (R, 1, P)."""
+
+    def confine(self, step: Tensor) -> Tensor:
+        """Return `step` (R, 1, P), cut for each replicate where it would leave the domain."""
+        ...
 
 
 def refuse_local(latents: dict[str, Latent], family: str) -> None:

@@ -3,6 +3,8 @@
 Jordan et al. 1999; Blei, Kucukelbir, McAuliffe 2017, section 2.3.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -86,14 +88,22 @@ class MeanField(PackedFamily):
         with torch.no_grad():
             joint = self.distribution(self.variational())
             blocks = [factor.fisher().flatten(1, -3) for factor in joint.factors.values()]
-            size = 2 * sum(block.shape[1] for block in blocks)
-            information = blocks[0].new_zeros(len(blocks[0]), size, size)
-            start = 0
-            for block in blocks:
-                count = block.shape[1]
-                first, second = torch.arange(start, start + 2 * count, device=block.device).split(count)
-                for i, rows in enumerate((first, second)):
-                    for j, columns in enumerate((first, second)):
-                        information[:, rows, columns] = block[..., i, j]
-                start += 2 * count
-        return self.pull_back(information)
+        return self.pull_back(block_diagonal(blocks))
+
+
+def block_diagonal(blocks: Sequence[Tensor]) -> Tensor:
+    """Return the information (R, P, P) of factors that do not touch, from one block (R, n, 2, 2) for each latent.
+
+    A latent of n scalars has n first parameters, then n second ones.
+    """
+    size = 2 * sum(block.shape[1] for block in blocks)
+    information = blocks[0].new_zeros(len(blocks[0]), size, size)
+    start = 0
+    for block in blocks:
+        count = block.shape[1]
+        first, second = torch.arange(start, start + 2 * count, device=block.device).split(count)
+        for i, rows in enumerate((first, second)):
+            for j, columns in enumerate((first, second)):
+                information[:, rows, columns] = block[..., i, j]
+        start += 2 * count
+    return information

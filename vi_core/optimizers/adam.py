@@ -45,7 +45,7 @@ class Adam(Optimizer):
         return directions
 
     def forward(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], alive: Tensor) -> None:
-        if len(alive) > 1:
+        if len(alive) > 1 or self.confine is not None:
             return super().forward(parameters, gradients, alive)
         return self._fused(parameters, gradients, self.first_lr, (~alive).to(torch.float32))
 

@@ -16,6 +16,8 @@ from vi_core.errors import ConfigError, require
 Rate = float | Sequence[float]
 Metric = Callable[[], Tensor]
 """Returns the Fisher information on the stored parameters, (R, P, P), at their present values."""
+Confine = Callable[[Tensor], Tensor]
+"""Cuts a step of the first parameter, (R, 1, P), where it would leave the domain of what is stored there."""
 
 
 class Optimizer(nn.Module, ABC):
@@ -26,6 +28,7 @@ class Optimizer(nn.Module, ABC):
     """
 
     lr: Tensor
+    confine: Confine | None = None
 
     def __init__(self, *, lr: Rate):
         super().__init__()
@@ -34,8 +37,15 @@ class Optimizer(nn.Module, ABC):
         require(valid, f"optimizer.lr={lr} must be positive and finite: one number, or one for each replicate.")
         self.register_buffer("lr", rates, persistent=False)
 
-    def bind(self, parameters: Sequence[Tensor], replicates: int, metric: Metric | None = None) -> None:
+    def bind(
+        self,
+        parameters: Sequence[Tensor],
+        replicates: int,
+        metric: Metric | None = None,
+        confine: Confine | None = None,
+    ) -> None:
         """Allocate state for `parameters`, whose first axis is R if `replicates` > 1; most rules ignore `metric`."""
+        self.confine = confine
         if self.lr.dim() == 1 and len(self.lr) != replicates:
             raise ConfigError(
                 f"optimizer.lr has {len(self.lr)} values for replicates={replicates}; "
@@ -57,10 +67,15 @@ class Optimizer(nn.Module, ABC):
 
     def forward(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], alive: Tensor) -> None:
         """Move `parameters` in place along ascending `gradients`, where `alive` (R,) holds."""
-        directions = self.directions(gradients)
+        self.move(parameters, self.directions(gradients), alive)
+
+    def move(self, parameters: Sequence[Tensor], directions: Sequence[Tensor], alive: Tensor) -> None:
+        """Add rate · direction to each parameter in place, where `alive` (R,) holds."""
         rate = self.rate()
-        for parameter, direction in zip(parameters, directions, strict=True):
+        for index, (parameter, direction) in enumerate(zip(parameters, directions, strict=True)):
             step = over_replicates(rate, parameter) * direction
+            if self.confine is not None and index == 0:
+                step = self.confine(step)
             parameter.add_(torch.where(over_replicates(alive, parameter), step, 0))
 
     def state(self, name: str, parameters: Sequence[Tensor]) -> None:

@@ -2,7 +2,9 @@
 
 The step is steepest ascent where distance is the Kullback–Leibler divergence of the densities and not that of their
 parameters, so that it is the same, to first order, in every parametrisation. Amari 1998; Hoffman et al. 2013 for VI.
-A singular F gives a step that is not finite, and the replicate then counts as diverged; damping avoids it.
+In the natural coordinates η of conjugate factors the step is λ ← (1 − lr) λ + lr · η*, with η* the coordinate update:
+`family=natural_mean_field`. A singular F gives a step that is not finite: the replicate keeps its parameters and
+counts as diverged; damping avoids it.
 """
 
 import math
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vi_core.errors import Unsupported, require
-from vi_core.optimizers.base import Metric, Optimizer, Rate
+from vi_core.optimizers.base import Confine, Metric, Optimizer, Rate
 
 
 class NaturalGradient(Optimizer):
@@ -28,13 +30,19 @@ class NaturalGradient(Optimizer):
         require(0 <= damping < math.inf, f"optimizer.damping={damping} must be finite and not negative.")
         self.damping = damping
 
-    def bind(self, parameters: Sequence[Tensor], replicates: int, metric: Metric | None = None) -> None:
+    def bind(
+        self,
+        parameters: Sequence[Tensor],
+        replicates: int,
+        metric: Metric | None = None,
+        confine: Confine | None = None,
+    ) -> None:
         if metric is None:
             raise Unsupported(
                 "optimizer=natural_gradient needs the Fisher information of the model (family=point_mass) or of the "
                 "family, and this pair has none; use optimizer=adam."
             )
-        super().bind(parameters, replicates)
+        super().bind(parameters, replicates, metric, confine)
         self.metric = metric
 
     def directions(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -43,3 +51,9 @@ class NaturalGradient(Optimizer):
         identity = torch.eye(information.shape[-1], dtype=information.dtype, device=information.device)
         solution, _ = torch.linalg.solve_ex(information + self.damping * identity, gradient.squeeze(1))
         return [solution.unsqueeze(1)]
+
+    def forward(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], alive: Tensor) -> None:
+        """Move as every rule does; a replicate whose step is not finite stays where it is, and dies."""
+        (direction,) = self.directions(gradients)
+        alive.logical_and_(direction.isfinite().flatten(1).all(dim=1))
+        self.move(parameters, [direction], alive)

@@ -21,6 +21,11 @@ class Quantity(NamedTuple):
     """The same number by other means."""
 
     @property
+    def error(self) -> float | None:
+        """The difference value − exact, where the exact number is known."""
+        return None if self.exact is None else self.value - self.exact
+
+    @property
     def z(self) -> float | None:
         """The standardised error (value − exact)/se, where both are known."""
         return None if not self.se or self.exact is None else (self.value - self.exact) / self.se

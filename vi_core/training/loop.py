@@ -123,6 +123,7 @@ class Loop:
         replicate = int(good.argmin())
         seen = dict(zip(step.witnesses, step.witness[replicate].tolist(), strict=True))
         bad = [name for name, value in seen.items() if not torch.tensor(value).isfinite()]
+        bad = bad or ["the step along a finite gradient (a singular Fisher information, which optimizer.damping mends)"]
         (bound, value), *gradients = seen.items()
         shown = ", ".join(f"{name}: {slope:.4g}" for name, slope in gradients[:8])
         return (

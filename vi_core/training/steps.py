@@ -15,7 +15,7 @@ from vi_core.bounds.base import Bound
 from vi_core.errors import LabError, Unsupported
 from vi_core.estimators.base import Estimator
 from vi_core.estimators.exact import Exact
-from vi_core.families.base import Family
+from vi_core.families.base import Family, HasDomain, HasInformation
 from vi_core.models.base import HasFisher, HasUpdates, Model
 from vi_core.optimizers.base import Metric, Optimizer, over_replicates
 from vi_core.optimizers.coordinate_ascent import CoordinateAscent
@@ -65,7 +65,6 @@ class Step(nn.Module, ABC):
         """Record `seen` (R, W) for live replicates, and freeze those where it is not finite."""
         self.witness.copy_(torch.where(self.alive.unsqueeze(-1), seen, self.witness))
         self.alive.logical_and_(seen.isfinite().all(dim=-1))
-        self.good_steps.add_(self.alive)
 
 
 class GradientStep(Step):
@@ -85,12 +84,13 @@ class GradientStep(Step):
         names = self.named or [name for part in (family, model) for name, _ in part.named_parameters()]
         super().__init__(model, family, bound, [bound.name, *names])
         self.estimator, self.optimizer = estimator, optimizer
-        optimizer.bind(self.moving, family.replicates, self._metric())
+        confine = family.confine if isinstance(family, HasDomain) else None
+        optimizer.bind(self.moving, family.replicates, self._metric(), confine)
 
     def _metric(self) -> Metric | None:
-        """Return the Fisher information of the family, or of the likelihood where q is a point."""
-        if self.family.fisher() is not None:
-            return lambda: cast(Tensor, self.family.fisher())
+        """Return what computes the Fisher information of the family, or of the likelihood where q is a point."""
+        if isinstance(self.family, HasInformation):
+            return self.family.fisher
         if not isinstance(self.model, HasFisher) or set(self.family.layout.values()) != {frozenset({"value"})}:
             return None
         return self._likelihood_information
@@ -117,6 +117,7 @@ class GradientStep(Step):
         self.watch(torch.cat([metrics[self.bound.name].unsqueeze(-1), self._seen(gradients)], dim=-1))
         with torch.no_grad():
             self.optimizer(moving, gradients, self.alive)
+            self.good_steps.add_(self.alive)
         return metrics
 
     def _seen(self, gradients: tuple[Tensor, ...]) -> Tensor:
@@ -167,6 +168,7 @@ class CoordinateAscentStep(Step):
                 alive = {name: over_replicates(self.alive, tensor) for name, tensor in new.items()}
                 params[block] = {name: torch.where(alive[name], new[name], params[block][name]) for name in new}
                 self.family.assign(params)
+            self.good_steps.add_(self.alive)
         return {self.bound.name: value}
 
     def _compare(self, value: Tensor) -> None:

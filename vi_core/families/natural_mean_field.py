@@ -1,0 +1,147 @@
+"""Mean field stored in natural coordinates: q(z) = Π_i exp(η_iᵀ t(z_i) − A(η_i)), the densities of `mean_field`.
+
+    Normal: t = (z, z²), η = (loc/scale², −1/(2 scale²));     Gamma: t = (z, log z), η = (−rate, concentration − 1).
+
+In these coordinates the Fisher information F(η_i) = ∇²A(η_i) is also the Jacobian of the mean parameters m_i = ∇A(η_i).
+For a conjugate model log p(x, z) is linear in t(z_i). With η_i* = ∂ E_q[log p(x, z)] / ∂m_i, a function of the other
+factors alone, ∇_{η_i} ELBO = F(η_i) (η_i* − η_i). The natural gradient is then η_i* − η_i, and a step of size lr is
+
+    η_i ← (1 − lr) η_i + lr η_i*,
+
+at lr = 1 the coordinate update of each factor with the others at their old values. In other coordinates that holds to
+first order only. The domain is convex and holds η_i*, so that exact steps with lr ≤ 1 never leave it; a noisy or longer
+step may, and is cut. Hoffman, Blei, Wang, Paisley 2013, section 2; Amari 1998.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from vi_core.distributions import Distribution, Gamma, Normal
+from vi_core.errors import Unsupported, require
+from vi_core.exponential_family import fisher_information, gamma_log_normalizer, normal_log_normalizer
+from vi_core.families.base import Family, refuse_local
+from vi_core.families.mean_field import MeanFieldJoint, block_diagonal
+from vi_core.types import Latent, Params
+
+
+class NaturalMeanField(Family):
+    """A Normal for each real latent and a Gamma for each positive one, stored as η.
+
+    Args:
+        latents: The model's latents; all shared by the data points.
+        replicates: R, independent copies.
+        loc, loc_std: Mean and standard deviation of the initial `loc`, drawn per replicate from the default stream.
+        scale, concentration, rate: Initial values.
+    """
+
+    def __init__(
+        self,
+        latents: dict[str, Latent],
+        replicates: int = 1,
+        /,
+        *,
+        loc: float = 0.0,
+        loc_std: float = 1.0,
+        scale: float = 1.0,
+        concentration: float = 1.0,
+        rate: float = 1.0,
+    ):
+        super().__init__()
+        refuse_local(latents, "natural_mean_field")
+        for name, latent in latents.items():
+            if latent.support not in ("real", "positive"):
+                raise Unsupported(f"family=natural_mean_field has no factor for latent '{name}', {latent.support}.")
+        require(math.isfinite(loc), f"family.loc={loc} must be finite.")
+        require(0 <= loc_std < math.inf, f"family.loc_std={loc_std} must be finite and not negative.")
+        for name, value in {"scale": scale, "concentration": concentration, "rate": rate}.items():
+            require(0 < value < math.inf, f"family.{name}={value} must be positive and finite.")
+        self.latents, self.replicates = latents, replicates
+        self.layout = {name: frozenset(NAMES[latent.support]) for name, latent in latents.items()}
+        self.natural = nn.Parameter(torch.empty(replicates, 1, 2 * sum(map(_size, latents.values()))))
+        self.assign(self._initial({"loc": loc, "scale": scale, "concentration": concentration, "rate": rate}, loc_std))
+
+    def _initial(self, values: dict[str, float], loc_std: float) -> Params:
+        params: Params = {}
+        for name, latent in self.latents.items():
+            shape = (self.replicates, 1, *latent.shape)
+            params[name] = {field: torch.full(shape, float(values[field])) for field in NAMES[latent.support]}
+            if latent.support == "real" and loc_std:
+                params[name]["loc"] += loc_std * torch.randn(shape)
+        return params
+
+    def variational(self, x: object = None) -> Params:
+        params: Params = {}
+        for (name, latent), pair in zip(self.latents.items(), self._pairs(self.natural), strict=True):
+            first, second = (value.reshape(self.replicates, 1, *latent.shape) for value in pair)
+            if latent.support == "real":
+                params[name] = {"loc": -0.5 * first / second, "scale": (-2 * second).rsqrt()}
+            else:
+                params[name] = {"concentration": second + 1, "rate": -first}
+        return params
+
+    def distribution(self, params: Params) -> MeanFieldJoint:
+        factors: dict[str, Distribution] = {
+            name: Normal(**p) if "loc" in p else Gamma(**p) for name, p in params.items()
+        }
+        return MeanFieldJoint(factors, {name: len(latent.shape) for name, latent in self.latents.items()})
+
+    def assign(self, params: Params) -> None:
+        pieces = []
+        for name, latent in self.latents.items():
+            value = {field: tensor.reshape(self.replicates, 1, -1) for field, tensor in params[name].items()}
+            if latent.support == "real":
+                precision = value["scale"].square().reciprocal()
+                pieces += [value["loc"] * precision, -0.5 * precision]
+            else:
+                pieces += [-value["rate"], value["concentration"] - 1]
+        with torch.no_grad():
+            self.natural.copy_(torch.cat(pieces, dim=-1))
+
+    def stored_names(self) -> list[str]:
+        return [
+            f"{name}.eta{part}" + (f"[{i}]" if latent.shape else "")
+            for name, latent in self.latents.items()
+            for part in (1, 2)
+            for i in range(_size(latent))
+        ]
+
+    def fisher(self) -> Tensor:
+        """Block diagonal: ∇²A by automatic differentiation, one block of two for each scalar latent."""
+        blocks = []
+        for latent, pair in zip(self.latents.values(), self._pairs(self.natural.detach()), strict=True):
+            normalizer = normal_log_normalizer if latent.support == "real" else gamma_log_normalizer
+            blocks.append(fisher_information(normalizer, torch.stack(pair, dim=-1)).squeeze(1))
+        return block_diagonal(blocks)
+
+    def confine(self, step: Tensor) -> Tensor:
+        """Cut the step of each replicate that would leave the domain to half the way to its boundary.
+
+        The domain is η₂ < 0 for a Normal, and η₁ < 0, η₂ > −1 for a Gamma.
+        """
+        room = self._room(self.natural)
+        change = self._room(self.natural + step) - room
+        reach = torch.where(change < 0, room / -change, torch.inf).amin(dim=-1, keepdim=True)
+        return step * torch.where(reach > 1, 1, 0.5 * reach)
+
+    def _room(self, natural: Tensor) -> Tensor:
+        """Return what has to stay positive, (R, 1, ·): linear in η."""
+        pieces = []
+        for latent, (first, second) in zip(self.latents.values(), self._pairs(natural), strict=True):
+            pieces += [-second] if latent.support == "real" else [-first, second + 1]
+        return torch.cat(pieces, dim=-1)
+
+    def _pairs(self, natural: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Split (R, 1, P) into η₁ and η₂ of each latent, each (R, 1, n)."""
+        sizes = [_size(latent) for latent in self.latents.values() for _ in range(2)]
+        pieces = natural.split(sizes, dim=-1)
+        return list(zip(pieces[::2], pieces[1::2], strict=True))
+
+
+NAMES = {"real": ("loc", "scale"), "positive": ("concentration", "rate")}
+"""Parameters of the factor of a latent with this support."""
+
+
+def _size(latent: Latent) -> int:
+    return math.prod(latent.shape)

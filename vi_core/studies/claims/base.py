@@ -1,0 +1,143 @@
+"""The problem on which claims are checked, and the routes that do not use the library.
+
+Normal–Gamma with the data of report 001 and one mean-field q, wrong enough that nothing vanishes. Expectations under q
+are sums over a Gauss–Hermite rule in mu and a generalised Gauss–Laguerre rule in tau, exact for polynomials of degree
+47 in each. Densities are scipy's, datum by datum; the library works from sufficient statistics.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy import ndarray
+from scipy import special, stats
+from torch import Tensor
+
+from vi_core.datasets.normal import Normal as NormalData
+from vi_core.families.mean_field import MeanField, MeanFieldJoint
+from vi_core.models.normal_gamma import NormalGamma, NormalStatistics
+from vi_core.studies.base import Quantity
+from vi_core.transforms import Exponential
+from vi_core.types import Params
+
+NODES = 24
+LOC, SCALE, CONCENTRATION, RATE = 0.95, 0.16, 40.0, 80.0
+NAMES = ("loc", "scale", "concentration", "rate")
+MU_0, LAMBDA_0, A_0, B_0 = 1.0, 0.1, 1.0, 2.0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The model, its data and q.
+
+    Args:
+        num_samples: Draws of each Monte Carlo claim.
+    """
+
+    num_samples: int
+    model: NormalGamma = field(
+        default_factory=lambda: NormalGamma(loc=MU_0, precision_ratio=LAMBDA_0, concentration=A_0, rate=B_0)
+    )
+    points: Tensor = field(default_factory=lambda: NormalData().load().train.double())
+
+    @property
+    def x(self) -> NormalStatistics:
+        """Sufficient statistics of the data."""
+        return self.model.summarize(self.points)
+
+    @property
+    def evidence(self) -> float:
+        """log p(x), by the model."""
+        return self.model.exact(self.x)["log_evidence"]
+
+    def family(self, replicates: int) -> MeanField:
+        """Return q as a mean field with logarithms stored."""
+        family = MeanField(self.model.latents, replicates, positive=Exponential()).double()
+        family.assign(parameters((LOC, SCALE, CONCENTRATION, RATE), replicates))
+        return family
+
+    def joint(self, replicates: int = 1) -> MeanFieldJoint:
+        """Return q itself."""
+        family = self.family(replicates)
+        return family.distribution(parameters((LOC, SCALE, CONCENTRATION, RATE), replicates))
+
+    def log_joint(self, mu: ndarray, tau: ndarray) -> ndarray:
+        """Return log p(x, mu, tau) by scipy, (M,)."""
+        return self.log_likelihood(mu, tau) + log_prior(mu, tau)
+
+    def log_likelihood(self, mu: ndarray, tau: ndarray) -> ndarray:
+        """Return Σ_n log N(x_n | mu, 1/tau) by scipy, (M,)."""
+        return stats.norm.logpdf(self.points.numpy()[:, None], mu, tau**-0.5).sum(axis=0)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Nodes (M,) and weights (M,) of expectations under a mean-field q with parameters `values`."""
+
+    values: tuple[float, ...] = (LOC, SCALE, CONCENTRATION, RATE)
+
+    def __post_init__(self) -> None:
+        loc, scale, concentration, rate = self.values
+        normal, weights = np.polynomial.hermite_e.hermegauss(NODES)
+        standard, others = special.roots_genlaguerre(NODES, concentration - 1)
+        mu, tau = np.meshgrid(loc + scale * normal, standard / rate, indexing="ij")
+        object.__setattr__(self, "mu", mu.ravel())
+        object.__setattr__(self, "tau", tau.ravel())
+        object.__setattr__(self, "weight", np.outer(weights / weights.sum(), others / others.sum()).ravel())
+
+    mu: ndarray = field(init=False)
+    tau: ndarray = field(init=False)
+    weight: ndarray = field(init=False)
+
+    def mean(self, value: ndarray) -> float:
+        """Return E_q[value] from values at the nodes, (M,)."""
+        return float(self.weight @ value)
+
+    def log_q(self) -> ndarray:
+        """Return log q at the nodes by scipy, (M,)."""
+        loc, scale, a, b = self.values
+        return stats.norm.logpdf(self.mu, loc, scale) + stats.gamma.logpdf(self.tau, a, scale=1 / b)
+
+    def scores(self) -> dict[str, ndarray]:
+        """Return ∂ log q at the nodes in closed form, by parameter, each (M,): report 000, equation 14, put right."""
+        loc, scale, a, b = self.values
+        distance = self.mu - loc
+        return {
+            "loc": distance / scale**2,
+            "scale": distance**2 / scale**3 - 1 / scale,
+            "concentration": math.log(b) - special.digamma(a) + np.log(self.tau),
+            "rate": a / b - self.tau,
+        }
+
+    def gradient(self, log_joint: Callable[[ndarray, ndarray], ndarray]) -> dict[str, float]:
+        """Return ∇ ELBO = E_q[(log p − log q) ∇ log q] in the parameters of q."""
+        log_w = log_joint(self.mu, self.tau) - self.log_q()
+        return {name: self.mean(log_w * score) for name, score in self.scores().items()}
+
+
+def parameters(values: tuple[float, ...], replicates: int = 1) -> Params:
+    """Return (loc, scale, concentration, rate) as `Params`, each (R, 1), in float64."""
+    loc, scale, a, b = (torch.full((replicates, 1), value, dtype=torch.float64) for value in values)
+    return {"mu": {"loc": loc, "scale": scale}, "tau": {"concentration": a, "rate": b}}
+
+
+def log_prior(mu: ndarray, tau: ndarray) -> ndarray:
+    """Return log p(mu, tau) by scipy, (M,)."""
+    return stats.norm.logpdf(mu, MU_0, (LAMBDA_0 * tau) ** -0.5) + stats.gamma.logpdf(tau, A_0, scale=1 / B_0)
+
+
+def nodes(rule: Rule) -> dict[str, Tensor]:
+    """Return the nodes as draws of the latents, each (M, 1, 1)."""
+    return {"mu": torch.from_numpy(rule.mu)[:, None, None], "tau": torch.from_numpy(rule.tau)[:, None, None]}
+
+
+def largest(difference: Tensor | ndarray) -> Quantity:
+    """Return the largest absolute difference between two routes, which should be zero."""
+    return Quantity(float(abs(difference).max()), None, 0.0)
+
+
+def average(samples: Tensor, exact: float | None = None) -> Quantity:
+    """Return the mean of independent samples (N,) with its standard error."""
+    return Quantity(samples.mean().item(), samples.std().item() / math.sqrt(len(samples)), exact)

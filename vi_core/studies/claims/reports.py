@@ -1,0 +1,115 @@
+"""Formulas that a report has wrong: each value is the report's, beside the right one in the column `exact`.
+
+They are written here as the reports print them, and differ from the right ones; docs/identities.md says where.
+"""
+
+import math
+
+import numpy as np
+import torch
+from scipy import special
+
+from vi_core.estimators.coefficients import InSample
+from vi_core.estimators.detached_latent import DetachedLatent
+from vi_core.estimators.score_function import ScoreFunction, per_sample_scores
+from vi_core.families.normal_gamma import NormalGammaFamily
+from vi_core.studies.base import Quantity
+from vi_core.studies.claims.base import CONCENTRATION, LOC, RATE, SCALE, Problem, Rule, average
+from vi_core.studies.claims.bounds import exact_log_weights
+from vi_core.studies.claims.gradients import SLOPES, by_name, gradients
+from vi_core.studies.claims.natural import SHAPE, WIDTH, doubles, gamma_gradient, gamma_points
+from vi_core.transforms import Exponential
+
+FEW = 5
+"""Samples of an estimate with an in-sample coefficient, at which its bias is plain."""
+PRINTED_INVERSE = np.array([[0.24922, -1.15022], [-1.15022, 6.90734]])
+SOFTPLUS_RAW = 1.0
+
+
+def report_000(problem: Problem) -> dict[str, Quantity]:
+    """Equation 14, the control variate's code, and the natural gradient with J for its own inverse."""
+    rule, samples = Rule(), 50
+    log_tau = rule.mean(np.log(rule.tau))
+    score = special.digamma(CONCENTRATION) - math.log(RATE) + log_tau
+    gradient, information = gamma_gradient(gamma_points())
+    jacobian = torch.diag(doubles(1.0, 1 / WIDTH**2))
+    in_eta = torch.linalg.inv(jacobian.T) @ information @ torch.linalg.inv(jacobian)
+    printed = jacobian.T @ torch.linalg.solve(in_eta, jacobian @ gradient)
+    right = torch.linalg.solve(information, gradient)
+    slope = 1 / (1 + math.exp(-SOFTPLUS_RAW))
+    return {
+        "report_000_mean_score": Quantity(float(score), None, 0.0),
+        "report_000_coefficients": Quantity(float(torch.cov(torch.randn(samples, 2)).numel()), None, 1.0),
+        "report_000_softplus_slope": Quantity(1.0, None, slope),
+        "report_000_natural_gradient": Quantity(printed[1].item(), None, right[1].item()),
+    }
+
+
+def report_001(problem: Problem) -> dict[str, Quantity]:
+    """The score with ψ(lambda_N), the ELBO as KL(p ‖ q), the inverse, the Hessian in (shape, scale), the NLL."""
+    rule, ratio = Rule(), 100.0
+    log_w = exact_log_weights(problem, rule)
+    score = math.log(RATE) + rule.mean(np.log(rule.tau)) - special.digamma(ratio)
+    matrix = np.array([[SHAPE * WIDTH**2, WIDTH], [WIDTH, special.polygamma(1, SHAPE)]])
+    points = gamma_points()
+    common = SHAPE * math.log(WIDTH) + math.lgamma(SHAPE) + points.mean().item() / WIDTH
+    term = (SHAPE - 1) * points.log().mean().item()
+    return {
+        "report_001_mean_score": Quantity(float(score), None, 0.0),
+        "report_001_elbo": Quantity(rule.mean(np.exp(log_w) * log_w), None, rule.mean(log_w)),
+        "report_001_inverse": Quantity(float((matrix @ PRINTED_INVERSE)[0, 0]), None, 1.0),
+        "report_001_hessian": Quantity(_hessian_in_scale(), None, SHAPE / WIDTH**2),
+        "report_001_likelihood": Quantity(common + term, None, common - term),
+    }
+
+
+def _hessian_in_scale() -> float:
+    """Return ∂²/∂scale² of A = shape log scale + log Γ(shape): negative, as no Fisher information is."""
+    theta = doubles(SHAPE, WIDTH)
+    hessian = torch.autograd.functional.hessian(lambda t: t[0] * t[1].log() + torch.lgamma(t[0]), theta)
+    assert isinstance(hessian, torch.Tensor)
+    return hessian[1, 1].item()
+
+
+def report_001_estimators(problem: Problem) -> dict[str, Quantity]:
+    """The in-sample coefficient, said to be without bias, and z detached where the path derivative is asked for."""
+    exact = {name: SLOPES[name] * g for name, g in Rule().gradient(problem.log_joint).items()}
+    in_sample = ScoreFunction(num_samples=FEW, coefficient=InSample())
+    biased = by_name(gradients(problem, in_sample, problem.num_samples // FEW))
+    detached = by_name(gradients(problem, DetachedLatent(num_samples=1), 100))
+    return {
+        "report_001_in_sample": average(biased["rate"], exact["rate"]),
+        "report_001_detached": Quantity(detached["loc"].mean().item(), None, exact["loc"]),
+    }
+
+
+def report_003() -> dict[str, Quantity]:
+    """Two normalisers of a 2-D Normal, the responsibilities, the inverse of a distribution function, an average."""
+    grid = np.linspace(-20, 20, 401)
+    squares, area = grid[:, None] ** 2 + grid**2, (grid[1] - grid[0]) ** 2
+    tau = 0.5
+    mass = float(np.sqrt(tau / (2 * math.pi)) * np.exp(-tau * squares / 2).sum() * area)
+    inverted = float(2 * math.pi * np.exp(-squares / 2).sum() * area)
+    logits = np.log([0.3, 0.7]) - np.array([1.0, 2.5])
+    rate, level = 2.0, 0.25
+    return {
+        "report_003_density": Quantity(mass, None, 1.0),
+        "report_003_normaliser": Quantity(inverted, None, 1.0),
+        "report_003_responsibilities": Quantity(float(logits.sum()), None, float(special.softmax(logits).sum())),
+        "report_003_inverse_cdf": Quantity(1 - math.exp(-rate * -math.log(1 - level) / level), None, level),
+        "report_003_epoch_average": Quantity(171.54891246152442, None, 171.54891246152442 * 59_900 / 60_000),
+    }
+
+
+def report_004(problem: Problem) -> dict[str, Quantity]:
+    """The hand-made score of mu_N, (mu − mu_N)/lambda_N, without tau and with a precision taken for a variance."""
+    family = NormalGammaFamily(problem.model.latents, 1, positive=Exponential()).double()
+    one = {"loc": LOC, "precision_ratio": 1 / SCALE**2, "concentration": CONCENTRATION, "rate": RATE}
+    value = {name: doubles(number).reshape(1, 1) for name, number in one.items()}
+    q = {
+        "mu": {k: value[k] for k in ("loc", "precision_ratio")},
+        "tau": {k: value[k] for k in ("concentration", "rate")},
+    }
+    z = {"mu": doubles(LOC + 0.1).reshape(1, 1, 1), "tau": doubles(0.6).reshape(1, 1, 1)}
+    _, right = per_sample_scores(family, q, z)
+    return {"report_004_score": Quantity(0.1 / one["precision_ratio"], None, right[0].item())}
