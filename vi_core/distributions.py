@@ -160,8 +160,8 @@ class Gamma(Distribution):
 class Exponential(Distribution):
     """Exponential(rate), density rate·e^(−rate·z), drawn by its inverse distribution function.
 
-    F(z) = 1 − e^(−rate·z) gives z = −log(1 − u)/rate for u ~ U[0, 1), differentiable in the rate. log1p(−u) is finite for
-    every such u and exact for small ones. As for `Gamma`, the smallest normal number is added.
+    F(z) = 1 − e^(−rate·z) gives z = −log(1 − u)/rate for u ~ U[0, 1), differentiable in the rate. log1p(−u) is finite
+    for every such u and exact for small ones. As for `Gamma`, the smallest normal number is added.
     """
 
     rate: Tensor

@@ -2,8 +2,8 @@
 
     τ_t = initial · (final/initial)^min(t/steps, 1)
 
-falls exponentially from `initial` to `final` in `steps` training steps, and stays there. t counts training steps alone, in
-a buffer: evaluation does not anneal, and a resumed run goes on at its temperature.
+falls exponentially from `initial` to `final` in `steps` training steps, and stays there. t counts training steps alone,
+in a buffer: evaluation does not anneal, and a resumed run goes on at its temperature.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Amortised categorical latents: q(z | x) = Π_g Categorical(z_g; softmax(logits_g(x))), from one encoder network.
 
-q is discrete: `sample` and `log_prob` are those of one-hot vectors, and so are all values of bounds. `rsample` draws from
-the relaxation, and only gradients depend on it. Jang, Gu, Poole 2017; Maddison, Mnih, Teh 2017.
+q is discrete: `sample` and `log_prob` are those of one-hot vectors, and so are all values of bounds. `rsample` draws
+from the relaxation, and only gradients depend on it. Jang, Gu, Poole 2017; Maddison, Mnih, Teh 2017.
 """
 
 from collections.abc import Sequence

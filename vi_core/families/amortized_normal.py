@@ -54,11 +54,11 @@ class AmortizedNormal(Family):
     ):
         super().__init__()
         (name, latent), *others = latents.items()
-        discrete = latent.support == "one_hot"
+        other = "amortized_categorical" if latent.support == "one_hot" else "mean_field"
         if others or not latent.local or latent.support != "real" or len(latent.shape) != 1:
             raise Unsupported(
                 "family=amortized_normal needs a model with one real latent vector per data point, "
-                f"but the model has {', '.join(latents)}; use family={'amortized_categorical' if discrete else 'mean_field'}."
+                f"but the model has {', '.join(latents)}; use family={other}."
             )
         refuse_replicates(replicates, "amortized_normal")
         self.name, self.replicates = name, 1

@@ -55,7 +55,8 @@ class CategoricalVAE(Model):
     def check_data(self, x: Tensor) -> None:
         if x.dim() != 2 or bool((x < 0).any()) or bool((x > 1).any()):
             raise Unsupported(
-                "model=categorical_vae describes images with pixels in [0, 1]; use dataset=digits, mnist or fashion_mnist."
+                "model=categorical_vae describes images with pixels in [0, 1]; "
+                "use dataset=digits, mnist or fashion_mnist."
             )
 
     def log_likelihood(self, z: Latents, x: Tensor) -> Tensor:
