@@ -117,11 +117,12 @@ def under_hydra(cfg: DictConfig) -> float:
 
 
 def run_job(job: Any) -> float:
-    """Fit; on an error record it beside the run, note the failure, and return NaN, so that a sweep goes on."""
+    """Fit or compute; on an error record it beside the run, note the failure, and return NaN: a sweep goes on."""
     from .tasks.fit import failed_summary, fit
+    from .tasks.study import study
 
     try:
-        result = fit(job)
+        result = fit(job) if job.cfg.study is None else study(job)
     except Exception as error:
         sys.stderr.write(f"error: {one_line(error)}\n" if is_expected(error) else traceback.format_exc())
         failures.append(str(job.folder))
@@ -134,7 +135,12 @@ def run_job(job: Any) -> float:
         )
     if result["status"] == "diverged" or (job.cfg.strict and missed):
         failures.append(str(job.folder))
-    value = result["objective"]["mean"]
+    return objective(result)
+
+
+def objective(result: dict[str, Any]) -> float:
+    """Return the final bound of a run, which sweepers need; NaN where it has none."""
+    value = result.get("objective", {}).get("mean")
     return float("nan") if value is None else value
 
 
@@ -194,17 +200,18 @@ def finished_job(job: Any) -> float | None:
     from .identity import config_hash
     from .tasks.collect import FINISHED, read_jobs
     from .tasks.fit import drop_foreign_settings
+    from .tasks.study import drop_parts
     from .validate import plain
 
     try:
-        drop_foreign_settings(job)
+        drop_foreign_settings(job) if job.cfg.study is None else drop_parts(job)
         wanted = config_hash(plain(job.cfg))
     except (LabError, OmegaConfBaseException):
         return None  # running the job will say what is wrong
     for other in read_jobs(job.folder.parent):
         if other["config_hash"] == wanted and other["status"] in FINISHED:
             log.info("job %d is finished already: %s", other["job"], " ".join(other["overrides"]))
-            return other["objective"]["mean"]
+            return objective(other)
     return None
 
 

@@ -12,10 +12,15 @@ IRRELEVANT = (
 """Overrides that leave an experiment's expected numbers in force."""
 
 
+def chosen_key(override: str) -> str:
+    """Return the key that an override sets, adds or removes."""
+    return override.partition("=")[0].lstrip("+~")
+
+
 def changed_settings(overrides: Sequence[str], swept: Sequence[str]) -> list[str]:
     """Return the overrides that make a run another experiment than the one whose numbers are expected."""
     allowed = {*IRRELEVANT, *swept}
-    return [text for text in overrides if not any(_covers(key, text.partition("=")[0].lstrip("+~")) for key in allowed)]
+    return [text for text in overrides if not any(_covers(key, chosen_key(text)) for key in allowed)]
 
 
 def _covers(key: str, name: str) -> bool:
@@ -23,7 +28,7 @@ def _covers(key: str, name: str) -> bool:
 
 
 def check(
-    expected: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], config: Mapping[str, Any], trace: Trace
+    expected: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], config: Mapping[str, Any], trace: Trace | None
 ) -> list[dict[str, Any]]:
     """Compare each expectation that applies to `config` with its quantity in `summary` or `trace`."""
     checks = []
@@ -31,7 +36,7 @@ def check(
         if any(lookup(config, key) != value for key, value in item.get("when", {}).items()):
             continue
         source, _, rest = item["quantity"].partition(".")
-        value = recorded(trace, rest) if source == "trace" else lookup(summary, item["quantity"])
+        value = recorded(trace, rest) if trace and source == "trace" else lookup(summary, item["quantity"])
         passed = isinstance(value, (int, float)) and abs(value - item["value"]) <= item["tolerance"]
         checks.append(
             {

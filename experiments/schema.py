@@ -66,6 +66,7 @@ class Root:
     optimizer: Any = MISSING
     dataset: Any = MISSING
     trainer: Any = MISSING
+    study: Any = None
     device: Device = field(default_factory=Device)
     plot: Plot = field(default_factory=Plot)
     sweep: Sweep = field(default_factory=Sweep)

@@ -66,6 +66,12 @@ def _scalars(latent: str, mean: Tensor, std: Tensor) -> list[tuple[str, np.ndarr
     return [(f"{latent}[{i}]", means[:, i], stds[:, i]) for i in range(means.shape[1])]
 
 
+def gradient_bias(problem: Problem) -> str:
+    """Say why the gradient that was followed is biased, by the estimator's or the family's doing; empty if it is not."""
+    own = problem.estimator.bias(problem.bound)
+    return own or (problem.family.bias if problem.estimator.differentiates_draws else "")
+
+
 def exact_answers(problem: Problem) -> dict[str, float]:
     """Return the model's exact posterior moments and evidence, or nothing where it knows none."""
     if isinstance(problem.model, HasExactPosterior) and problem.batches.full is not None:
@@ -165,11 +171,7 @@ def report(summary: dict[str, Any], figures: Sequence[str]) -> str:
     lines = [
         "",
         f"{summary['experiment']}: {summary['status']} after {summary['timing']['iterations']} steps",
-        f"{'':14}{'estimate':>14}{'± se':>12}{'truth':>12}{'exact':>14}",
-    ]
-    for name, row in summary["estimates"].items():
-        lines.append(f"E[{name}]".ljust(14) + _cells(row["mean"], row["se"], row["truth"], row["exact"]))
-    lines += [
+        *_estimate_lines({f"E[{name}]": row for name, row in summary["estimates"].items()}),
         "training".ljust(14)
         + _cells(trained["mean"], trained["se"], None, None)
         + f"  {label}, last tenth of the steps",
@@ -178,16 +180,35 @@ def report(summary: dict[str, Any], figures: Sequence[str]) -> str:
     if final["kl_to_posterior"] is not None:
         gap = f"{final['kl_to_posterior']:.6g} nats"
         lines.append(f"KL(q || posterior) = {gap}; the exact value beside the final bound is the log evidence")
+    if summary["bias"]:
+        lines.append(f"the gradient is biased: {summary['bias']}")
     if summary["diverged_replicates"]:
         lines.append(
             f"{summary['diverged_replicates']} of {summary['replicates']} replicates diverged, and are left out"
         )
-    lines += [summary["note"]] if summary["note"] else []
+    return "\n".join([*lines, *_verdict_lines(summary, figures)])
+
+
+def study_report(summary: dict[str, Any], figures: Sequence[str]) -> str:
+    """Return the result table of a study for the terminal."""
+    head = f"{summary['experiment']}: {summary['status']}"
+    return "\n".join(["", head, *_estimate_lines(summary["estimates"]), *_verdict_lines(summary, figures)])
+
+
+def _estimate_lines(rows: dict[str, Any]) -> list[str]:
+    width = max([13, *map(len, rows)]) + 1
+    lines = [f"{'':{width}}{'estimate':>14}{'± se':>12}{'truth':>12}{'exact':>14}"]
+    cells = {name: _cells(row["mean"], row["se"], row["truth"], row["exact"]) for name, row in rows.items()}
+    return lines + [name.ljust(width) + text for name, text in cells.items()]
+
+
+def _verdict_lines(summary: dict[str, Any], figures: Sequence[str]) -> list[str]:
+    lines = [summary["note"]] if summary["note"] else []
     lines += [_check_line(check) for check in summary["checks"]]
     if summary["checks_skipped"]:
         lines.append(f"checks not applied: {summary['checks_skipped']}")
     lines += [f"figure  {figure}" for figure in figures]
-    return "\n".join([*lines, f"results {summary['run']}"])
+    return [*lines, f"results {summary['run']}"]
 
 
 def _cells(estimate: float | None, se: float | None, truth: float | None, exact: float | None) -> str:

@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vi_core.assembly import KINDS, check_part, conforms
 from vi_core.errors import ConfigError, did_you_mean, require
+from vi_core.studies.base import Study
 
 from .schema import Device, Plot, Report, Root, Sweep
 
@@ -38,8 +39,9 @@ def validate(cfg: DictConfig) -> None:
     threads = cfg.threads
     valid = threads == "auto" or (conforms(threads, int) and threads >= 1)
     require(valid, f"threads={threads} must be an integer of at least 1, or auto.")
-    for part in PARTS:
-        check_part(plain(cfg[part]), part, KINDS[part])
+    kinds = KINDS if cfg.study is None else {"study": Study}
+    for part, kind in kinds.items():
+        check_part(plain(cfg[part]), part, kind)
     for path in Path(cfg.sweep.resume or ".").parents:
         if path.exists() and not path.is_dir():
             raise ConfigError(f"sweep.resume={cfg.sweep.resume} lies below {path}, which is a file.")

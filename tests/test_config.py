@@ -32,6 +32,7 @@ from vi_core.models.base import Model
 from vi_core.optimizers.base import Optimizer
 from vi_core.optimizers.coordinate_ascent import CoordinateAscent
 from vi_core.relaxations import Relaxation
+from vi_core.studies.base import Study
 from vi_core.training.steps import Step
 from vi_core.training.stopping import StoppingRule
 from vi_core.training.trainer import Trainer
@@ -50,8 +51,9 @@ KINDS: dict[str, tuple[type, ...]] = {
     "dataset": (Dataset,),
     "trainer": (Trainer,),
     "trainer/stopping": (StoppingRule,),
+    "study": (Study,),
 }
-WITHOUT_TARGET = {"device", "experiment", "plot"}
+WITHOUT_TARGET = {"device", "experiment", "plot", "variant"}
 """Folders whose files are values, not parts; `experiments.schema` types them."""
 FILES = ("config.yaml", "run.log", "trace.csv", "summary.json", "samples.npz", "checkpoint.pt")
 
@@ -355,7 +357,14 @@ def on_mnist(name: str) -> bool:
     return "/dataset: mnist" in text or any(map(on_mnist, parents))
 
 
-EXPERIMENTS = [pytest.param(name, marks=[needs_mnist] if on_mnist(name) else []) for name in names("experiment")]
+def is_study(name: str) -> bool:
+    """Whether an experiment computes and does not train."""
+    return "/study: " in (CONF / "experiment" / f"{name}.yaml").read_text()
+
+
+FITS = [name for name in names("experiment") if not is_study(name)]
+STUDIES = [name for name in names("experiment") if is_study(name)]
+EXPERIMENTS = [pytest.param(name, marks=[needs_mnist] if on_mnist(name) else []) for name in FITS]
 
 
 def run_experiment(name: str, cli: CommandLine, tmp_path: Path, *arguments: str) -> list[Path]:
@@ -373,7 +382,7 @@ def run_experiment(name: str, cli: CommandLine, tmp_path: Path, *arguments: str)
     return runs
 
 
-@pytest.mark.parametrize("name", [name for name in names("experiment") if not on_mnist(name)])
+@pytest.mark.parametrize("name", [name for name in FITS if not on_mnist(name)])
 def test_experiment_runs(name: str, cli: CommandLine, tmp_path: Path) -> None:
     for run in run_experiment(name, cli, tmp_path, "plot.enabled=false"):
         assert not (run / "plots").exists()
@@ -384,6 +393,26 @@ def test_experiment_runs(name: str, cli: CommandLine, tmp_path: Path) -> None:
 def test_experiment_draws(name: str, cli: CommandLine, tmp_path: Path) -> None:
     for run in run_experiment(name, cli, tmp_path):
         assert {path.suffix for path in (run / "plots").iterdir()} == {".png"}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_study_passes(name: str, cli: CommandLine, tmp_path: Path) -> None:
+    """A study ends in PASS in all its checks, with its numbers, records and figures, which it draws again."""
+    result = cli(f"experiment={name}", "hydra.run.dir=run")
+    assert (result.code, result.err) == (0, "")
+    summary = summary_of(tmp_path / "run")
+    assert [check["name"] for check in summary["checks"] if not check["passed"]] == []
+    assert summary["checks"] and summary["estimates"]
+    plots = {path.name: path.read_bytes() for path in (tmp_path / "run" / "plots").iterdir()}
+    assert plots
+    assert cli("task=plot", "run=run").code == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run" / "plots").iterdir()} == plots
+
+
+def test_study_refuses_the_parts_of_a_fit(cli: CommandLine) -> None:
+    result = cli("experiment=gamma_fisher", "optimizer.lr=1")
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "optimizer.lr is not a setting of study=gamma_fisher" in result.err
 
 
 def test_default_experiment_draws(cli: CommandLine, tmp_path: Path) -> None:

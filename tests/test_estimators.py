@@ -225,6 +225,16 @@ def test_coefficients_are_regression_slopes(num_samples: int) -> None:
     assert slope_p_value(LeaveOneOut(), 3, 2) < least
 
 
+def test_labels_of_bias_are_those_that_were_measured() -> None:
+    """What the tests above and below find biased says so, and nothing else does."""
+    shipped = {name: e for name, e in (UNBIASED | BROKEN).items() if type(e).__module__.startswith("vi_core.")}
+    assert {name for name, e in shipped.items() if e.bias(ELBO())} == shipped.keys() & BROKEN.keys()
+    assert "K = 3" in StickingTheLanding(num_samples=3).bias(IWELBO())
+    assert not StickingTheLanding(num_samples=1).bias(IWELBO())
+    assert not Pathwise(num_samples=3).bias(IWELBO())
+    assert not score(3, NoControl()).bias(IWELBO())
+
+
 # --- the IWELBO -----------------------------------------------------------------------------------------------------
 
 DATUM = torch.tensor([1.3], dtype=torch.float64)

@@ -42,9 +42,8 @@ class Archive:
             return self.problem.family.distribution(self.problem.family.variational())
 
 
-def load(run: str | Path) -> Archive:
-    """Read a run's folder. Raises `DataError` in one line when a file is missing or damaged."""
-    folder = Path(run)
+def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return configuration and summary of a finished run; raise `DataError` in one line where there is none."""
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text())
         summary = json.loads((folder / "summary.json").read_text())
@@ -56,6 +55,15 @@ def load(run: str | Path) -> Archive:
         raise DataError(f"{folder} is damaged ({error}).") from error
     if "environment" not in summary:
         raise DataError(f"{folder} holds a run that ended as {summary.get('status')}: {summary.get('error')}")
+    return config, summary
+
+
+def load(run: str | Path) -> Archive:
+    """Read a run's folder. Raises `DataError` in one line when a file is missing or damaged."""
+    folder = Path(run)
+    config, summary = read_run(folder)
+    if config.get("study") is not None:
+        raise DataError(f"{folder} holds a study, which has no fit; read its summary.json and records.npz.")
     content = checkpoint.load(folder / "checkpoint.pt")
     dtype = getattr(torch, summary["environment"]["dtype"])
     previous = torch.get_default_dtype()

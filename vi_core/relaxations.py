@@ -28,6 +28,8 @@ class Relaxation(nn.Module, ABC):
 
     leaves_support: ClassVar[bool]
     """Whether draws lie inside the simplex and not on its corners, where alone the discrete model has a meaning."""
+    bias: ClassVar[str]
+    """What the derivative of a draw gives in place of the gradient of the discrete model, in a few words."""
     trained: Tensor
     """Number of training steps made."""
 
@@ -59,6 +61,7 @@ class GumbelSoftmaxRelaxation(Relaxation):
     """Draws inside the simplex. They reach the gradient of a relaxed objective, with no further bias."""
 
     leaves_support = True
+    bias = "draws are relaxed, and it is the gradient of a relaxed objective"
 
     def distribution(self, logits: Tensor) -> RelaxedOneHot:
         return GumbelSoftmax(logits, self.temperature)
@@ -68,6 +71,7 @@ class StraightThroughRelaxation(Relaxation):
     """One-hot draws with the derivative of relaxed ones: true values, biased gradients."""
 
     leaves_support = False
+    bias = "one-hot draws have the derivative of relaxed ones"
 
     def distribution(self, logits: Tensor) -> RelaxedOneHot:
         return StraightThrough(logits, self.temperature)

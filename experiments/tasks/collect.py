@@ -78,14 +78,15 @@ def row(job: dict[str, Any], keys: list[str]) -> dict[str, Any]:
     """Return a job's line of sweep.csv."""
     chosen = settings(job)
     line: dict[str, Any] = {"job": job["job"], **{key: chosen.get(key, "") for key in keys}, "status": job["status"]}
-    if "objective" not in job:
+    if "checks" not in job:
         return line | {"error": job.get("error", "")}
     checks = job["checks"]
-    line |= {
-        "objective": job["objective"]["mean"],
-        "objective_se": job["objective"]["se"],
-        "final": job["final"]["mean"],
-    }
+    if "objective" in job:
+        line |= {
+            "objective": job["objective"]["mean"],
+            "objective_se": job["objective"]["se"],
+            "final": job["final"]["mean"],
+        }
     for name, estimate in job["estimates"].items():
         line |= {f"E[{name}]": estimate["mean"], f"E[{name}].se": estimate["se"]}
     passed = sum(check["passed"] for check in checks)
@@ -122,6 +123,13 @@ def rows_in(smoothing: int, curves: dict[str, list[Any]]) -> int:
     return max(1, smoothing // max(intervals))
 
 
+def bound_label(objectives: list[dict[str, Any]]) -> str:
+    """Return the axis label of several runs' bounds, which need not be the same bound."""
+    names = {objective["name"].upper() for objective in objectives}
+    per = next((f" per {objective['per']}" for objective in objectives if objective["per"]), "")
+    return (names.pop() if len(names) == 1 else "bound") + f"{per} (nats)"
+
+
 def overlay(folder: Path, jobs: list[dict[str, Any]], keys: list[str], cfg: DictConfig) -> Path | None:
     """Draw the bounds of all jobs that have a trace, coloured by one swept key; None where there is nothing to draw."""
     from vi_core.plots.save import save
@@ -141,7 +149,7 @@ def overlay(folder: Path, jobs: list[dict[str, Any]], keys: list[str], cfg: Dict
     shared = evidences.pop() if len(evidences) == 1 else None
     figure = sweep_figure(
         curves,
-        name=f"{drawn[0]['objective']['name'].upper()} (nats)",
+        name=bound_label([job["objective"] for job in drawn]),
         title=f"{drawn[0]['experiment']}: {len(drawn)} jobs",
         legend_title=key,
         references={} if shared is None else {"log evidence": shared},

@@ -89,7 +89,7 @@ def drop_foreign_settings(job: Job) -> None:
     `python run.py optimizer=sgd` replaces the optimizer of experiment=bbvi, whose learning rate was chosen for Adam.
     What the user sets by hand stays.
     """
-    chosen = {text.partition("=")[0].lstrip("+~") for text in job.overrides}
+    chosen = {expectations.chosen_key(text) for text in job.overrides}
     for part in (part for part in PARTS if part in chosen and part != "trainer" and job.cfg[part]):
         own = part_defaults(part, str(job.cfg.parts.get(part)))
         mine = [key for key in job.cfg[part] if f"{part}.{key}" not in chosen]
@@ -171,8 +171,9 @@ def summarize(
     result: dict[str, Any] = {
         "schema": summary.SCHEMA,
         "experiment": job.cfg.name,
-        "subtitle": describe_parts(job.cfg, replicates),
+        "subtitle": describe_parts(job.cfg, replicates, summary.gradient_bias(problem)),
         "note": job.cfg.note,
+        "bias": summary.gradient_bias(problem),
         "status": status,
         "run": str(job.folder),
         "config_hash": config_hash(config),
@@ -195,7 +196,7 @@ def summarize(
     return result | judge(job, config, result, trace)
 
 
-def judge(job: Job, config: dict[str, Any], result: dict[str, Any], trace: Trace) -> dict[str, Any]:
+def judge(job: Job, config: dict[str, Any], result: dict[str, Any], trace: Trace | None) -> dict[str, Any]:
     """Return the checks that apply, or why none does."""
     expected = config["expected"]
     conditions = [key for item in expected for key in item["when"]]
@@ -209,10 +210,12 @@ def judge(job: Job, config: dict[str, Any], result: dict[str, Any], trace: Trace
     return {"checks": expectations.check(expected, result, config, trace), "checks_skipped": ""}
 
 
-def describe_parts(cfg: DictConfig, replicates: int) -> str:
-    """Return the parts of a run by their names, for titles."""
-    names = [cfg.parts[part] for part in ("family", "estimator", "optimizer") if part in cfg.parts]
-    return ", ".join([*names, f"{replicates} replicates" if replicates > 1 else "1 run"])
+def describe_parts(cfg: DictConfig, replicates: int, bias: str) -> str:
+    """Return the parts of a run by their names, for titles, with a label where the gradient is biased."""
+    names = {part: cfg.parts[part] for part in ("family", "estimator", "optimizer") if part in cfg.parts}
+    if bias and "estimator" in names:
+        names["estimator"] += " (biased)"
+    return ", ".join([*names.values(), f"{replicates} replicates" if replicates > 1 else "1 run"])
 
 
 def draw_samples(problem: Problem) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
-from vi_core.archive import load
+from vi_core.archive import load, read_run
 
 from ..figures import Finished, draw
 
@@ -15,6 +15,13 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig, folder: Path) -> None:
     """Redraw the figures of the run in `folder` with the plot settings of `cfg`."""
+    config, _ = read_run(folder)
+    if config.get("study") is not None:
+        from .study import redraw
+
+        for path in redraw(cfg, folder, config):
+            log.info("figure  %s", path)
+        return
     archived = load(folder)
     with np.load(folder / "samples.npz") as arrays:
         samples = dict(arrays)

@@ -1,7 +1,7 @@
 """The contract of a gradient estimator: where the gradient of a bound flows."""
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +31,15 @@ class Estimator(nn.Module, ABC):
     num_samples: int = 1
     """K; also of the bound that evaluation reports."""
 
+    differentiates_draws: ClassVar[bool] = True
+    """Whether gradients in the parameters of q flow through its draws, and have their bias: see `Family.bias`."""
+
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         """Raise `Unsupported` for a combination that has no meaning; called once, before the first step."""
+
+    def bias(self, bound: Bound) -> str:
+        """Say in a few words why the gradient of `bound` is biased; empty where it is not."""
+        return ""
 
     @abstractmethod
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:

@@ -4,8 +4,8 @@ Approximates ∇ ELBO with ∇ (1/K) Σ_k log p(x | z_k) − ∇ KL. Requires a 
 family; only the ELBO splits this way. Kingma, Welling 2014, equation 7.
 
 With a relaxed family the gradient is that of a *relaxed objective*, with the likelihood at points beside the support,
-as in Jang, Gu, Poole 2017: no bound of the model, since its expectation is not under q. What is reported is the ELBO all
-the same, at the same draws moved onto the support; the objective's value is the term `relaxed`, and bounds nothing.
+as in Jang, Gu, Poole 2017: no bound of the model, since its expectation is not under q. What is reported is the ELBO
+all the same, at the same draws moved onto the support; the objective's value is the term `relaxed`: it bounds nothing.
 """
 
 from typing import Any, cast

@@ -17,6 +17,8 @@ class Coefficient(ABC):
 
     least_samples: ClassVar[int]
     estimated: ClassVar[bool] = True
+    bias: ClassVar[str] = ""
+    """Why the gradient is biased with it, in a few words; empty where it is not."""
 
     @abstractmethod
     def __call__(self, f: Tensor, h: Tensor) -> Tensor:
@@ -61,6 +63,7 @@ class InSample(Coefficient):
     """
 
     least_samples = 2
+    bias = "the control variate's coefficient comes from the samples that it is applied to"
 
     def __call__(self, f: Tensor, h: Tensor) -> Tensor:
         deviations = centred(torch.stack([f, h]))

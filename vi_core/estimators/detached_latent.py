@@ -21,12 +21,17 @@ class DetachedLatent(Estimator):
         num_samples: K, samples per step.
     """
 
+    differentiates_draws = False
+
     def __init__(self, *, num_samples: int = 1):
         super().__init__()
         self.num_samples = positive_samples(num_samples)
 
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         require_split("detached_latent", model, family, bound)
+
+    def bias(self, bound: Bound) -> str:
+        return "the likelihood's gradient does not reach the encoder"
 
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
         known = cast(HasClosedFormKL, model)

@@ -31,6 +31,8 @@ class ScoreFunction(Estimator):
         coefficient: The control variate's coefficient; see `vi_core.estimators.coefficients`.
     """
 
+    differentiates_draws = False
+
     def __init__(self, *, num_samples: int = 50, coefficient: Coefficient):
         super().__init__()
         kind = type(coefficient).__name__
@@ -49,6 +51,9 @@ class ScoreFunction(Estimator):
                 f"an estimated control-variate coefficient biases bound={bound.name}, whose terms share all samples; "
                 "use estimator=score_function or estimator=pathwise, or bound=elbo."
             )
+
+    def bias(self, bound: Bound) -> str:
+        return self.coefficient.bias
 
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
         params = family.variational(x)

@@ -32,6 +32,10 @@ class StickingTheLanding(Estimator):
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         refuse_relaxed("sticking_the_landing", family)
 
+    def bias(self, bound: Bound) -> str:
+        additive = bound.additive or self.num_samples == 1
+        return "" if additive else f"the path derivative of bound={bound.name} with K = {self.num_samples} > 1"
+
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
         params = family.variational(x)
         z = family.distribution(params).rsample(self.num_samples)

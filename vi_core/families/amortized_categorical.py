@@ -75,7 +75,7 @@ class AmortizedCategorical(Family):
         refuse_replicates(replicates, "amortized_categorical")
         self.name, self.shape, self.replicates = name, latent.shape, 1
         self.layout = {name: frozenset({"logits"})}
-        self.relaxation, self.relaxed = relaxation, relaxation.leaves_support
+        self.relaxation, self.relaxed, self.bias = relaxation, relaxation.leaves_support, relaxation.bias
         self.encoder = MLP([event_size, *hidden, latent.shape[0] * latent.shape[1]], activation, "family")
 
     def variational(self, x: Tensor | None = None) -> Params:

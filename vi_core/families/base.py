@@ -61,6 +61,8 @@ class Family(nn.Module, ABC):
     """Whether log q depends on the parameters at a fixed z: not so for a point mass."""
     relaxed: bool = False
     """Whether differentiable draws leave the latents' support, where densities have no meaning: see `Joint.rsample`."""
+    bias: str = ""
+    """Why the derivative of a draw does not give an unbiased gradient, in a few words; empty where it does."""
     replicates: int
     layout: dict[str, frozenset[str]]
     """Latent -> names of its parameters in `Params`: what a model's closed forms are looked up by."""
