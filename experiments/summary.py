@@ -67,7 +67,7 @@ def _scalars(latent: str, mean: Tensor, std: Tensor) -> list[tuple[str, np.ndarr
 
 
 def gradient_bias(problem: Problem) -> str:
-    """Say why the gradient that was followed is biased, by the estimator's or the family's doing; empty if it is not."""
+    """Say why the gradient that was followed is biased, by estimator or family; empty where it is not."""
     own = problem.estimator.bias(problem.bound)
     return own or (problem.family.bias if problem.estimator.differentiates_draws else "")
 

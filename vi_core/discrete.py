@@ -81,8 +81,9 @@ class RelaxedOneHot(ABC):
 class GumbelSoftmax(RelaxedOneHot):
     """z = softmax((logits + g)/temperature), inside the simplex.
 
-    At low temperatures the small coordinates of z underflow to zero: at 0.1, one draw in a few in single precision. The
-    density is therefore that of log z, as `rsample_log` draws it (Maddison et al.'s ExpConcrete).
+    At low temperatures small coordinates of z underflow to zero: in single precision and with the probabilities of the
+    study `gumbel_softmax`, in 4 draws of 10,000 at 0.1 and in 6 % at 0.05. The density is therefore that of log z, as
+    `rsample_log` draws it (Maddison et al.'s ExpConcrete).
     """
 
     logits: Tensor

@@ -92,7 +92,8 @@ def drop_foreign_settings(job: Job) -> None:
     chosen = {expectations.chosen_key(text) for text in job.overrides}
     for part in (part for part in PARTS if part in chosen and part != "trainer" and job.cfg[part]):
         own = part_defaults(part, str(job.cfg.parts.get(part)))
-        mine = [key for key in job.cfg[part] if f"{part}.{key}" not in chosen]
+        plain_keys = [key for key, value in job.cfg[part].items() if not OmegaConf.is_dict(value)]
+        mine = [key for key in plain_keys if f"{part}.{key}" not in chosen]
         changes = {
             key: own.get(key)
             for key in mine

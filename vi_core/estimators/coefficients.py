@@ -43,7 +43,8 @@ class LeaveOneOut(Coefficient):
         a_k = (Σ_j f̃_j h̃_j − κ f̃_k h̃_k) / (Σ_j h̃_j² − κ h̃_k²).
 
     Two other samples are needed for a slope: K ≥ 3. Such a slope has the tails of Student's t with K − 2 degrees of
-    freedom: at K = 3 the gradient has no mean and at K = 4 no variance, so K ≥ 5 is what to use.
+    freedom: at K = 3 the gradient has no mean and at K = 4 no variance, so K ≥ 5 is what to use. Scores of discrete
+    latents take few values: where the other draws share one, a_k = 0 in place of the rounding of 0/0.
     """
 
     least_samples = 3
@@ -52,8 +53,10 @@ class LeaveOneOut(Coefficient):
         deviations = centred(torch.stack([f, h]))
         moments = deviations * deviations[1]
         num_samples = h.shape[1]
-        others = torch.sub(total(moments), moments, alpha=num_samples / (num_samples - 1))
-        return others[0] / others[1]
+        summed = total(moments)
+        others = torch.sub(summed, moments, alpha=num_samples / (num_samples - 1))
+        varies = others[1] > 8 * torch.finfo(h.dtype).eps * summed[1]
+        return torch.where(varies, others[0] / others[1], 0)
 
 
 class InSample(Coefficient):
