@@ -44,7 +44,7 @@ class LeaveOneOut(Coefficient):
 
     Two other samples are needed for a slope: K ≥ 3. Such a slope has the tails of Student's t with K − 2 degrees of
     freedom: at K = 3 the gradient has no mean and at K = 4 no variance, so K ≥ 5 is what to use. Scores of discrete
-    latents take few values: where the other draws share one, a_k = 0 in place of the rounding of 0/0.
+    latents take few values: where the other draws share one, a_k is zero.
     """
 
     least_samples = 3
@@ -55,8 +55,7 @@ class LeaveOneOut(Coefficient):
         num_samples = h.shape[1]
         summed = total(moments)
         others = torch.sub(summed, moments, alpha=num_samples / (num_samples - 1))
-        varies = others[1] > 8 * torch.finfo(h.dtype).eps * summed[1]
-        return torch.where(varies, others[0] / others[1], 0)
+        return slope(others, h, summed[1])
 
 
 class InSample(Coefficient):
@@ -70,13 +69,25 @@ class InSample(Coefficient):
 
     def __call__(self, f: Tensor, h: Tensor) -> Tensor:
         deviations = centred(torch.stack([f, h]))
-        covariance, variance = total(deviations * deviations[1])
-        return covariance / variance
+        return slope(total(deviations * deviations[1]), h)
 
 
 def centred(samples: Tensor) -> Tensor:
     """Subtract the mean over samples; samples (2, P, K, *batch)."""
     return samples - samples.sum(dim=2, keepdim=True) * (1 / samples.shape[2])
+
+
+def slope(moments: Tensor, h: Tensor, removed: Tensor | float = 0.0) -> Tensor:
+    """Return covariance/variance, or zero where the variance is mere rounding, as for draws that share one value.
+
+    Args:
+        moments: Covariance and variance, (2, P, ...).
+        h: Scores, (P, K, *batch), whose squares times the square of the precision are rounding after centring.
+        removed: What the moments were subtracted from, whose rounding they have.
+    """
+    precision = torch.finfo(h.dtype).eps
+    rounding = 8 * precision * (removed + 8 * precision * h.square().sum(dim=1, keepdim=True))
+    return torch.where(moments[1] > rounding, moments[0] / moments[1], 0)
 
 
 def total(moments: Tensor) -> Tensor:

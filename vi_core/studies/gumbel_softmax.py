@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NODES = 500_000
-"""About as many points has the grid that the density is integrated on."""
+"""Most points of the grid that the density is integrated on."""
 REACH = 25.0
 """How far it goes in the log-ratios times the temperature, whose tails fall as e^(−|w|)."""
 
@@ -32,7 +32,7 @@ class GumbelSoftmaxStudy(Study):
     """Draws, density and gradients of one categorical law.
 
     Args:
-        probabilities: π, 2 to 5 positive numbers that sum to one.
+        probabilities: π, 2 to 4 positive numbers that sum to one.
         temperature: Of the draws and the density.
         num_draws: Draws of each sampler that are compared.
         temperatures: At which gradients are measured.
@@ -49,8 +49,8 @@ class GumbelSoftmaxStudy(Study):
         num_samples: int = 50_000,
     ):
         values, given = list(probabilities), f"study.probabilities={list(probabilities)}"
-        law = 2 <= len(values) <= 5 and min(values) > 0 and abs(sum(values) - 1) < 1e-9
-        require(law, f"{given} must be 2 to 5 positive numbers that sum to one.")
+        law = 2 <= len(values) <= 4 and min(values) > 0 and abs(sum(values) - 1) < 1e-9
+        require(law, f"{given} must be 2 to 4 positive numbers that sum to one.")
         for name, value in {"temperature": temperature, "temperatures": min(temperatures, default=0)}.items():
             require(0 < value < math.inf, f"study.{name} must be positive and finite, not {value}.")
         for name, value in {"num_draws": num_draws, "num_samples": num_samples}.items():
@@ -98,7 +98,8 @@ class GumbelSoftmaxStudy(Study):
     def _density(self, law: GumbelSoftmax, z: Tensor) -> dict[str, Quantity]:
         """Return the integral of the density, and its largest difference in nats from report 001's formula at z."""
         classes, tau = len(self.probabilities), law.temperature
-        axis = torch.linspace(-REACH, REACH, round(NODES ** (1 / (classes - 1))), dtype=torch.float64)[: NODES // 50]
+        nodes = min(1000, round(NODES ** (1 / (classes - 1))))
+        axis = torch.linspace(-REACH, REACH, nodes, dtype=torch.float64)
         axes = torch.meshgrid(*[axis + shift for shift in self.logits[:-1] - self.logits[-1]], indexing="ij")
         log_z = torch.stack([*(w.flatten() / tau for w in axes), axes[0].new_zeros(axes[0].numel())], dim=-1)
         cell = (math.log(axis[1] - axis[0]) - tau.log()) * (classes - 1)
