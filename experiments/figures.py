@@ -1,5 +1,6 @@
 """From what a run wrote to its figures."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from vi_core.plots.trajectories import trajectories_figure
 from vi_core.trace import Trace
 
 GRID = 400
+MOST_PANELS = 12
+"""Trajectories in one figure; the trace has them all."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,9 @@ def _bound(run: Finished, smoothing: int, title: str) -> Figure:
 
 def _trajectories(run: Finished, series: dict[str, np.ndarray], title: str) -> Figure:
     rows = run.summary["estimates"]
+    if len(series) > MOST_PANELS:
+        title += f" (the first {MOST_PANELS} of {len(series)})"
+        series = dict(itertools.islice(series.items(), MOST_PANELS))
     truth = {f"E[{name}]": row["truth"] for name, row in rows.items() if row["truth"] is not None}
     exact = {f"E[{name}]": row["exact"] for name, row in rows.items() if row["exact"] is not None}
     return trajectories_figure(run.trace.step, series, truth=truth, exact=exact, title=title)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from vi_core.assembly import Problem
 from vi_core.diagnostics.importance import effective_sample_size, pareto_k
+from vi_core.estimators.scopes import MarkovBlanket, markov_blankets
+from vi_core.estimators.score_function import ScoreFunction
 from vi_core.models.base import HasExactPosterior, HasExpectedBound
 from vi_core.trace import Trace
 from vi_core.training.batches import Batches
@@ -132,6 +134,20 @@ def diagnostics(problem: Problem, num_samples: int, alive: np.ndarray) -> dict[s
     }
 
 
+def blankets(problem: Problem) -> dict[str, Any]:
+    """Return what each latent's parameters keep of log w, read off the graph; {} for estimators that keep it all."""
+    estimator = problem.estimator
+    if not isinstance(estimator, ScoreFunction) or not isinstance(estimator.scope, MarkovBlanket):
+        return {}
+    x, data = problem.batches.full, problem.data
+    x = data.decode(data.train[:1]) if x is None else x
+    with torch.no_grad():
+        q = problem.family.distribution(problem.family.variational(x))
+        factors = problem.model.factors({name: mean.unsqueeze(0) for name, (mean, _) in q.moments().items()}, x)
+    found = markov_blankets({name: mentioned for name, (_, mentioned) in factors.items()}, q.parents)
+    return {"blankets": {name: {"factors": [*kept.factors], "q": [*kept.terms]} for name, kept in found.items()}}
+
+
 def timing(seconds: float, steps: int, replicates: int) -> dict[str, float]:
     """Return what the loop cost; the total is filled in when everything is written."""
     each = 1e6 * seconds / max(1, steps)
@@ -186,6 +202,8 @@ def report(summary: dict[str, Any], figures: Sequence[str]) -> str:
         lines.append(
             f"{summary['diverged_replicates']} of {summary['replicates']} replicates diverged, and are left out"
         )
+    if "gradient" in summary["diagnostics"]:
+        lines += [_noise_line(when, summary["diagnostics"]) for when in ("start", "final")]
     return "\n".join([*lines, *_verdict_lines(summary, figures)])
 
 
@@ -214,6 +232,15 @@ def _verdict_lines(summary: dict[str, Any], figures: Sequence[str]) -> list[str]
 def _cells(estimate: float | None, se: float | None, truth: float | None, exact: float | None) -> str:
     columns = ((estimate, 14, ".6f"), (se, 12, ".2g"), (truth, 12, ".6g"), (exact, 14, ".6f"))
     return "".join(("" if value is None else format(value, form)).rjust(width) for value, width, form in columns)
+
+
+def _noise_line(when: str, diagnostics: dict[str, Any]) -> str:
+    noise = diagnostics["gradient"][when]
+    total, bias = noise["total"]["mean"], noise["bias"]
+    text = f"gradient noise, {when}: " + ("no replicate left" if total is None else f"{total:.5g}")
+    if bias is None or bias["largest_z"] is None:
+        return text
+    return f"{text}; its mean is off the exact gradient by {bias['largest_z']:.2f} standard errors at most"
 
 
 def _check_line(check: dict[str, Any]) -> str:

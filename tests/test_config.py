@@ -350,11 +350,16 @@ def attempt(config: dict[str, Any]) -> Step | LabError:
 # --- experiments ----------------------------------------------------------------------------------------------------
 
 
+def says(name: str, text: str) -> bool:
+    """Whether an experiment's file holds a text, or that of an experiment that it starts from."""
+    content = (CONF / "experiment" / f"{name}.yaml").read_text()
+    parents = [other for other in names("experiment") if f"\n  - {other}\n" in content]
+    return text in content or any(says(parent, text) for parent in parents)
+
+
 def on_mnist(name: str) -> bool:
-    """Whether an experiment is on MNIST, by itself or by the experiment that it starts from."""
-    text = (CONF / "experiment" / f"{name}.yaml").read_text()
-    parents = [other for other in names("experiment") if f"\n  - {other}\n" in text]
-    return "/dataset: mnist" in text or any(map(on_mnist, parents))
+    """Whether an experiment is on MNIST."""
+    return says(name, "/dataset: mnist")
 
 
 def is_study(name: str) -> bool:
@@ -370,7 +375,8 @@ EXPERIMENTS = [pytest.param(name, marks=[needs_mnist] if on_mnist(name) else [])
 def run_experiment(name: str, cli: CommandLine, tmp_path: Path, *arguments: str) -> list[Path]:
     """Run a few steps of an experiment as it is; return the folders of its runs, each with every documented file."""
     root = [f"dataset.root={DATA}"] if on_mnist(name) else []
-    result = cli(f"experiment={name}", "trainer=smoke", "trainer.limit=4", *root, *arguments)
+    few = ["trainer.gradient_draws=2"] if says(name, "gradient_draws:") else []
+    result = cli(f"experiment={name}", "trainer=smoke", "trainer.limit=4", *few, *root, *arguments)
     assert (result.code, result.err) == (0, "")
     runs = sorted(path.parent for path in tmp_path.rglob("checkpoint.pt"))
     assert runs

@@ -5,6 +5,7 @@ gradients and bounds against the sum over all one-hot values of a tiny model. Li
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from vi_core.estimators.base import Estimator
 from vi_core.estimators.closed_form_kl import ClosedFormKL
 from vi_core.estimators.coefficients import InSample, LeaveOneOut, NoControl
 from vi_core.estimators.pathwise import Pathwise
+from vi_core.estimators.scopes import Everything
 from vi_core.estimators.score_function import ScoreFunction
 from vi_core.estimators.sticking_the_landing import StickingTheLanding
 from vi_core.families.amortized_categorical import AmortizedCategorical
@@ -201,7 +203,7 @@ def exact_elbo(model: CategoricalVAE, family: AmortizedCategorical) -> Tensor:
     total = torch.zeros(len(IMAGES), dtype=torch.float64)
     for indices in itertools.product(range(CLASSES), repeat=GROUPS):
         z = torch.eye(CLASSES, dtype=torch.float64)[list(indices)]
-        log_q = sum(log_q_groups[:, g, c] for g, c in enumerate(indices))
+        log_q = torch.stack([log_q_groups[:, g, c] for g, c in enumerate(indices)]).sum(dim=0)
         likelihood = reference.Bernoulli(logits=model.decoder(z.flatten())).log_prob(IMAGES).sum(dim=-1)
         total = total + log_q.exp() * (likelihood - GROUPS * math.log(CLASSES) - log_q)
     return total.mean()
@@ -233,8 +235,8 @@ LIMIT = oracles.limit(CALLS)
 @pytest.mark.parametrize(
     ("estimator", "relaxation", "unbiased"),
     [
-        (ScoreFunction(num_samples=2, coefficient=NoControl()), RELAXED, True),
-        (ScoreFunction(num_samples=6, coefficient=LeaveOneOut()), RELAXED, True),
+        (ScoreFunction(num_samples=2, coefficient=NoControl(), scope=Everything()), RELAXED, True),
+        (ScoreFunction(num_samples=6, coefficient=LeaveOneOut(), scope=Everything()), RELAXED, True),
         (ClosedFormKL(num_samples=2), RELAXED, False),
         (ClosedFormKL(num_samples=2), ONE_HOT, False),
         (Pathwise(num_samples=2), ONE_HOT, False),
@@ -265,7 +267,11 @@ def test_the_relaxed_objective_is_not_the_bound() -> None:
 def test_evaluation_is_of_the_discrete_model(bound: Bound) -> None:
     """The bound of K = 1 fresh draws, against enumeration, for an estimator that trains on relaxed ones."""
     model, family = tiny(RELAXED)
-    estimator = ClosedFormKL() if isinstance(bound, ELBO) else ScoreFunction(num_samples=1, coefficient=NoControl())
+    estimator = (
+        ClosedFormKL()
+        if isinstance(bound, ELBO)
+        else ScoreFunction(num_samples=1, coefficient=NoControl(), scope=Everything())
+    )
     copies = IMAGES.repeat(COPIES, 1)
     values = torch.stack([estimator.value(model, family, bound, copies).mean().reshape(1) for _ in range(CALLS)])
     assert oracles.max_z(values, exact_elbo(model, family).detach().reshape(1)) < LIMIT
@@ -328,7 +334,7 @@ def test_annealing_resumes_bit_for_bit() -> None:
     for name, step in {"first": first, "second": second, "forgetful": forgetful}.items():
         step.load_state_dict(state)
         if name == "forgetful":
-            step.family.relaxation.trained.zero_()
+            cast(AmortizedCategorical, step.family).relaxation.trained.zero_()
         torch.set_rng_state(stream)
         for _ in range(3):
             step(IMAGES)
@@ -364,10 +370,12 @@ def test_families_refuse_latents_that_are_not_theirs() -> None:
 
 
 def test_ranges_are_checked() -> None:
-    for wrong in ({"initial": 0.5, "final": 1.0}, {"final": 0.0}, {"initial": math.inf}, {"steps": 0}):
+    ranges: list[dict[str, Any]] = [{"initial": 0.5, "final": 1.0}, {"final": 0.0}, {"initial": math.inf}, {"steps": 0}]
+    for wrong in ranges:
         with pytest.raises(ConfigError, match="relaxation"):
             GumbelSoftmaxRelaxation(**wrong)
-    for wrong in ({"probabilities": [0.5, 0.6]}, {"temperatures": []}, {"num_draws": 1}):
+    studies: list[dict[str, Any]] = [{"probabilities": [0.5, 0.6]}, {"temperatures": []}, {"num_draws": 1}]
+    for wrong in studies:
         with pytest.raises(ConfigError, match="study"):
             GumbelSoftmaxStudy(**wrong)
 
@@ -388,7 +396,7 @@ def test_study_integrates_any_number_of_classes(classes: int) -> None:
 def test_study_gradient_is_that_of_the_enumerated_expectation() -> None:
     study = GumbelSoftmaxStudy()
     logits = study.logits.clone().requires_grad_()
-    expectation = sum(p * c**2 for c, p in enumerate(logits.softmax(dim=0), start=1))
+    expectation = torch.stack([p * c**2 for c, p in enumerate(logits.softmax(dim=0), start=1)]).sum()
     torch.testing.assert_close(study.exact_gradient(), *torch.autograd.grad(expectation, logits))
 
 

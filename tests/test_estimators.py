@@ -24,6 +24,7 @@ from vi_core.estimators.coefficients import Coefficient, InSample, LeaveOneOut, 
 from vi_core.estimators.detached_latent import DetachedLatent
 from vi_core.estimators.exact import Exact
 from vi_core.estimators.pathwise import Pathwise
+from vi_core.estimators.scopes import Everything, MarkovBlanket, Scope
 from vi_core.estimators.score_function import ScoreFunction
 from vi_core.estimators.sticking_the_landing import StickingTheLanding
 from vi_core.families.amortized_normal import AmortizedNormal
@@ -53,8 +54,8 @@ STORAGE: dict[str, tuple[Positive, oracles.Storage]] = {
 EVERY_FAMILY = [(family, storage) for family in STARTS for storage in STORAGE]
 
 
-def score(num_samples: int, coefficient: Coefficient) -> ScoreFunction:
-    return ScoreFunction(num_samples=num_samples, coefficient=coefficient)
+def score(num_samples: int, coefficient: Coefficient, scope: Scope | None = None) -> ScoreFunction:
+    return ScoreFunction(num_samples=num_samples, coefficient=coefficient, scope=scope or Everything())
 
 
 UNBIASED: dict[str, Estimator] = {
@@ -62,6 +63,8 @@ UNBIASED: dict[str, Estimator] = {
     "plain, K=5": score(5, NoControl()),
     "leave-one-out, K=5": score(5, LeaveOneOut()),
     "leave-one-out, K=8": score(8, LeaveOneOut()),
+    "Markov blankets, K=5": score(5, NoControl(), MarkovBlanket()),
+    "Markov blankets, leave-one-out, K=5": score(5, LeaveOneOut(), MarkovBlanket()),
     "pathwise, K=1": Pathwise(num_samples=1),
     "pathwise, K=5": Pathwise(num_samples=5),
     "closed-form KL, K=1": ClosedFormKL(num_samples=1),
@@ -75,6 +78,7 @@ BROKEN: dict[str, Estimator] = {
     "detached latent": fakes.DetachedLatent(5),
     "detached latent, the ablation": DetachedLatent(num_samples=5),
     "KL off by a term": fakes.KLOffByATerm(5),
+    "Markov blankets, in-sample coefficient, K=5": score(5, InSample(), MarkovBlanket()),
     "plain, divided by K + 1": fakes.Shrunk(score(5, NoControl())),
     "leave-one-out, divided by K + 1": fakes.Shrunk(score(5, LeaveOneOut())),
     "pathwise, divided by K + 1": fakes.Shrunk(Pathwise(num_samples=5)),
@@ -346,7 +350,15 @@ def test_vae_score_function_agrees_with_pathwise(bound: Bound) -> None:
 
 
 @pytest.mark.parametrize(
-    "estimator", [score(5, LeaveOneOut()), score(5, InSample()), ClosedFormKL(), DetachedLatent(), Exact()]
+    "estimator",
+    [
+        score(5, LeaveOneOut()),
+        score(5, InSample()),
+        score(5, NoControl(), MarkovBlanket()),
+        ClosedFormKL(),
+        DetachedLatent(),
+        Exact(),
+    ],
 )
 def test_estimators_that_know_only_the_elbo_refuse_the_iwelbo(estimator: Estimator) -> None:
     model, family = NormalGamma(), fakes.normal_gamma_family(STARTS["mean_field"], 1)

@@ -17,6 +17,7 @@ from numpy import ndarray
 from vi_core.errors import ConfigError
 from vi_core.plots.bound import bound_figure
 from vi_core.plots.density import density_figure
+from vi_core.plots.gradient_noise import gradient_noise_figure
 from vi_core.plots.images import image_figure, mosaic, noise_figure
 from vi_core.plots.panels import asinh_ticks
 from vi_core.plots.save import save
@@ -26,6 +27,7 @@ from vi_core.plots.sweep import pool, sweep_figure
 from vi_core.plots.trajectories import trajectories_figure
 
 REFERENCES = {"mean-field optimum": -185.942, "log evidence": -185.937}
+NOISE = {"start": {"v": 12.0, "z": 30.0}, "final": {"v": 0.1, "z": 2.0}}
 PACKAGE = Path(__file__).parents[1] / "vi_core" / "plots"
 
 
@@ -59,6 +61,7 @@ def example_figures() -> dict[str, Callable[[], Figure]]:
     return {
         "bound": lambda: bound_figure(step, elbo, name="ELBO", window=5, references=REFERENCES),
         "density": lambda: density_figure(grid, grid, {"fit": np.exp(-(grid**2))}),
+        "gradient noise": lambda: gradient_noise_figure({"plain": NOISE}, title="noise"),
         "images": lambda: image_figure({"test image": images}),
         "noise": lambda: noise_figure(images),
     }
@@ -337,3 +340,14 @@ def test_the_package_imports_only_numpy_and_matplotlib_and_never_pyplot() -> Non
                     or name.split(".")[0] in allowed
                 ), path
                 assert "pyplot" not in name, path
+
+
+def test_gradient_noise_stands_at_its_latent_on_a_logarithmic_axis() -> None:
+    louder = {when: {name: 10 * value for name, value in table.items()} for when, table in NOISE.items()}
+    figure = gradient_noise_figure({"plain": louder, "blankets": NOISE}, title="noise", legend_title="estimator")
+    assert legend_texts(figure) == ["plain", "blankets"]
+    for axes, when in zip(figure.axes, ("start", "final"), strict=True):
+        assert axes.get_yscale() == "log"
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["v", "z"]
+        np.testing.assert_array_equal(line(axes, "plain").get_ydata(), [*louder[when].values()])
+        np.testing.assert_array_equal(line(axes, "blankets").get_ydata(), [*NOISE[when].values()])

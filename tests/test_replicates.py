@@ -20,6 +20,7 @@ from vi_core.estimators.closed_form_kl import ClosedFormKL
 from vi_core.estimators.coefficients import InSample, LeaveOneOut, NoControl
 from vi_core.estimators.exact import Exact
 from vi_core.estimators.pathwise import Pathwise
+from vi_core.estimators.scopes import Everything
 from vi_core.estimators.score_function import ScoreFunction
 from vi_core.families.amortized_normal import AmortizedNormal
 from vi_core.families.base import Family
@@ -36,9 +37,9 @@ K, R = 6, 5
 SPOILED = {1: math.nan, 2: math.inf, 4: 1e300}
 HEALTHY = [0, 3]
 ESTIMATORS: dict[str, Estimator] = {
-    "plain": ScoreFunction(num_samples=K, coefficient=NoControl()),
-    "leave-one-out": ScoreFunction(num_samples=K, coefficient=LeaveOneOut()),
-    "in-sample": ScoreFunction(num_samples=K, coefficient=InSample()),
+    "plain": ScoreFunction(num_samples=K, coefficient=NoControl(), scope=Everything()),
+    "leave-one-out": ScoreFunction(num_samples=K, coefficient=LeaveOneOut(), scope=Everything()),
+    "in-sample": ScoreFunction(num_samples=K, coefficient=InSample(), scope=Everything()),
     "pathwise": Pathwise(num_samples=K),
     "closed-form KL": ClosedFormKL(num_samples=K),
     "exact": Exact(),

@@ -25,6 +25,7 @@ SHARED = (
     "networks",
     "atomic",
     "exponential_family",
+    "bernoulli",
 )
 """Root modules of vi_core that every part may use; they import only each other."""
 BASES = tuple(f"{leaf}.base" for leaf in LEAVES)

@@ -2,8 +2,8 @@
 
 A part is a mapping with `_target_`, the dotted name of a class, and exactly the keyword-only arguments of its
 constructor. Positional-only arguments are context, filled by name from what the other parts provide (`latents`,
-`replicates`, `event_size`). Keys and types are checked against the signature before anything is built, so that adding a
-part takes one class and one YAML file and no registry.
+`replicates`, `event_size`, `num_points`). Keys and types are checked against the signature before anything is built, so
+that adding a part takes one class and one YAML file and no registry.
 """
 
 import inspect
@@ -173,7 +173,11 @@ def assemble(config: Config, device: torch.device, dtype: torch.dtype, generator
     optimizer = construct(config["optimizer"], "optimizer")
     loaded = dataset.load()
     data = loaded.to(device, dtype)
-    context: dict[str, Any] = {"event_size": data.train[0].numel(), "replicates": config["replicates"]}
+    context: dict[str, Any] = {
+        "event_size": data.train[0].numel(),
+        "num_points": len(data.train),
+        "replicates": config["replicates"],
+    }
     model: Model = construct(config["model"], "model", context)
     context["latents"] = model.latents
     family: Family = construct(config["family"], "family", context)

@@ -1,10 +1,10 @@
-"""`task=collect run=<sweep folder>`: one row a job in sweep.csv, and the bounds of all jobs in one figure."""
+"""`task=collect run=<sweep folder>`: one row a job in sweep.csv; bounds and gradient noise of all jobs in figures."""
 
 import csv
 import io
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from omegaconf import DictConfig
@@ -15,20 +15,22 @@ from vi_core.trace import read_trace
 from ..files import read_json, write_text
 from ..identity import OUTSIDE, config_hash
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 log = logging.getLogger(__name__)
 FINISHED = ("completed", "converged")
 
 
 def run(cfg: DictConfig, folder: Path) -> bool:
-    """Write sweep.csv and the overlay figure of the sweep in `folder`; return whether every job finished."""
+    """Write sweep.csv and the figures of the sweep in `folder`; return whether every job finished."""
     jobs = read_jobs(folder)
     keys = swept_keys(jobs)
     write_text(folder / "sweep.csv", table(jobs, keys))
     log.info("%s", report(jobs, keys))
     log.info("results %s", folder / "sweep.csv")
     if cfg.plot.enabled:
-        path = overlay(folder, jobs, keys, cfg)
-        if path:
+        for path in draw(folder, jobs, keys, cfg):
             log.info("figure  %s", path)
     return all(job["status"] in FINISHED for job in jobs)
 
@@ -87,6 +89,8 @@ def row(job: dict[str, Any], keys: list[str]) -> dict[str, Any]:
             "objective_se": job["objective"]["se"],
             "final": job["final"]["mean"],
         }
+    noise = job.get("diagnostics", {}).get("gradient", {})
+    line |= {f"gradient_sd_{when}": noise[when]["total"]["mean"] for when in ("start", "final") if when in noise}
     for name, estimate in job["estimates"].items():
         line |= {f"E[{name}]": estimate["mean"], f"E[{name}].se": estimate["se"]}
     passed = sum(check["passed"] for check in checks)
@@ -106,10 +110,11 @@ def table(jobs: list[dict[str, Any]], keys: list[str]) -> str:
 
 def report(jobs: list[dict[str, Any]], keys: list[str]) -> str:
     """Return the sweep's table for the terminal."""
-    names = ["job", *keys, "status", "objective", "final", "seconds"]
+    rows = [row(job, keys) for job in jobs]
+    noise = [name for name in ("gradient_sd_start", "gradient_sd_final") if any(name in line for line in rows)]
+    names = ["job", *keys, "status", "objective", "final", *noise, "seconds"]
     lines = [names]
-    for job in jobs:
-        line = row(job, keys)
+    for line in rows:
         cells = [line.get(name, "") for name in names]
         lines.append([f"{cell:.6g}" if isinstance(cell, float) else str(cell) for cell in cells])
     widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
@@ -130,30 +135,60 @@ def bound_label(objectives: list[dict[str, Any]]) -> str:
     return (names.pop() if len(names) == 1 else "bound") + f"{per} (nats)"
 
 
-def overlay(folder: Path, jobs: list[dict[str, Any]], keys: list[str], cfg: DictConfig) -> Path | None:
-    """Draw the bounds of all jobs that have a trace, coloured by one swept key; None where there is nothing to draw."""
+def draw(folder: Path, jobs: list[dict[str, Any]], keys: list[str], cfg: DictConfig) -> list[Path]:
+    """Draw the figures that apply to the sweep, coloured by one swept key; return their paths."""
     from vi_core.plots.save import save
+
+    key = cfg.plot.group_by or (keys[0] if keys else None)
+    if key is None:
+        return []
+    if key not in keys:
+        raise DataError(f"plot.group_by={key} was not swept.{did_you_mean(key, keys)} Swept: {', '.join(keys)}.")
+    found = {"bound": overlay(jobs, key, cfg.plot.smoothing), "gradient_noise": gradient_noise(jobs, key)}
+    return [save(drawn, folder / "plots" / f"{name}.{cfg.plot.format}") for name, drawn in found.items() if drawn]
+
+
+def overlay(jobs: list[dict[str, Any]], key: str, smoothing: int) -> "Figure | None":
+    """Return the bounds of all jobs that have a trace, grouped by `key`; None where none has."""
     from vi_core.plots.sweep import sweep_figure
 
     drawn = [job for job in jobs if "objective" in job and (job["folder"] / "trace.csv").exists()]
-    key = cfg.plot.group_by or (keys[0] if keys else None)
-    if not drawn or key is None:
+    if not drawn:
         return None
-    if key not in keys:
-        raise DataError(f"plot.group_by={key} was not swept.{did_you_mean(key, keys)} Swept: {', '.join(keys)}.")
     curves: dict[str, list[Any]] = {}
     for job in drawn:
         trace = read_trace(job["folder"] / "trace.csv")
         curves.setdefault(settings(job).get(key, "default"), []).append((trace.step, trace.columns[trace.bound]))
     evidences = {job["final"]["log_evidence"] for job in drawn}
     shared = evidences.pop() if len(evidences) == 1 else None
-    figure = sweep_figure(
+    return sweep_figure(
         curves,
         name=bound_label([job["objective"] for job in drawn]),
         title=f"{drawn[0]['experiment']}: {len(drawn)} jobs",
         legend_title=key,
         references={} if shared is None else {"log evidence": shared},
-        window=rows_in(cfg.plot.smoothing, curves),
+        window=rows_in(smoothing, curves),
     )
-    (folder / "plots").mkdir(exist_ok=True)
-    return save(figure, folder / "plots" / f"bound.{cfg.plot.format}")
+
+
+def gradient_noise(jobs: list[dict[str, Any]], key: str) -> "Figure | None":
+    """Return the noise of each latent's gradient, averaged over jobs by `key`; None where none was measured."""
+    from vi_core.plots.gradient_noise import gradient_noise_figure
+
+    measured: dict[str, list[Any]] = {}
+    for job in (job for job in jobs if "gradient" in job.get("diagnostics", {})):
+        measured.setdefault(settings(job).get(key, "default"), []).append(job["diagnostics"]["gradient"])
+    if not measured:
+        return None
+    groups = {
+        label: {when: mean_of([one[when]["latents"] for one in every]) for when in ("start", "final")}
+        for label, every in measured.items()
+    }
+    title = f"{jobs[0]['experiment']}: noise of each latent's gradient, unconstrained parameters"
+    return gradient_noise_figure(groups, title=title, legend_title=key)
+
+
+def mean_of(tables: list[dict[str, float | None]]) -> dict[str, float]:
+    """Average numbers by name over tables; NaN where one is missing."""
+    numbers = [{name: float("nan") if value is None else value for name, value in table.items()} for table in tables]
+    return {name: sum(table[name] for table in numbers) / len(numbers) for name in numbers[0]}

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Job:
     swept: list[str]
     in_sweep: bool = False
     resume: bool = False
+    diagnostics: dict[str, Any] = field(default_factory=dict)
+    """What was measured before training."""
 
 
 def fit(job: Job) -> dict[str, Any]:
@@ -63,6 +65,7 @@ def fit(job: Job) -> dict[str, Any]:
     device, dtype, generator = prepare(job.cfg, images=locate(config["dataset"]["_target_"], "dataset").images)
     problem = assemble(config, device, dtype, generator)
     plan = trainer.plan(problem.batches.steps_per_epoch, config["replicates"])
+    measure_gradient(job, problem, trainer, "start")  # a resumed run begins with the same parameters and stream
     with Interrupt() as interrupt:
         loop = build_loop(job, problem, trainer, plan, device, interrupt)
         job.cfg.overrides = job.overrides
@@ -71,6 +74,16 @@ def fit(job: Job) -> dict[str, Any]:
         result = write_results(job, problem, trainer, loop, status, device, started)
     interrupt.leave()
     return result
+
+
+def measure_gradient(job: Job, problem: Problem, trainer: Trainer, when: str) -> None:
+    """Note the noise of the gradient at the present parameters, where it is asked for."""
+    if trainer.gradient_draws:
+        from .. import gradient_noise  # scipy, only where it is used
+
+        alive = problem.step.alive.cpu().numpy()
+        noted = job.diagnostics.setdefault("gradient", {"draws": trainer.gradient_draws})
+        noted[when] = gradient_noise.measure(problem, trainer.gradient_draws, alive)
 
 
 def check_folder(job: Job) -> None:
@@ -92,8 +105,8 @@ def drop_foreign_settings(job: Job) -> None:
     chosen = {expectations.chosen_key(text) for text in job.overrides}
     for part in (part for part in PARTS if part in chosen and part != "trainer" and job.cfg[part]):
         own = part_defaults(part, str(job.cfg.parts.get(part)))
-        plain_keys = [key for key, value in job.cfg[part].items() if not OmegaConf.is_dict(value)]
-        mine = [key for key in plain_keys if f"{part}.{key}" not in chosen]
+        settings = [key for key in job.cfg[part] if not OmegaConf.is_dict(job.cfg[part][key])]  # no parts
+        mine = [key for key in settings if f"{part}.{key}" not in chosen]
         changes = {
             key: own.get(key)
             for key in mine
@@ -168,6 +181,7 @@ def summarize(
 ) -> dict[str, Any]:
     """Return the content of summary.json but for the total time."""
     exact, config = summary.exact_answers(problem), plain(job.cfg)
+    measure_gradient(job, problem, trainer, "final")
     alive, replicates = problem.step.alive.cpu().numpy(), problem.family.replicates
     result: dict[str, Any] = {
         "schema": summary.SCHEMA,
@@ -185,7 +199,9 @@ def summarize(
         "estimates": summary.estimates(problem, exact, alive),
         "final": summary.final_bound(problem, trainer.final_samples, exact, alive),
         "epoch_bound": summary.epoch_bounds(trace, problem.batches),
-        "diagnostics": summary.diagnostics(problem, trainer.final_samples, alive),
+        "diagnostics": summary.diagnostics(problem, trainer.final_samples, alive)
+        | summary.blankets(problem)
+        | job.diagnostics,
         "data": {
             "provenance": problem.data.provenance,
             "checksum": problem.checksum,

@@ -2,6 +2,7 @@
 
 Approximates ∇_λ E_q[L] with Σ_k s_k ∇_λ log q(z_k; λ), where z_k ~ q and s = `bound.signal(log w)`: log w_k / K for the
 ELBO. Needs draws and densities only: no derivative of the model. Ranganath, Gerrish, Blei 2014, algorithms 1 and 2.
+With the scope `MarkovBlanket` each parameter has an s of its own: Rao–Blackwellisation, section 3.1 there.
 
 Per-sample scores come from one backward pass through parameters expanded to (K, *batch, *event): each sample then has a
 copy of its own, whose gradient is that sample's score, for any family. The result reaches the family's unconstrained
@@ -18,6 +19,7 @@ from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported
 from vi_core.estimators.base import Estimate, Estimator, positive_samples
 from vi_core.estimators.coefficients import Coefficient
+from vi_core.estimators.scopes import Draws, Scope
 from vi_core.families.base import Family
 from vi_core.models.base import Model
 from vi_core.types import Latents, Params, detached, flatten, unflatten
@@ -29,16 +31,17 @@ class ScoreFunction(Estimator):
     Args:
         num_samples: K, samples per step.
         coefficient: The control variate's coefficient; see `vi_core.estimators.coefficients`.
+        scope: Which terms of log w meet which scores; see `vi_core.estimators.scopes`.
     """
 
     differentiates_draws = False
 
-    def __init__(self, *, num_samples: int = 50, coefficient: Coefficient):
+    def __init__(self, *, num_samples: int = 50, coefficient: Coefficient, scope: Scope):
         super().__init__()
         kind = type(coefficient).__name__
         reason = f" for the coefficient {kind}" if coefficient.least_samples > 1 else ""
         self.num_samples = positive_samples(num_samples, coefficient.least_samples, reason)
-        self.coefficient = coefficient
+        self.coefficient, self.scope = coefficient, scope
 
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         if not family.has_scores:
@@ -51,17 +54,17 @@ class ScoreFunction(Estimator):
                 f"an estimated control-variate coefficient biases bound={bound.name}, whose terms share all samples; "
                 "use estimator=score_function or estimator=pathwise, or bound=elbo."
             )
+        self.scope.check(bound)
 
     def bias(self, bound: Bound) -> str:
         return self.coefficient.bias
 
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
         params = family.variational(x)
-        z = family.distribution(detached(params)).sample(self.num_samples)
+        q = family.distribution(detached(params))
+        z = q.sample(self.num_samples)
         log_q, scores = per_sample_scores(family, params, z)
-        log_p = model.log_joint(z, x)
-        log_w = log_p - log_q
-        signal = self.num_samples * bound.signal(log_w.detach())
+        log_p, log_w, signal = self.scope(model, bound, Draws(q, params, z, log_q), x)
         surrogate = inner_product(params, self._gradient(signal, scores))
         value = bound(log_w)
         if log_p.requires_grad:  # the model's own parameters: their gradient flows through the bound itself
@@ -69,7 +72,7 @@ class ScoreFunction(Estimator):
         return Estimate(value.detach(), surrogate, log_w.detach(), {})
 
     def _gradient(self, signal: Tensor, score: Tensor) -> Tensor:
-        """Average (s_k − a_k) h_k over samples; signal s (K, *batch), score h (P, K, *batch), result (P, *batch)."""
+        """Average (s_k − a_k) h_k over samples; s (K, *batch) or like h, h (P, K, *batch), result (P, *batch)."""
         coefficient = self.coefficient(signal * score, score) if self.coefficient.estimated else 0.0
         return ((signal - coefficient) * score).sum(dim=1) * (1 / self.num_samples)
 
