@@ -68,6 +68,12 @@ def _scalars(latent: str, mean: Tensor, std: Tensor) -> list[tuple[str, np.ndarr
     return [(f"{latent}[{i}]", means[:, i], stds[:, i]) for i in range(means.shape[1])]
 
 
+def gradient_bias(problem: Problem) -> str:
+    """Say why the gradient that was followed is biased, by estimator or family; empty where it is not."""
+    own = problem.estimator.bias(problem.bound)
+    return own or (problem.family.bias if problem.estimator.differentiates_draws else "")
+
+
 def exact_answers(problem: Problem) -> dict[str, float]:
     """Return the model's exact posterior moments and evidence, or nothing where it knows none."""
     if isinstance(problem.model, HasExactPosterior) and problem.batches.full is not None:

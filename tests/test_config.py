@@ -31,6 +31,7 @@ from vi_core.families.base import Family
 from vi_core.models.base import Model
 from vi_core.optimizers.base import Optimizer
 from vi_core.optimizers.coordinate_ascent import CoordinateAscent
+from vi_core.relaxations import Relaxation
 from vi_core.studies.base import Study
 from vi_core.training.steps import Step
 from vi_core.training.stopping import StoppingRule
@@ -43,6 +44,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "family": (Family,),
     "family/positive": (Positive,),
     "family/spread": (Positive,),
+    "family/relaxation": (Relaxation,),
     "bound": (Bound,),
     "estimator": (Estimator,),
     "optimizer": (Optimizer, CoordinateAscent),
@@ -270,7 +272,7 @@ def test_estimator(name: str) -> None:
 # --- combinations ---------------------------------------------------------------------------------------------------
 
 NOUNS = ("model", "family", "dataset", "bound", "estimator", "optimizer")
-SMALL = {"batch_size": 4, "num_samples": 3, "hidden": [5], "latent_dim": 2}
+SMALL = {"batch_size": 4, "num_samples": 3, "hidden": [5], "latent_dim": 2, "groups": 2, "classes": 3}
 """Settings of any part that make two steps quick."""
 
 

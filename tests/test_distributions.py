@@ -13,6 +13,7 @@ from torch import distributions as reference
 from tests import oracles
 from vi_core.bernoulli import BernoulliLogProb
 from vi_core.distributions import Distribution, Gamma, Normal, kl_gamma, kl_normal
+from vi_core.distributions import Exponential as ExponentialLaw
 from vi_core.transforms import Exponential, Positive, Precision, Softplus
 
 N = 100_000
@@ -26,6 +27,7 @@ RATE = torch.tensor([1.0, 0.3, 12.0, 500.0], dtype=torch.float64)
 PAIRS = [
     (Normal(LOC, SCALE), reference.Normal(LOC, SCALE)),
     (Gamma(CONCENTRATION, RATE), reference.Gamma(CONCENTRATION, RATE)),
+    (ExponentialLaw(RATE), reference.Exponential(RATE)),
 ]
 
 

@@ -14,6 +14,7 @@ from vi_core.estimators.base import Estimator
 from vi_core.estimators.coefficients import LeaveOneOut, NoControl
 from vi_core.estimators.exact import Exact
 from vi_core.estimators.pathwise import Pathwise
+from vi_core.estimators.scopes import Everything
 from vi_core.estimators.score_function import ScoreFunction
 from vi_core.families.base import Family, HasInformation
 from vi_core.families.mean_field import MeanField
@@ -119,8 +120,8 @@ def test_joint_steps_find_the_mean_field_optimum(lr: float, steps: int, x: Norma
 
 NOISY = {
     "pathwise": Pathwise(num_samples=5),
-    "score function": ScoreFunction(num_samples=20, coefficient=NoControl()),
-    "control variate": ScoreFunction(num_samples=20, coefficient=LeaveOneOut()),
+    "score function": ScoreFunction(num_samples=20, coefficient=NoControl(), scope=Everything()),
+    "control variate": ScoreFunction(num_samples=20, coefficient=LeaveOneOut(), scope=Everything()),
 }
 MANY = 4000
 

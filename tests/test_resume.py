@@ -36,6 +36,11 @@ VAE = (
     "threads=1",
 )  # fmt: skip
 """Twelve steps of four to an epoch: rows, epochs and held-out evaluations do not align. Sums depend on the threads."""
+CATEGORICAL = (
+    "experiment=categorical_vae_digits", "trainer.epochs=3", "dataset.batch_size=400", "trainer.log_every=3",
+    "trainer.checkpoint_every=100", "model.hidden=[8]", "family.hidden=[8]", "family.relaxation.steps=10", "threads=1",
+)  # fmt: skip
+"""The same, with a temperature that falls until the tenth step."""
 PLATEAU = ("trainer/stopping=plateau", "trainer.stopping.window=6", "trainer.stopping.patience=9")
 
 
@@ -95,7 +100,7 @@ def interrupted_and_resumed(arguments: tuple[str, ...], folder: Path, *stops: in
     return drive(arguments, folder, resume=True)
 
 
-@pytest.fixture(scope="module", params=[BBVI, VAE], ids=["bbvi", "vae"])
+@pytest.fixture(scope="module", params=[BBVI, VAE, CATEGORICAL], ids=["bbvi", "vae", "categorical"])
 def straight(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Straight:
     """A run without interruption."""
     loop = drive(request.param, tmp_path_factory.mktemp("straight"))

@@ -20,6 +20,8 @@ SHARED = (
     "errors",
     "transforms",
     "distributions",
+    "discrete",
+    "relaxations",
     "networks",
     "atomic",
     "exponential_family",

@@ -33,7 +33,7 @@ class Distribution(ABC):
 
     @abstractmethod
     def fisher(self) -> Tensor:
-        """Return the Fisher information on the two parameters, in the order of the fields."""
+        """Return the Fisher information on the P parameters, in the order of the fields, (*batch, *event, P, P)."""
 
     @property
     @abstractmethod
@@ -154,6 +154,39 @@ class Gamma(Distribution):
         cross = -1 / b
         rows = [torch.stack([torch.polygamma(1, a), cross], -1), torch.stack([cross, a / b.square()], -1)]
         return torch.stack(rows, dim=-2)
+
+
+@dataclass(frozen=True)
+class Exponential(Distribution):
+    """Exponential(rate), density rate·e^(−rate·z), drawn by its inverse distribution function.
+
+    F(z) = 1 − e^(−rate·z) gives z = −log(1 − u)/rate for u ~ U[0, 1), differentiable in the rate. log1p(−u) is finite
+    for every such u and exact for small ones. As for `Gamma`, the smallest normal number is added.
+    """
+
+    rate: Tensor
+
+    def rsample(self, num_samples: int) -> Tensor:
+        uniform = torch.rand((num_samples, *self.rate.shape), dtype=self.rate.dtype, device=self.rate.device)
+        return (torch.finfo(uniform.dtype).tiny - torch.log1p(-uniform)) / self.rate
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return self.rate.log() - self.rate * z
+
+    def entropy(self) -> Tensor:
+        return 1 - self.rate.log()
+
+    @property
+    def mean(self) -> Tensor:
+        return self.rate.reciprocal()
+
+    @property
+    def variance(self) -> Tensor:
+        return self.rate.square().reciprocal()
+
+    def fisher(self) -> Tensor:
+        """Return the information on the rate, 1/rate², (*batch, *event, 1, 1)."""
+        return self.variance[..., None, None]
 
 
 def kl_normal(q: Normal, p: Normal) -> Tensor:

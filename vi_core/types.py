@@ -15,7 +15,8 @@ Latents = dict[str, Tensor]
 Params = dict[str, dict[str, Tensor]]
 """Constrained parameters of q: latent -> parameter name -> (*batch, *event)."""
 
-Support = Literal["real", "positive"]
+Support = Literal["real", "positive", "one_hot"]
+"""Where a latent's values lie, elementwise; `one_hot` ones are vectors along the last axis of the event."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Latent:
     """What a model says of one latent variable.
 
     Args:
-        support: Where its density lives.
+        support: Where its values lie.
         shape: Event shape.
         local: Whether each data point has its own (an amortised latent) or all share one.
     """

@@ -186,9 +186,9 @@ def summarize(
     result: dict[str, Any] = {
         "schema": summary.SCHEMA,
         "experiment": job.cfg.name,
-        "subtitle": describe_parts(job.cfg, replicates, problem.estimator.bias(problem.bound)),
+        "subtitle": describe_parts(job.cfg, replicates, summary.gradient_bias(problem)),
         "note": job.cfg.note,
-        "bias": problem.estimator.bias(problem.bound),
+        "bias": summary.gradient_bias(problem),
         "status": status,
         "run": str(job.folder),
         "config_hash": config_hash(config),

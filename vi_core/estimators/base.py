@@ -1,13 +1,13 @@
 """The contract of a gradient estimator: where the gradient of a bound flows."""
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vi_core.bounds.base import Bound
-from vi_core.errors import require
+from vi_core.errors import Unsupported, require
 from vi_core.families.base import Family
 from vi_core.models.base import Model
 
@@ -31,6 +31,9 @@ class Estimator(nn.Module, ABC):
     num_samples: int = 1
     """K; also of the bound that evaluation reports."""
 
+    differentiates_draws: ClassVar[bool] = True
+    """Whether gradients in the parameters of q flow through its draws, and have their bias: see `Family.bias`."""
+
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         """Raise `Unsupported` for a combination that has no meaning; called once, before the first step."""
 
@@ -48,6 +51,15 @@ class Estimator(nn.Module, ABC):
         q = family.distribution(family.variational(x))
         z = q.sample(self.num_samples)
         return bound(model.log_joint(z, x) - q.log_prob(z))
+
+
+def refuse_relaxed(name: str, family: Family) -> None:
+    """Raise where differentiable draws leave the support on which an estimator evaluates densities."""
+    if family.relaxed:
+        raise Unsupported(
+            f"estimator={name} evaluates densities at differentiable draws, which here are relaxed and have none; "
+            "use estimator=closed_form_kl or score_function, or family/relaxation=straight_through."
+        )
 
 
 def positive_samples(num_samples: int, least: int = 1, reason: str = "") -> int:

@@ -43,7 +43,8 @@ class LeaveOneOut(Coefficient):
         a_k = (Σ_j f̃_j h̃_j − κ f̃_k h̃_k) / (Σ_j h̃_j² − κ h̃_k²).
 
     Two other samples are needed for a slope: K ≥ 3. Such a slope has the tails of Student's t with K − 2 degrees of
-    freedom: at K = 3 the gradient has no mean and at K = 4 no variance, so K ≥ 5 is what to use.
+    freedom: at K = 3 the gradient has no mean and at K = 4 no variance, so K ≥ 5 is what to use. Scores of discrete
+    latents take few values: where the other draws share one, a_k is zero.
     """
 
     least_samples = 3
@@ -52,8 +53,9 @@ class LeaveOneOut(Coefficient):
         deviations = centred(torch.stack([f, h]))
         moments = deviations * deviations[1]
         num_samples = h.shape[1]
-        others = torch.sub(total(moments), moments, alpha=num_samples / (num_samples - 1))
-        return others[0] / others[1]
+        summed = total(moments)
+        others = torch.sub(summed, moments, alpha=num_samples / (num_samples - 1))
+        return slope(others, h, summed[1])
 
 
 class InSample(Coefficient):
@@ -67,13 +69,25 @@ class InSample(Coefficient):
 
     def __call__(self, f: Tensor, h: Tensor) -> Tensor:
         deviations = centred(torch.stack([f, h]))
-        covariance, variance = total(deviations * deviations[1])
-        return covariance / variance
+        return slope(total(deviations * deviations[1]), h)
 
 
 def centred(samples: Tensor) -> Tensor:
     """Subtract the mean over samples; samples (2, P, K, *batch)."""
     return samples - samples.sum(dim=2, keepdim=True) * (1 / samples.shape[2])
+
+
+def slope(moments: Tensor, h: Tensor, removed: Tensor | float = 0.0) -> Tensor:
+    """Return covariance/variance, or zero where the variance is mere rounding, as for draws that share one value.
+
+    Args:
+        moments: Covariance and variance, (2, P, ...).
+        h: Scores, (P, K, *batch), whose squares times the square of the precision are rounding after centring.
+        removed: What the moments were subtracted from, whose rounding they have.
+    """
+    precision = torch.finfo(h.dtype).eps
+    rounding = 8 * precision * (removed + 8 * precision * h.square().sum(dim=1, keepdim=True))
+    return torch.where(moments[1] > rounding, moments[0] / moments[1], 0)
 
 
 def total(moments: Tensor) -> Tensor:

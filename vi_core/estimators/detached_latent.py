@@ -21,6 +21,8 @@ class DetachedLatent(Estimator):
         num_samples: K, samples per step.
     """
 
+    differentiates_draws = False
+
     def __init__(self, *, num_samples: int = 1):
         super().__init__()
         self.num_samples = positive_samples(num_samples)

@@ -19,6 +19,8 @@ from vi_core.models.base import HasExpectedBound, Model
 class Exact(Estimator):
     """No approximation."""
 
+    differentiates_draws = False
+
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         if bound.name != "elbo":
             raise Unsupported(f"estimator=exact knows only the ELBO, not bound={bound.name}; use bound=elbo.")

@@ -8,7 +8,7 @@ Kingma, Welling 2014; Rezende, Mohamed, Wierstra 2014.
 from typing import Any
 
 from vi_core.bounds.base import Bound
-from vi_core.estimators.base import Estimate, Estimator, positive_samples
+from vi_core.estimators.base import Estimate, Estimator, positive_samples, refuse_relaxed
 from vi_core.families.base import Family
 from vi_core.models.base import Model
 
@@ -23,6 +23,9 @@ class Pathwise(Estimator):
     def __init__(self, *, num_samples: int = 1):
         super().__init__()
         self.num_samples = positive_samples(num_samples)
+
+    def check(self, model: Model, family: Family, bound: Bound) -> None:
+        refuse_relaxed("pathwise", family)
 
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
         q = family.distribution(family.variational(x))

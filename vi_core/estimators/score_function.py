@@ -34,6 +34,8 @@ class ScoreFunction(Estimator):
         scope: Which terms of log w meet which scores; see `vi_core.estimators.scopes`.
     """
 
+    differentiates_draws = False
+
     def __init__(self, *, num_samples: int = 50, coefficient: Coefficient, scope: Scope):
         super().__init__()
         kind = type(coefficient).__name__

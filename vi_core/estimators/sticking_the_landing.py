@@ -12,7 +12,7 @@ biased (Tucker, Lawson, Gu, Maddison 2018); it is offered there because it is us
 from typing import Any
 
 from vi_core.bounds.base import Bound
-from vi_core.estimators.base import Estimate, Estimator, positive_samples
+from vi_core.estimators.base import Estimate, Estimator, positive_samples, refuse_relaxed
 from vi_core.families.base import Family
 from vi_core.models.base import Model
 from vi_core.types import detached
@@ -28,6 +28,9 @@ class StickingTheLanding(Estimator):
     def __init__(self, *, num_samples: int = 1):
         super().__init__()
         self.num_samples = positive_samples(num_samples)
+
+    def check(self, model: Model, family: Family, bound: Bound) -> None:
+        refuse_relaxed("sticking_the_landing", family)
 
     def bias(self, bound: Bound) -> str:
         additive = bound.additive or self.num_samples == 1

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vi_core.distributions import Normal
 from vi_core.errors import Unsupported
-from vi_core.families.base import Family, Joint
+from vi_core.families.base import Family, Joint, refuse_replicates
 from vi_core.networks import MLP
 from vi_core.types import Latent, Latents, Params
 
@@ -54,16 +54,13 @@ class AmortizedNormal(Family):
     ):
         super().__init__()
         (name, latent), *others = latents.items()
+        other = "amortized_categorical" if latent.support == "one_hot" else "mean_field"
         if others or not latent.local or latent.support != "real" or len(latent.shape) != 1:
             raise Unsupported(
                 "family=amortized_normal needs a model with one real latent vector per data point, "
-                f"but the model has {', '.join(latents)}; use family=mean_field."
+                f"but the model has {', '.join(latents)}; use family={other}."
             )
-        if replicates > 1:
-            raise Unsupported(
-                f"replicates={replicates} does not go with family=amortized_normal, whose network has one set of "
-                "weights; use replicates=1 and sweep the seed: -m 'seed=range(3)'."
-            )
+        refuse_replicates(replicates, "amortized_normal")
         self.name, self.replicates = name, 1
         self.layout = {name: frozenset({"loc", "scale"})}
         self.encoder = MLP([event_size, *hidden, 2 * latent.shape[0]], activation, "family")

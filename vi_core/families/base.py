@@ -24,7 +24,10 @@ class Joint(ABC):
 
     @abstractmethod
     def rsample(self, num_samples: int) -> Latents:
-        """Draw z ~ q, each latent (K, *batch, *event), differentiable in the parameters."""
+        """Draw z ~ q, each latent (K, *batch, *event), differentiable in the parameters.
+
+        Where the family is `relaxed`, the draws stand beside the support of q, and `on_support` takes them there.
+        """
 
     @abstractmethod
     def log_prob_terms(self, z: Latents) -> dict[str, Tensor]:
@@ -39,6 +42,10 @@ class Joint(ABC):
         with torch.no_grad():
             return self.rsample(num_samples)
 
+    def on_support(self, z: Latents) -> Latents:
+        """Return draws of `rsample` moved onto the support of q, with law q; without gradient where they move."""
+        return z
+
     def log_prob(self, z: Latents) -> Tensor:
         """Return log q(z), with shape (K, *batch)."""
         return reduce(add, self.log_prob_terms(z).values())
@@ -52,6 +59,10 @@ class Family(nn.Module, ABC):
 
     has_scores: ClassVar[bool] = True
     """Whether log q depends on the parameters at a fixed z: not so for a point mass."""
+    relaxed: bool = False
+    """Whether differentiable draws leave the latents' support, where densities have no meaning: see `Joint.rsample`."""
+    bias: str = ""
+    """Why the derivative of a draw does not give an unbiased gradient, in a few words; empty where it does."""
     replicates: int
     layout: dict[str, frozenset[str]]
     """Latent -> names of its parameters in `Params`: what a model's closed forms are looked up by."""
@@ -63,6 +74,13 @@ class Family(nn.Module, ABC):
     @abstractmethod
     def distribution(self, params: Params) -> Joint:
         """Return q for given parameters; pure."""
+
+    def advance(self) -> None:
+        """Take notice of a training step: schedules move here, in buffers, and nowhere else; none by default."""
+
+    def monitor(self) -> dict[str, Tensor]:
+        """Return numbers of the family's own to record beside the bound, by name, each (R,): a temperature."""
+        return {}
 
     def stored_names(self) -> list[str] | None:
         """Name each unconstrained number of a replicate where all stand in one tensor (R, 1, P), else None."""
@@ -97,9 +115,18 @@ class HasDomain(Protocol):
 
 def refuse_local(latents: dict[str, Latent], family: str) -> None:
     """Raise unless all latents are shared by the data points."""
-    local = [name for name, latent in latents.items() if latent.local]
-    if local:
+    local = {name: latent.support for name, latent in latents.items() if latent.local}
+    for name, support in local.items():
+        other = "amortized_categorical" if support == "one_hot" else "amortized_normal"
         raise Unsupported(
-            f"family={family} has no parameters per data point, which latent '{local[0]}' needs; "
-            "use family=amortized_normal."
+            f"family={family} has no parameters per data point, which latent '{name}' needs; use family={other}."
+        )
+
+
+def refuse_replicates(replicates: int, family: str) -> None:
+    """Raise unless there is one replicate; for families whose network has one set of weights."""
+    if replicates > 1:
+        raise Unsupported(
+            f"replicates={replicates} does not go with family={family}, whose network has one set of "
+            "weights; use replicates=1 and sweep the seed: -m 'seed=range(3)'."
         )

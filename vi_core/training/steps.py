@@ -114,10 +114,12 @@ class GradientStep(Step):
         metrics = {
             name: over_batch(value) for name, value in {self.bound.name: estimate.bound, **estimate.terms}.items()
         }
+        metrics |= self.family.monitor()
         self.watch(torch.cat([metrics[self.bound.name].unsqueeze(-1), self._seen(gradients)], dim=-1))
         with torch.no_grad():
             self.optimizer(moving, gradients, self.alive)
             self.good_steps.add_(self.alive)
+        self.family.advance()
         return metrics
 
     def _seen(self, gradients: tuple[Tensor, ...]) -> Tensor:

@@ -9,6 +9,7 @@ from vi_core.estimators.closed_form_kl import ClosedFormKL
 from vi_core.estimators.coefficients import InSample, LeaveOneOut, NoControl
 from vi_core.estimators.exact import Exact
 from vi_core.estimators.pathwise import Pathwise
+from vi_core.estimators.scopes import Everything
 from vi_core.estimators.score_function import ScoreFunction, per_sample_scores
 from vi_core.estimators.sticking_the_landing import StickingTheLanding
 from vi_core.families.base import Family
@@ -53,8 +54,8 @@ def estimators(problem: Problem) -> dict[str, Quantity]:
     """Every estimator has the mean E_q[log w ∇ log q]: questions 1.2.5, 2.2.13, 3.1.21, 3.1.23."""
     exact = {name: SLOPES[name] * g for name, g in Rule().gradient(problem.log_joint).items()}
     parts: dict[str, Estimator] = {
-        "score_function": ScoreFunction(num_samples=SAMPLES, coefficient=NoControl()),
-        "control_variate": ScoreFunction(num_samples=SAMPLES, coefficient=LeaveOneOut()),
+        "score_function": ScoreFunction(num_samples=SAMPLES, coefficient=NoControl(), scope=Everything()),
+        "control_variate": ScoreFunction(num_samples=SAMPLES, coefficient=LeaveOneOut(), scope=Everything()),
         "pathwise": Pathwise(num_samples=1),
         "sticking_the_landing": StickingTheLanding(num_samples=1),
         "closed_form_kl": ClosedFormKL(num_samples=1),

@@ -11,6 +11,7 @@ from scipy import special
 
 from vi_core.estimators.coefficients import InSample
 from vi_core.estimators.detached_latent import DetachedLatent
+from vi_core.estimators.scopes import Everything
 from vi_core.estimators.score_function import ScoreFunction, per_sample_scores
 from vi_core.families.normal_gamma import NormalGammaFamily
 from vi_core.studies.base import Quantity
@@ -74,7 +75,7 @@ def _hessian_in_scale() -> float:
 def report_001_estimators(problem: Problem) -> dict[str, Quantity]:
     """The in-sample coefficient, said to be without bias, and z detached where the path derivative is asked for."""
     exact = {name: SLOPES[name] * g for name, g in Rule().gradient(problem.log_joint).items()}
-    in_sample = ScoreFunction(num_samples=FEW, coefficient=InSample())
+    in_sample = ScoreFunction(num_samples=FEW, coefficient=InSample(), scope=Everything())
     biased = by_name(gradients(problem, in_sample, problem.num_samples // FEW))
     detached = by_name(gradients(problem, DetachedLatent(num_samples=1), 100))
     return {

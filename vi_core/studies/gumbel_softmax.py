@@ -1,0 +1,163 @@
+"""The Gumbel-softmax relaxation: reports 000, 001, 002 and 003 compare a histogram of its argmax with direct draws.
+
+The argmax has the categorical law at every temperature, so that histogram tests the Gumbel noise and nothing of the
+relaxation. Shown beside it are the density, whose integral is one and which gives log z_i − log z_j a logistic law with
+location log π_i/π_j over τ and scale 1/τ, and what depends on the temperature: the mean of the largest coordinate, and
+bias and deviation of gradients of E[f(z)] in log π, with f(z) = (Σ_c c z_c)², c = 1, ..., C, which is not linear. At
+one-hot z the exact gradient is π_c (f(e_c) − E f).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vi_core.discrete import GumbelSoftmax, OneHotCategorical, StraightThrough
+from vi_core.errors import require
+from vi_core.studies.base import Finding, Quantity, Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NODES = 500_000
+"""Most points of the grid that the density is integrated on."""
+REACH = 25.0
+"""How far it goes in the log-ratios times the temperature, whose tails fall as e^(−|w|)."""
+
+
+class GumbelSoftmaxStudy(Study):
+    """Draws, density and gradients of one categorical law.
+
+    Args:
+        probabilities: π, 2 to 4 positive numbers that sum to one.
+        temperature: Of the draws and the density.
+        num_draws: Draws of each sampler that are compared.
+        temperatures: At which gradients are measured.
+        num_samples: Draws of each gradient.
+    """
+
+    def __init__(
+        self,
+        *,
+        probabilities: Sequence[float] = (0.1, 0.2, 0.5, 0.2),
+        temperature: float = 0.1,
+        num_draws: int = 1000,
+        temperatures: Sequence[float] = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0),
+        num_samples: int = 50_000,
+    ):
+        values, given = list(probabilities), f"study.probabilities={list(probabilities)}"
+        law = 2 <= len(values) <= 4 and min(values) > 0 and abs(sum(values) - 1) < 1e-9
+        require(law, f"{given} must be 2 to 4 positive numbers that sum to one.")
+        for name, value in {"temperature": temperature, "temperatures": min(temperatures, default=0)}.items():
+            require(0 < value < math.inf, f"study.{name} must be positive and finite, not {value}.")
+        for name, value in {"num_draws": num_draws, "num_samples": num_samples}.items():
+            require(value >= 2, f"study.{name}={value} must be at least 2.")
+        self.temperature, self.num_draws, self.num_samples = temperature, num_draws, num_samples
+        self.temperatures = list(temperatures)
+        self.probabilities = torch.tensor(values, dtype=torch.float64)
+        self.logits = self.probabilities.log()
+
+    def run(self) -> Finding:
+        relaxed = GumbelSoftmax(self.logits, self._scalar(self.temperature))
+        log_z = relaxed.rsample_log(self.num_draws)
+        draws = {
+            "direct": torch.multinomial(self.probabilities, self.num_draws, replacement=True),
+            "relaxed": log_z.argmax(dim=-1),
+        }
+        ratio = self.temperature * (log_z[:, -1] - log_z[:, 0])
+        frequencies = {key: q for name, index in draws.items() for key, q in self._frequencies(name, index).items()}
+        law = {"log_ratio_ks_p_value": Quantity(self._ratio_p_value(ratio))}
+        gradients, records = self._over_temperatures()
+        records |= {name: index.numpy() for name, index in draws.items()} | {"log_ratio": ratio.numpy()}
+        return Finding(frequencies | law | self._density(relaxed, log_z.exp()) | gradients, records)
+
+    def _scalar(self, value: float) -> Tensor:
+        return torch.tensor(value, dtype=torch.float64)
+
+    def _frequencies(self, name: str, index: Tensor) -> dict[str, Quantity]:
+        """Return the share of each class among indices (N,), and the p-value of Pearson's test of them all."""
+        from scipy import stats
+
+        shares = torch.bincount(index, minlength=len(self.probabilities)).double() / len(index)
+        errors = (self.probabilities * (1 - self.probabilities) / len(index)).sqrt()
+        rows = zip(shares.tolist(), errors.tolist(), self.probabilities.tolist(), strict=True)
+        found = {f"{name}_share[{c}]": Quantity(*row) for c, row in enumerate(rows)}
+        p_value = stats.chisquare(shares * len(index), self.probabilities * len(index))[1]
+        return found | {f"{name}_chi2_p_value": Quantity(float(p_value))}
+
+    def _ratio_p_value(self, ratio: Tensor) -> float:
+        """Return the p-value of the Kolmogorov–Smirnov test of τ (log z_C − log z_1) against its logistic law."""
+        from scipy import stats
+
+        location = (self.logits[-1] - self.logits[0]).item()
+        return float(stats.kstest(ratio.numpy(), stats.logistic(location).cdf)[1])
+
+    def _density(self, law: GumbelSoftmax, z: Tensor) -> dict[str, Quantity]:
+        """Return the integral of the density, and its largest difference in nats from report 001's formula at z."""
+        classes, tau = len(self.probabilities), law.temperature
+        nodes = min(1000, round(NODES ** (1 / (classes - 1))))
+        axis = torch.linspace(-REACH, REACH, nodes, dtype=torch.float64)
+        axes = torch.meshgrid(*[axis + shift for shift in self.logits[:-1] - self.logits[-1]], indexing="ij")
+        log_z = torch.stack([*(w.flatten() / tau for w in axes), axes[0].new_zeros(axes[0].numel())], dim=-1)
+        cell = (math.log(axis[1] - axis[0]) - tau.log()) * (classes - 1)
+        mass = (law.log_prob_log(log_z.log_softmax(dim=-1)).logsumexp(dim=0) + cell).exp().item()
+        formula = math.gamma(classes) * tau ** (classes - 1) * (self.probabilities / z**tau).sum(dim=-1) ** -classes
+        formula = formula * (self.probabilities / z ** (tau + 1)).prod(dim=-1)
+        difference = (law.log_prob(z) - formula.log()).abs().max().item()
+        return {"density_mass": Quantity(mass, None, 1.0), "density_difference": Quantity(difference, None, 0.0)}
+
+    def exact_gradient(self) -> Tensor:
+        """Return ∇ E[f(z)] in log π at one-hot z, (C,), by enumeration."""
+        values = square(torch.eye(len(self.probabilities), dtype=torch.float64))
+        return self.probabilities * (values - (self.probabilities * values).sum())
+
+    def gradients(self, temperature: float) -> dict[str, Tensor]:
+        """Return single-draw estimates of `exact_gradient`, (N, C), by estimator."""
+        tau = self._scalar(temperature)
+        z = OneHotCategorical(self.logits).sample(self.num_samples)
+        found = {"score_function": square(z).unsqueeze(-1) * (z - self.probabilities)}
+        for name, law in {"gumbel_softmax": GumbelSoftmax, "straight_through": StraightThrough}.items():
+            logits = self.logits.expand(self.num_samples, -1).clone().requires_grad_()
+            (found[name],) = torch.autograd.grad(square(law(logits, tau).rsample(1)).sum(), logits)
+        return found
+
+    def _over_temperatures(self) -> tuple[dict[str, Quantity], dict[str, np.ndarray]]:
+        """Return the components of each gradient at the study's temperature, and the curves over all temperatures."""
+        exact, records = self.exact_gradient(), {"temperatures": np.array(self.temperatures)}
+        curves: dict[str, list[float]] = {}
+        for temperature in self.temperatures:
+            largest = GumbelSoftmax(self.logits, self._scalar(temperature)).rsample(self.num_samples).amax(dim=-1)
+            curves.setdefault("largest", []).append(largest.mean().item())
+            curves.setdefault("largest_se", []).append(largest.std().item() / math.sqrt(self.num_samples))
+            for name, samples in self.gradients(temperature).items():
+                deviation = samples.var(dim=0).sum().sqrt() / exact.norm()
+                curves.setdefault(f"{name}_bias", []).append(((samples.mean(0) - exact).norm() / exact.norm()).item())
+                curves.setdefault(f"{name}_sd", []).append(deviation.item())
+        records |= {name: np.array(values) for name, values in curves.items()}
+        records["sampling_error"] = records["score_function_sd"] / math.sqrt(self.num_samples)
+        quantities = {}
+        for name, samples in self.gradients(self.temperature).items():
+            errors = (samples.std(dim=0) / math.sqrt(self.num_samples)).tolist()
+            rows = zip(samples.mean(dim=0).tolist(), errors, exact.tolist(), strict=True)
+            quantities |= {f"{name}_gradient[{c}]": Quantity(*row) for c, row in enumerate(rows)}
+        return quantities, records
+
+    def figures(self, records: Mapping[str, np.ndarray]) -> "dict[str, Figure]":
+        from vi_core.plots.relaxation import class_figure, temperature_figure
+
+        classes = self.probabilities.numpy()
+        shares = {name: np.bincount(records[name], minlength=len(classes)) for name in ("direct", "relaxed")}
+        location = (self.logits[-1] - self.logits[0]).item()
+        title = f"gumbel_softmax: {self.num_draws} draws at temperature {self.temperature:g}"
+        return {
+            "histograms": class_figure(shares, classes, records["log_ratio"], location, title=title),
+            "temperatures": temperature_figure(records, len(classes), title="gumbel_softmax: over temperatures"),
+        }
+
+
+def square(z: Tensor) -> Tensor:
+    """Return f(z) = (Σ_c c z_c)² with c = 1, ..., C, for z (..., C)."""
+    return (z @ torch.arange(1, z.shape[-1] + 1, dtype=z.dtype)).square()
