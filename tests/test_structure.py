@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAVES = ("models", "families", "bounds", "optimizers", "datasets")
-SHARED = ("types", "errors", "transforms", "distributions", "networks", "atomic")
+SHARED = ("types", "errors", "transforms", "distributions", "networks", "diffusion", "atomic")
 """Root modules of vi_core that every part may use; they import only each other."""
 BASES = tuple(f"{leaf}.base" for leaf in LEAVES)
 ALLOWED = {
