@@ -20,7 +20,10 @@ class Denoiser(nn.Module, ABC):
 
 
 class NetworkDenoiser(Denoiser):
-    """A multilayer perceptron on the state and on sines and cosines of the time, at octaves of its frequency.
+    """ε_θ(x, t) = g(t) x + network(x, t): a perceptron on the state and on sines and cosines of the time.
+
+    g(t) is an affine map of these sines and cosines, learned too. With most of the signal gone the noise is the state
+    itself, and a perceptron alone is slow to find the identity in many dimensions.
 
     Args:
         event_size: D; known from the data.
@@ -44,9 +47,11 @@ class NetworkDenoiser(Denoiser):
         require(frequencies >= 1, f"model.denoiser.frequencies={frequencies} must be at least 1.")
         octaves = 0.5 * math.pi * 2.0 ** torch.arange(frequencies)
         self.register_buffer("octaves", octaves.to(torch.get_default_dtype()), persistent=False)
+        self.gain = nn.Linear(2 * frequencies, 1)
         self.network = MLP([event_size + 2 * frequencies, *hidden, event_size], activation, "model.denoiser")
 
     def forward(self, state: Tensor, time: Tensor) -> Tensor:
         angles = time.unsqueeze(-1) * self.octaves
-        clock = torch.cat([angles.sin(), angles.cos()], dim=-1).expand(*state.shape[:-1], -1)
-        return self.network(torch.cat([state, clock], dim=-1))
+        clock = torch.cat([angles.sin(), angles.cos()], dim=-1)
+        inputs = torch.cat([state, clock.expand(*state.shape[:-1], -1)], dim=-1)
+        return torch.addcmul(self.network(inputs), self.gain(clock), state)
