@@ -1,6 +1,6 @@
 """Points of a Normal in the plane whose mean and covariance are known: the oracle of diffusion models.
 
-    x_n ~ N(loc, Σ),   Σ_ii = std_i²,   Σ_12 = correlation · std_1 · std_2,   n = 1, ..., N, independent.
+x_n ~ N(loc, Σ),   Σ_ii = std_i²,   Σ_12 = correlation · std_1 · std_2,   n = 1, ..., N, independent.
 """
 
 import math

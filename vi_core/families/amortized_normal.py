@@ -57,7 +57,7 @@ class AmortizedNormal(Family):
         if others or not latent.local or latent.support != "real" or len(latent.shape) != 1:
             raise Unsupported(
                 "family=amortized_normal needs a model with one real latent vector per data point, "
-                f"but the model has {', '.join(latents)}; use family=mean_field."
+                f"but the model has {', '.join(latents)}; use family=mean_field, or forward_process with model=ddpm."
             )
         if replicates > 1:
             raise Unsupported(

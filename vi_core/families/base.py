@@ -87,5 +87,5 @@ def refuse_local(latents: dict[str, Latent], family: str) -> None:
     if local:
         raise Unsupported(
             f"family={family} has no parameters per data point, which latent '{local[0]}' needs; "
-            "use family=amortized_normal."
+            "use family=amortized_normal, or forward_process with model=ddpm."
         )

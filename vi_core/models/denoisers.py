@@ -20,9 +20,9 @@ class Denoiser(nn.Module, ABC):
 
 
 class NetworkDenoiser(Denoiser):
-    """ε_θ(x, t) = g(t) x + network(x, t): a perceptron on the state and on sines and cosines of the time.
+    """ε_θ(x, t) = g(t) · x + network(x, t): a perceptron on the state and on sines and cosines of the time.
 
-    g(t) is an affine map of these sines and cosines, learned too. With most of the signal gone the noise is the state
+    g(t), with one gain for each dimension, is an affine map of these sines and cosines, learned too. With most of the signal gone the noise is the state
     itself, and a perceptron alone is slow to find the identity in many dimensions.
 
     Args:
@@ -47,7 +47,7 @@ class NetworkDenoiser(Denoiser):
         require(frequencies >= 1, f"model.denoiser.frequencies={frequencies} must be at least 1.")
         octaves = 0.5 * math.pi * 2.0 ** torch.arange(frequencies)
         self.register_buffer("octaves", octaves.to(torch.get_default_dtype()), persistent=False)
-        self.gain = nn.Linear(2 * frequencies, 1)
+        self.gain = nn.Linear(2 * frequencies, event_size)
         self.network = MLP([event_size + 2 * frequencies, *hidden, event_size], activation, "model.denoiser")
 
     def forward(self, state: Tensor, time: Tensor) -> Tensor:

@@ -36,7 +36,9 @@ def terms_figure(
     right = axes.secondary_yaxis("right", functions=(lambda nats: nats / bit, lambda bits: bits * bit))
     right.set_ylabel(units)
     total = f"sum over t > 1: {number_text(round(float(mean[inside].sum()), 4))}"
-    ends = [f"{name} = {number_text(float(f'{mean[i]:.4g}'))} ± {se[i]:.1g}" for name, i in (("$L_0$", 0), ("$L_T$", -1))]
+    ends = [
+        f"{name} = {number_text(float(f'{mean[i]:.4g}'))} ± {se[i]:.1g}" for name, i in (("$L_0$", 0), ("$L_T$", -1))
+    ]
     axes.text(0.985, 0.96, "\n".join([total, *ends]), transform=axes.transAxes, ha="right", va="top")
     legend_below(figure)
     return figure
