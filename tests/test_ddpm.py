@@ -443,7 +443,6 @@ PATHWISE = ["model=ddpm", "family=forward_process", "estimator=pathwise"]
         (["family=forward_process"], "use it with model=ddpm"),
         (["model=ddpm", "dataset=two_moons"], "family=mean_field has no parameters per data point"),
         ([*PATHWISE[:2], "dataset=two_moons", "estimator=exact"], "use estimator=pathwise"),
-        ([*PATHWISE[:2], "dataset=two_moons", "estimator=score_function"], "ForwardProcess has none"),
         (
             ["experiment=ddpm_bound", "bound=iwelbo"],
             "estimator=diffusion_variational sums terms of the ELBO, not of bound=iwelbo",

@@ -1,9 +1,9 @@
 """The bound of a diffusion model term by term: L = L_T + Σ_{t>1} L_{t−1} + L_0, in expectation over the data.
 
 Each term is averaged over data points, with draws of its own for each point and t; its standard error is that of a mean
-over points and holds for new data of the same law. The terms of one point are not independent, so the error of their sum
-comes from the sums. Beside them stand the terms of the best affine denoiser for data with these moments, which has a
-closed form: an upper limit to what the best denoiser reaches, and for Gaussian data exactly that, but for the moments.
+over points and holds for new data of the same law. The terms of one point are not independent, so the error of their
+sum comes from the sums. Beside them stand the terms of the best affine denoiser for data with these moments, in closed
+form: the best denoiser does no worse, and on Gaussian data no better.
 """
 
 import math

@@ -7,7 +7,7 @@ With q of `vi_core.diffusion` the negative ELBO is a sum of terms, each with x_t
 
     L = L_T + Σ_{t>1} L_{t−1} + L_0,
     L_T = KL(q(x_T | x_0) ‖ p(x_T)),
-    L_{t−1} = E KL(q(x_{t−1} | x_t, x_0) ‖ p(x_{t−1} | x_t)) = E ‖ε − ε_θ(x_t, t)‖² β_t²/(2 σ_t² α_t (1 − ᾱ_t)) + constant,
+    L_{t−1} = E KL(q(x_{t−1} | x_t, x_0) ‖ p(x_{t−1} | x_t)) = β_t²/(2 σ_t² α_t (1 − ᾱ_t)) E‖ε − ε_θ(x_t, t)‖² + const,
     L_0 = −E log p(x_0 | x_1).
 
 The variances σ_t², fixed, are those of `reverse_variance`. Ho, Jain, Abbeel 2020.

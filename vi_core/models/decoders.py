@@ -94,8 +94,8 @@ class DiscretizedDecoder(Decoder):
         steps = x * (self.levels - 1)
         if bool((x < 0).any()) or bool((x > 1).any()) or bool(((steps - steps.round()).abs() > 1e-3).any()):
             raise Unsupported(
-                f"model.decoder.levels={self.levels} describes pixels 0, 1/{self.levels - 1}, ..., 1, and these data are "
-                "others; use images with that many grey levels and dataset.binarization=none."
+                f"model.decoder.levels={self.levels} describes pixels 0, 1/{self.levels - 1}, ..., 1, "
+                "and these data are others; use images with that many grey levels and dataset.binarization=none."
             )
 
     def lift(self, x: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ class Denoiser(nn.Module, ABC):
 class NetworkDenoiser(Denoiser):
     """ε_θ(x, t) = g(t) · x + network(x, t): a perceptron on the state and on sines and cosines of the time.
 
-    g(t), with one gain for each dimension, is an affine map of these sines and cosines, learned too. With most of the signal gone the noise is the state
-    itself, and a perceptron alone is slow to find the identity in many dimensions.
+    g(t), with one gain for each dimension, is an affine map of these sines and cosines, learned too. With most of the
+    signal gone the noise is the state itself, and a perceptron alone is slow to find the identity in many dimensions.
 
     Args:
         event_size: D; known from the data.
