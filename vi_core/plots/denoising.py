@@ -33,7 +33,9 @@ def terms_figure(
     )
     axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=r"$L_{t-1}$ (nats)")
     bit = size * math.log(2)
-    right = axes.secondary_yaxis("right", functions=(lambda nats: nats / bit, lambda bits: bits * bit))
+    right = axes.secondary_yaxis(
+        "right", functions=(lambda nats: np.asarray(nats) / bit, lambda bits: np.asarray(bits) * bit)
+    )
     right.set_ylabel(units)
     total = f"sum over t > 1: {number_text(round(float(mean[inside].sum()), 4))}"
     ends = [
