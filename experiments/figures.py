@@ -1,6 +1,7 @@
 """From what a run wrote to its figures."""
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 
 from vi_core.models.base import HasPredictive, Model
 from vi_core.plots.bound import bound_figure
+from vi_core.plots.denoising import reverse_figure, terms_figure
 from vi_core.plots.density import density_figure
 from vi_core.plots.images import image_figure, noise_figure
 from vi_core.plots.save import save
@@ -59,6 +61,28 @@ def figures(run: Finished, smoothing: int) -> Iterator[tuple[str, Figure]]:
             "generated",
             noise_figure(run.samples["generated"], title=f"{run.summary['experiment']}: images from noise"),
         )
+    if "denoising" in run.summary["diagnostics"]:
+        yield "terms", _terms(run, title)
+    if "reverse" in run.samples:
+        yield from _generated(run)
+
+
+def _terms(run: Finished, title: str) -> Figure:
+    found = run.summary["diagnostics"]["denoising"]
+    columns = (np.array(found["by_step"][name], dtype=float) for name in ("nats", "se", "affine"))
+    size = math.prod(run.samples["generated"].shape[1:])
+    return terms_figure(*columns, size=size, units=found["units"], title=title)
+
+
+def _generated(run: Finished) -> Iterator[tuple[str, Figure]]:
+    """Images or points of the plane that a diffusion model generated, and the states on their way."""
+    frames, steps, name = run.samples["reverse"], run.samples["reverse_t"].tolist(), run.summary["experiment"]
+    if frames.ndim == 4:
+        rows = {f"t = {step}": images for step, images in zip(steps, frames, strict=True)}
+        yield "reverse", image_figure({**rows, "held out": run.samples["data"]}, title=f"{name}: from noise to images")
+        yield "generated", noise_figure(run.samples["generated"], title=f"{name}: images from noise")
+    elif frames.shape[-1] == 2:
+        yield "reverse", reverse_figure(frames, steps, run.samples["data"], title=f"{name}: from noise to data")
 
 
 def references(summary: dict[str, Any]) -> dict[str, float]:

@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 
 from vi_core.assembly import Problem
+from vi_core.diagnostics.denoising import denoising_report
 from vi_core.diagnostics.importance import effective_sample_size, pareto_k
 from vi_core.estimators.scopes import MarkovBlanket, markov_blankets
 from vi_core.estimators.score_function import ScoreFunction
-from vi_core.models.base import HasExactPosterior, HasExpectedBound
+from vi_core.models.base import HasDenoisingTerms, HasExactPosterior, HasExpectedBound
 from vi_core.trace import Trace
 from vi_core.training.batches import Batches
 from vi_core.training.evaluate import held_out_bound, log_weights
+
+from . import diffusion
 
 SCHEMA = 1
 Spread = dict[str, Any]
@@ -121,11 +124,14 @@ def closed_form_elbo(problem: Problem) -> Tensor | None:
 def diagnostics(problem: Problem, num_samples: int, alive: np.ndarray) -> dict[str, Any]:
     """Return effective sample size (share of the draws) and Pareto k-hat of q as a proposal, over replicates.
 
-    A k-hat below −1, constant weights included, is reported as −1.
+    A k-hat below −1, constant weights included, is reported as −1. A diffusion model has the terms of its bound.
     """
-    if problem.model.has_local:
+    model = problem.model
+    if isinstance(model, HasDenoisingTerms) and model.knows(problem.family.layout):
+        return {"denoising": denoising_report(model, problem.data, num_samples)}
+    if model.has_local:
         return {}
-    log_w = log_weights(problem.model, problem.family, problem.batches.full, num_samples).mean(dim=2)
+    log_w = log_weights(model, problem.family, problem.batches.full, num_samples).mean(dim=2)
     ess, shape = effective_sample_size(log_w), pareto_k(log_w).clamp_min(-1)
     return {
         "ess": spread(ess.cpu().numpy(), alive),
@@ -198,6 +204,7 @@ def report(summary: dict[str, Any], figures: Sequence[str]) -> str:
         lines.append(f"KL(q || posterior) = {gap}; the exact value beside the final bound is the log evidence")
     if summary["bias"]:
         lines.append(f"the gradient is biased: {summary['bias']}")
+    lines += diffusion.table(summary["diagnostics"]["denoising"]) if "denoising" in summary["diagnostics"] else []
     if summary["diverged_replicates"]:
         lines.append(
             f"{summary['diverged_replicates']} of {summary['replicates']} replicates diverged, and are left out"

@@ -25,10 +25,13 @@ from vi_core.bounds.base import Bound
 from vi_core.datasets.base import Data, Dataset
 from vi_core.datasets.digits import Digits
 from vi_core.datasets.normal import Normal
+from vi_core.diffusion import ReverseVariance, Schedule
 from vi_core.errors import LabError
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import Family
 from vi_core.models.base import Model
+from vi_core.models.decoders import Decoder
+from vi_core.models.denoisers import Denoiser
 from vi_core.optimizers.base import Optimizer
 from vi_core.optimizers.coordinate_ascent import CoordinateAscent
 from vi_core.relaxations import Relaxation
@@ -41,6 +44,10 @@ from vi_core.transforms import Positive
 CONF = Path(__file__).resolve().parent.parent / "conf"
 KINDS: dict[str, tuple[type, ...]] = {
     "model": (Model,),
+    "model/schedule": (Schedule,),
+    "model/reverse_variance": (ReverseVariance,),
+    "model/decoder": (Decoder,),
+    "model/denoiser": (Denoiser,),
     "family": (Family,),
     "family/positive": (Positive,),
     "family/spread": (Positive,),
@@ -272,7 +279,9 @@ def test_estimator(name: str) -> None:
 # --- combinations ---------------------------------------------------------------------------------------------------
 
 NOUNS = ("model", "family", "dataset", "bound", "estimator", "optimizer")
-SMALL = {"batch_size": 4, "num_samples": 3, "hidden": [5], "latent_dim": 2, "groups": 2, "classes": 3}
+SMALL = {
+    "batch_size": 4, "num_samples": 3, "hidden": [5], "latent_dim": 2, "groups": 2, "classes": 3, "num_steps": 25,
+}  # fmt: skip
 """Settings of any part that make two steps quick."""
 
 
@@ -288,16 +297,27 @@ def settings(noun: str, name: str) -> dict[str, Any]:
     return config | {key: value for key, value in SMALL.items() if config.get(key) is not None}
 
 
+WITHOUT_DENOISING = {
+    "exact", "closed_form_kl", "detached_latent", "score_function", "control_variate", "control_variate_in_sample",
+}  # fmt: skip
+
+
 def runs(model: str, family: str, dataset: str, bound: str, estimator: str, optimizer: str) -> bool | None:
     """Whether a combination has a meaning; None where a part is newer than this table."""
     known = {"normal_gamma", "vae", "mean_field", "amortized_normal", "normal", "digits", "elbo", "iwelbo"}
     known |= {"adam", "sgd", "adagrad", "robbins_monro", "coordinate_ascent", "exact", "pathwise", "score_function"}
     known |= {"control_variate", "control_variate_in_sample", "closed_form_kl", "sticking_the_landing"}
-    known |= {"detached_latent", "natural_mean_field"}
+    known |= {"detached_latent", "natural_mean_field", "ddpm", "forward_process", "gaussian_2d", "two_moons"}
+    known |= {"diffusion_variational", "diffusion_simple"}
     if not {model, family, dataset, bound, estimator, optimizer} <= known:
         return None
     fits = {("normal_gamma", "mean_field", "normal"), ("normal_gamma", "normal_gamma", "normal")}
     fits |= {("normal_gamma", "natural_mean_field", "normal"), ("vae", "amortized_normal", "digits")}
+    fits |= {("ddpm", "forward_process", dataset) for dataset in ("gaussian_2d", "two_moons")}
+    if model == "ddpm" and (estimator in WITHOUT_DENOISING or optimizer == "coordinate_ascent"):
+        return False
+    if model != "ddpm" and estimator.startswith("diffusion_"):
+        return False
     additive_only = estimator not in ("pathwise", "score_function", "sticking_the_landing")
     return (
         (model, family, dataset) in fits
@@ -314,6 +334,7 @@ def assert_one_line(error: LabError) -> None:
 
 
 PAIRS = [(model, dataset) for model in names("model") for dataset in ("normal", "digits")]
+PAIRS += [(model, dataset) for model in ("ddpm", "vae") for dataset in ("gaussian_2d", "two_moons")]
 PAIRS += [(model, model) for model in names("model") if model in names("dataset")]
 
 

@@ -29,9 +29,11 @@ from vi_core.datasets.base import Data, Dataset, identity
 from vi_core.datasets.csv import CSV
 from vi_core.datasets.digits import Digits
 from vi_core.datasets.fashion_mnist import FashionMNIST
+from vi_core.datasets.gaussian_2d import Gaussian2D
 from vi_core.datasets.mnist import MNIST
 from vi_core.datasets.normal import Normal
 from vi_core.datasets.normal_numpy import NormalNumpy
+from vi_core.datasets.two_moons import TwoMoons
 from vi_core.errors import ConfigError, DataError, LabError
 
 REPO = Path(__file__).resolve().parent.parent
@@ -79,7 +81,9 @@ def test_every_data_set_has_a_yaml() -> None:
     assert with_class == {path.stem for path in CONFIGS}
 
 
-@pytest.mark.parametrize("dataset", [Normal(), NormalNumpy(), Digits()], ids=lambda d: type(d).__name__)
+@pytest.mark.parametrize(
+    "dataset", [Normal(), NormalNumpy(), Digits(), Gaussian2D(), TwoMoons()], ids=lambda d: type(d).__name__
+)
 def test_load_is_repeatable_silent_and_leaves_the_default_stream(
     dataset: Dataset, capfd: pytest.CaptureFixture[str]
 ) -> None:

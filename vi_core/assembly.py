@@ -2,8 +2,8 @@
 
 A part is a mapping with `_target_`, the dotted name of a class, and exactly the keyword-only arguments of its
 constructor. Positional-only arguments are context, filled by name from what the other parts provide (`latents`,
-`replicates`, `event_size`, `num_points`). Keys and types are checked against the signature before anything is built, so
-that adding a part takes one class and one YAML file and no registry.
+`replicates`, `event_size`, `num_points`, `process`). Keys and types are checked against the signature before anything is
+built, so that adding a part takes one class and one YAML file and no registry.
 """
 
 import inspect
@@ -21,7 +21,7 @@ from vi_core.datasets.base import Data, Dataset
 from vi_core.errors import ConfigError, did_you_mean
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import Family
-from vi_core.models.base import Model
+from vi_core.models.base import HasDenoisingTerms, Model
 from vi_core.optimizers.base import Optimizer
 from vi_core.optimizers.coordinate_ascent import CoordinateAscent
 from vi_core.training.batches import Batches
@@ -124,7 +124,7 @@ def construct(config: Config, path: str, context: Config | None = None) -> Any:
     """Build a part that `check_part` accepts, with the parts inside it; `context` fills positional-only arguments."""
     cls = locate(config["_target_"], path)
     settings = {
-        key: construct(value, f"{path}.{key}") if isinstance(value, Mapping) else value
+        key: construct(value, f"{path}.{key}", context) if isinstance(value, Mapping) else value
         for key, value in config.items()
         if key != "_target_"
     }
@@ -180,6 +180,7 @@ def assemble(config: Config, device: torch.device, dtype: torch.dtype, generator
     }
     model: Model = construct(config["model"], "model", context)
     context["latents"] = model.latents
+    context["process"] = model.process if isinstance(model, HasDenoisingTerms) else None
     family: Family = construct(config["family"], "family", context)
     model.to(device)
     family.to(device)

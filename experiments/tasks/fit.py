@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vi_core.assembly import Problem, assemble, construct, locate
 from vi_core.errors import LabError, NonFinite
-from vi_core.models.base import GeneratesImages
+from vi_core.models.base import GeneratesImages, HasDenoisingTerms
 from vi_core.trace import Trace
 from vi_core.training import checkpoint
 from vi_core.training.evaluate import held_out_bound
@@ -21,7 +21,7 @@ from vi_core.training.loop import Loop
 from vi_core.training.recorder import Recorder
 from vi_core.training.trainer import Plan, Trainer
 
-from .. import expectations, summary
+from .. import diffusion, expectations, summary
 from ..files import write_json, write_npz, write_text
 from ..identity import config_hash
 from ..interrupt import Interrupt
@@ -236,11 +236,16 @@ def describe_parts(cfg: DictConfig, replicates: int, bias: str) -> str:
 
 
 def draw_samples(problem: Problem) -> dict[str, np.ndarray]:
-    """Return draws from q by latent, (R, draw, *event); for image models test images, reconstructions and new ones."""
+    """Return draws from q by latent, (R, draw, *event); for image models test images, reconstructions and new ones.
+
+    For a diffusion model data, generated points and the states on their way.
+    """
     if not problem.model.has_local:
         with torch.no_grad():
             q = problem.family.distribution(problem.family.variational())
         return {name: z.squeeze(2).movedim(0, 1).cpu().numpy() for name, z in q.sample(DRAWS).items()}
+    if isinstance(problem.model, HasDenoisingTerms):
+        return diffusion.generated(problem, problem.model)
     if not isinstance(problem.model, GeneratesImages) or problem.data.image_shape is None:
         return {}
     stored = problem.data.train if problem.data.test is None else problem.data.test

@@ -46,7 +46,7 @@ class ScoreFunction(Estimator):
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         if not family.has_scores:
             raise Unsupported(
-                f"score-function gradients need a density, and {type(family).__name__} has none; "
+                f"score-function gradients need a density with parameters, and {type(family).__name__} has none; "
                 "use estimator=pathwise."
             )
         if self.coefficient.estimated and not bound.additive:

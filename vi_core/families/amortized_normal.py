@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vi_core.distributions import Normal
 from vi_core.errors import Unsupported
-from vi_core.families.base import Family, Joint, refuse_replicates
+from vi_core.families.base import Family, Joint, refuse_replicates, suited_family
 from vi_core.networks import MLP
 from vi_core.types import Latent, Latents, Params
 
@@ -54,11 +54,10 @@ class AmortizedNormal(Family):
     ):
         super().__init__()
         (name, latent), *others = latents.items()
-        other = "amortized_categorical" if latent.support == "one_hot" else "mean_field"
         if others or not latent.local or latent.support != "real" or len(latent.shape) != 1:
             raise Unsupported(
                 "family=amortized_normal needs a model with one real latent vector per data point, "
-                f"but the model has {', '.join(latents)}; use family={other}."
+                f"but the model has {', '.join(latents)}; use family={suited_family(latent)}."
             )
         refuse_replicates(replicates, "amortized_normal")
         self.name, self.replicates = name, 1

@@ -115,12 +115,21 @@ class HasDomain(Protocol):
 
 def refuse_local(latents: dict[str, Latent], family: str) -> None:
     """Raise unless all latents are shared by the data points."""
-    local = {name: latent.support for name, latent in latents.items() if latent.local}
-    for name, support in local.items():
-        other = "amortized_categorical" if support == "one_hot" else "amortized_normal"
-        raise Unsupported(
-            f"family={family} has no parameters per data point, which latent '{name}' needs; use family={other}."
-        )
+    for name, latent in latents.items():
+        if latent.local:
+            raise Unsupported(
+                f"family={family} has no parameters per data point, which latent '{name}' needs; "
+                f"use family={suited_family(latent)}."
+            )
+
+
+def suited_family(latent: Latent) -> str:
+    """Name the family for a model with this latent, for messages."""
+    if not latent.local:
+        return "mean_field"
+    if latent.support == "one_hot":
+        return "amortized_categorical"
+    return "forward_process" if len(latent.shape) == 2 else "amortized_normal"
 
 
 def refuse_replicates(replicates: int, family: str) -> None:
