@@ -42,6 +42,8 @@ class Data:
     provenance: one line that says where the numbers come from.
     decode: a stored batch to what the model sees, on the batch's own device.
     image_shape: (rows, columns) of an image, or None.
+    labels: the mixture component that each training point was drawn from, (N,), or None where unknown.
+    columns: what the numbers of a point are called, for axes; () where they have no names.
     """
 
     train: Tensor
@@ -50,6 +52,8 @@ class Data:
     provenance: str
     decode: Decode
     image_shape: tuple[int, int] | None
+    labels: Tensor | None = None
+    columns: tuple[str, ...] = ()
 
     @property
     def checksum(self) -> str:
