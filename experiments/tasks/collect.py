@@ -1,4 +1,7 @@
-"""`task=collect run=<sweep folder>`: one row a job in sweep.csv, and the bounds of all jobs in one figure."""
+"""`task=collect run=<sweep folder>`: one row a job in sweep.csv, and the bounds of all jobs in one figure.
+
+Where a single number was swept, a second figure shows the final bounds against it.
+"""
 
 import csv
 import io
@@ -6,6 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from omegaconf import DictConfig
 
@@ -28,8 +32,8 @@ def run(cfg: DictConfig, folder: Path) -> bool:
     log.info("results %s", folder / "sweep.csv")
     if cfg.plot.enabled:
         path = overlay(folder, jobs, keys, cfg)
-        if path:
-            log.info("figure  %s", path)
+        for drawn in filter(None, (path, against_numbers(folder, jobs, keys, cfg))):
+            log.info("figure  %s", drawn)
     return all(job["status"] in FINISHED for job in jobs)
 
 
@@ -88,6 +92,7 @@ def row(job: dict[str, Any], keys: list[str]) -> dict[str, Any]:
     }
     for name, estimate in job["estimates"].items():
         line |= {f"E[{name}]": estimate["mean"], f"E[{name}].se": estimate["se"]}
+    line |= job.get("recovery", {}) | job.get("misfit", {})
     passed = sum(check["passed"] for check in checks)
     return line | {"checks_passed": passed, "checks": len(checks), "seconds": job["timing"]["total_s"]}
 
@@ -149,3 +154,28 @@ def overlay(folder: Path, jobs: list[dict[str, Any]], keys: list[str], cfg: Dict
     )
     (folder / "plots").mkdir(exist_ok=True)
     return save(figure, folder / "plots" / f"bound.{cfg.plot.format}")
+
+
+def against_numbers(folder: Path, jobs: list[dict[str, Any]], keys: list[str], cfg: DictConfig) -> Path | None:
+    """Draw final bounds against the one swept number, with the dispersion of counts where jobs have it, else None."""
+    from vi_core.plots.save import save
+    from vi_core.plots.settings import settings_figure
+
+    drawn = [job for job in jobs if "objective" in job]
+    if len(keys) != 1 or len(drawn) < 3:
+        return None
+    try:
+        numbers = np.array([float(settings(job)[keys[0]]) for job in drawn])
+    except (KeyError, ValueError):
+        return None
+    dispersion = [job.get("misfit", {}).get("count_dispersion") for job in drawn]
+    statistic = None if None in dispersion else ("variance of counts / Poisson's", np.array(dispersion, float), 1.0)
+    figure = settings_figure(
+        numbers,
+        [np.array(job["final"]["values"], dtype=float) for job in drawn],
+        name=f"{drawn[0]['final']['name'].upper()} (nats)",
+        xlabel=keys[0],
+        title=drawn[0]["experiment"],
+        statistic=statistic,
+    )
+    return save(figure, folder / "plots" / f"final.{cfg.plot.format}")

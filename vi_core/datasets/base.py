@@ -72,6 +72,7 @@ class Data:
             self,
             train=move(self.train),
             test=None if self.test is None else move(self.test),
+            labels=None if self.labels is None else move(self.labels),
             decode=self.decode.with_dtype(dtype) if isinstance(self.decode, Typed) else self.decode,
         )
 

@@ -15,9 +15,9 @@ from vi_core.errors import DataError, require
 
 
 class Catalogue(Dataset):
-    """The columns `horizontal`, `vertical` and `strength` of the first `num_points` rows, or all, of the file at `path`.
+    """The columns `horizontal`, `vertical` and `strength` of the CSV file at `path`.
 
-    `unit` is what the figures call the unit of both coordinates.
+    Only the first `num_points` rows, or all. `unit` is what the figures call the unit of both coordinates.
     """
 
     def __init__(

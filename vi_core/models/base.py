@@ -141,7 +141,11 @@ class HasConstants(Protocol):
 
 @runtime_checkable
 class HasCounts(Protocol):
-    """A model of places and counts, whose counts can be held against what it predicts."""
+    """A mixture of places around a latent `epicentre` and of counts, which can be held against what it predicts."""
+
+    def place_scale(self) -> Tensor:
+        """Return the standard deviation of a place around its epicentre, (R,)."""
+        ...
 
     def count_probabilities(self, params: Params, counts: Tensor) -> Tensor:
         """Return the posterior predictive probability of `counts` (G,), (R, G)."""

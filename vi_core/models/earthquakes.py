@@ -12,7 +12,7 @@ model. Coordinate ascent keeps them: for q(k_1..N) q(mu) q(λ) the best q(k_n = 
 
 whose normaliser sums to the ELBO with q(k) at its optimum, L = Σ_n log Σ_k exp(...) − KL(mu) − KL(λ). Given r,
 
-    q(mu_k) = N((loc_precision loc + precision Σ_n r_nk x_n) / P_k, I / P_k),   P_k = loc_precision + precision Σ_n r_nk,
+    q(mu_k) = N((loc_precision loc + precision Σ_n r_nk x_n)/P_k, I/P_k),   P_k = loc_precision + precision Σ_n r_nk,
     q(λ_k) = Gamma(concentration + Σ_n r_nk s_n, rate + Σ_n r_nk).
 
 The expression is linear in (1, x_n, s_n) but for terms that no component changes, so a sweep is one pass of
@@ -106,7 +106,12 @@ class Earthquakes(Model):
         valid = len(weights) == components and min(weights) > 0 and abs(sum(weights) - 1) < 1e-6
         require(valid, f"model.weights={list(weights)} must be {components} positive numbers with sum 1, or null.")
         require(len(loc) == 2 and all(map(math.isfinite, loc)), f"model.loc={list(loc)} must be two finite numbers.")
-        positive = {"precision": precision, "loc_precision": loc_precision, "concentration": concentration, "rate": rate}
+        positive = {
+            "precision": precision,
+            "loc_precision": loc_precision,
+            "concentration": concentration,
+            "rate": rate,
+        }
         for name, value in positive.items():
             require(0 < value < math.inf, f"model.{name}={value} must be positive and finite.")
         self.components = components
@@ -142,7 +147,7 @@ class Earthquakes(Model):
     def _coefficients(
         self, place: Tensor, variance: Tensor | float, strength: Tensor, log_strength: Tensor, events: Events
     ) -> Tensor:
-        """Return the coefficients of the features, (..., K, 4), from moments of the latents, (..., K) or (..., K, 2)."""
+        """Return the coefficients of the features, (..., K, 4), from moments of the latents."""
         constants, offset = self.constants, place - events.centre
         tau = constants.precision.unsqueeze(-1)
         distance = (offset.square() + variance).sum(dim=-1)
@@ -249,6 +254,9 @@ class Earthquakes(Model):
         """Return r_nk of events `points` (B, 3) under q, (R, B, K)."""
         features = torch.cat([torch.ones_like(points[:, :1]), points[:, :2] - x.centre, points[:, 2:]], dim=1).T
         return responsibilities(self._expected_coefficients(params, x), features).transpose(1, 2)
+
+    def place_scale(self) -> Tensor:
+        return self.constants.precision.rsqrt().squeeze(1)
 
     def count_probabilities(self, params: Params, counts: Tensor) -> Tensor:
         """Return p(s) of a new event at `counts` (G,), (R, G): Σ_k weights_k NegativeBinomial(s; a_k, b_k).

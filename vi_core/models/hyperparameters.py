@@ -5,10 +5,10 @@ falls. With N_k, the expected number of events of component k under q, and expec
 
     weights_k = N_k / N,                       precision = 2 N / Σ_nk r_nk E|x_n − mu_k|²,
     loc = mean_k E[mu_k],                      loc_precision = 2 K / Σ_k E|mu_k − loc|²,
-    rate = concentration / mean_k E[λ_k],      log a − ψ(a) = log mean_k E[λ_k] − mean_k E[log λ_k] for a = concentration.
+    rate = a / mean_k E[λ_k],                  log a − ψ(a) = log mean_k E[λ_k] − mean_k E[log λ_k]
 
-The last equation is solved by Newton steps in 1/a (Minka 2002, "Estimating a Gamma distribution"), which converge from
-the start that is used here for every right-hand side.
+with a = concentration. The last equation is solved by Newton steps in 1/a (Minka 2002, "Estimating a Gamma
+distribution"), which converge from the start that is used here for every right-hand side.
 """
 
 from abc import ABC, abstractmethod
@@ -102,5 +102,5 @@ def fit_gamma(mean: Tensor, mean_log: Tensor) -> tuple[Tensor, Tensor]:
     a = (3 - gap + ((gap - 3).square() + 24 * gap).sqrt()) / (12 * gap)
     for _ in range(NEWTON_STEPS):
         slope = a.reciprocal() - torch.polygamma(1, a)
-        a = (a.reciprocal() + (torch.digamma(a) - a.log() + gap) / (a.square() * slope)).reciprocal()
+        a = (a.reciprocal() + (a.log() - torch.digamma(a) - gap) / (a.square() * slope)).reciprocal()
     return a, a / average

@@ -4,7 +4,6 @@ For conjugate models log q*(z_i) = E_{q(z_−i)}[log p(x, z)] + const is in the 
 the ELBO never falls. It asks for no gradient and has no step size; `vi_core.training.steps` sweeps the blocks.
 """
 
-
 from typing import Literal
 
 
