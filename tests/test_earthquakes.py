@@ -79,8 +79,8 @@ def naive_elbo(x: np.ndarray, q: dict[str, np.ndarray], theta: dict[str, Any], r
         log_strength = float(special.digamma(a[k])) - math.log(b[k])
         poisson = x[n, 2] * log_strength - a[k] / b[k] - math.lgamma(x[n, 2] + 1)
         expected[n, k] = math.log(theta["weights"][k]) + math.log(tau / (2 * math.pi)) - tau / 2 * distance + poisson
-    r = special.softmax(expected, axis=1) if r is None else r
-    likelihood = (r * expected).sum() + special.entr(r).sum()
+    shares = np.asarray(special.softmax(expected, axis=1) if r is None else r)
+    likelihood = (shares * expected).sum() + special.entr(shares).sum()
     entropy = stats.norm.entropy(scale=s).sum() + stats.gamma.entropy(a, scale=1 / b).sum()
     drift = ((m - np.array(theta["loc"])) ** 2 + s**2).sum()
     prior_place = count * math.log(rho / (2 * math.pi)) - rho / 2 * drift
@@ -420,7 +420,7 @@ def test_a_bad_catalogue_is_refused(tmp_path: Path, text: str, message: str) -> 
 def test_data_that_are_no_events_are_refused() -> None:
     for wrong in (torch.randn(5), torch.randn(5, 3), torch.zeros(5, 4)):
         with pytest.raises(Unsupported, match="dataset=catalogue"):
-            Earthquakes().check_data(wrong)
+            Earthquakes(hyperparameters=Fixed()).check_data(wrong)
 
 
 @pytest.mark.parametrize(

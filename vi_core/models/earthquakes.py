@@ -29,7 +29,7 @@ from torch import Tensor
 from vi_core.distributions import HALF_LOG_2PI, Gamma, Normal, kl_gamma, kl_normal
 from vi_core.errors import Unsupported, require
 from vi_core.models.base import Completed, Factors, Layout, Model
-from vi_core.models.hyperparameters import Constants, Fixed, Hyperparameters, Moments
+from vi_core.models.hyperparameters import Constants, Hyperparameters, Moments
 from vi_core.models.mixture import chunks, expected_features, log_normalizer, responsibilities
 from vi_core.types import Latent, Latents, Params
 
@@ -96,10 +96,10 @@ class Earthquakes(Model):
         loc_precision: float = 0.01,
         concentration: float = 1.0,
         rate: float = 0.05,
-        hyperparameters: Hyperparameters | None = None,
+        hyperparameters: Hyperparameters,
     ):
         super().__init__()
-        self.hyperparameters = hyperparameters or Fixed()
+        self.hyperparameters = hyperparameters
         least = 2 if self.hyperparameters.estimated else 1  # the prior of a single component would shrink to a point
         require(components >= least, f"model.components={components} must be at least {least}.")
         weights = [1 / components] * components if weights is None else weights
