@@ -13,12 +13,16 @@ from matplotlib.figure import Figure
 
 from vi_core.models.base import HasPredictive, Model
 from vi_core.plots.bound import bound_figure
+from vi_core.plots.counts import counts_figure
 from vi_core.plots.denoising import reverse_figure, terms_figure
 from vi_core.plots.density import density_figure
 from vi_core.plots.images import image_figure, noise_figure
+from vi_core.plots.map import map_figure
 from vi_core.plots.save import save
 from vi_core.plots.trajectories import trajectories_figure
 from vi_core.trace import Trace
+
+from .mixtures import Scene
 
 GRID = 400
 MOST_PANELS = 12
@@ -35,6 +39,8 @@ class Finished:
     data: np.ndarray | None
     """(N,) univariate data, else None."""
     model: Model
+    scene: Scene | None = None
+    """Of a mixture of places and counts."""
 
 
 def draw(run: Finished, folder: Path, plot: Any) -> list[Path]:
@@ -48,12 +54,16 @@ def figures(run: Finished, smoothing: int) -> Iterator[tuple[str, Figure]]:
     title = f"{run.summary['experiment']} — {run.summary['subtitle']}"
     yield "bound", _bound(run, smoothing, title)
     expectations = run.trace.expectations()
+    parameters = {name: values for name, values in run.trace.columns.items() if "." in name}
     if expectations:
         yield "expectations", _trajectories(run, {f"E[{name}]": values for name, values in expectations.items()}, title)
-        parameters = {name: values for name, values in run.trace.columns.items() if "." in name}
+    if parameters:
         yield "parameters", _trajectories(run, parameters, title)
     if run.data is not None and isinstance(run.model, HasPredictive) and expectations:
         yield "density", _density(run, run.data, run.model, title)
+    if run.scene is not None:
+        yield "map", _map(run.scene, title)
+        yield "counts", _counts(run.scene, title)
     if "reconstruction" in run.samples:
         rows = {"test image": run.samples["test"], "reconstruction": run.samples["reconstruction"]}
         yield "reconstructions", image_figure(rows, title=title)
@@ -108,13 +118,34 @@ def _bound(run: Finished, smoothing: int, title: str) -> Figure:
 
 
 def _trajectories(run: Finished, series: dict[str, np.ndarray], title: str) -> Figure:
-    rows = run.summary["estimates"]
+    rows, best = run.summary["estimates"], run.summary["best_replicate"]
+    if best is not None:  # restarts number their components each in its own way
+        series = {name: values[:, best : best + 1] for name, values in series.items()}
     if len(series) > MOST_PANELS:
         title += f" (the first {MOST_PANELS} of {len(series)})"
         series = dict(itertools.islice(series.items(), MOST_PANELS))
     truth = {f"E[{name}]": row["truth"] for name, row in rows.items() if row["truth"] is not None}
     exact = {f"E[{name}]": row["exact"] for name, row in rows.items() if row["exact"] is not None}
     return trajectories_figure(run.trace.step, series, truth=truth, exact=exact, title=title)
+
+
+def _map(scene: Scene, title: str) -> Figure:
+    horizontal, vertical = scene.columns[:2] or ("horizontal", "vertical")
+    return map_figure(
+        scene.points,
+        scene.shares,
+        scene.centres,
+        scene.deviations,
+        spread=scene.spread,
+        xlabel=horizontal,
+        ylabel=vertical,
+        title=title,
+    )
+
+
+def _counts(scene: Scene, title: str) -> Figure:
+    name = scene.columns[2] if scene.columns else "strength"
+    return counts_figure(scene.counts, scene.probabilities, scene.misfit, xlabel=name, title=title)
 
 
 def _density(run: Finished, data: np.ndarray, model: HasPredictive, title: str) -> Figure:

@@ -41,7 +41,7 @@ def objective(trace: Trace, per: str, alive: np.ndarray) -> dict[str, Any]:
     return {"name": trace.bound, "per": per, **spread(trace.columns[trace.bound][late].mean(axis=0), alive)}
 
 
-def estimates(problem: Problem, exact: dict[str, float], alive: np.ndarray) -> dict[str, Any]:
+def estimates(problem: Problem, truth: dict[str, float], exact: dict[str, float], alive: np.ndarray) -> dict[str, Any]:
     """Return posterior mean and deviation of each shared latent under the final q, beside truth and exact answer."""
     if problem.model.has_local:
         return {}
@@ -56,7 +56,7 @@ def estimates(problem: Problem, exact: dict[str, float], alive: np.ndarray) -> d
                 "std": float(deviation[alive].mean()) if alive.any() else None,
                 "se": over["se"],
                 "replicate_sd": over["replicate_sd"],
-                "truth": problem.data.truth.get(name),
+                "truth": truth.get(name),
                 "exact": exact.get(name),
                 "exact_std": exact.get(f"{name}.std"),
             }
@@ -205,6 +205,11 @@ def report(summary: dict[str, Any], figures: Sequence[str]) -> str:
     if summary["bias"]:
         lines.append(f"the gradient is biased: {summary['bias']}")
     lines += diffusion.table(summary["diagnostics"]["denoising"]) if "denoising" in summary["diagnostics"] else []
+    if summary["best_replicate"] is not None:
+        lines.append(restarts_line(final["values"], summary["best_replicate"]))
+    for group in ("recovery", "misfit"):
+        if summary[group]:
+            lines.append(f"{group}: " + ", ".join(f"{name} {value:.4g}" for name, value in summary[group].items()))
     if summary["diverged_replicates"]:
         lines.append(
             f"{summary['diverged_replicates']} of {summary['replicates']} replicates diverged, and are left out"
@@ -234,6 +239,16 @@ def _verdict_lines(summary: dict[str, Any], figures: Sequence[str]) -> list[str]
         lines.append(f"checks not applied: {summary['checks_skipped']}")
     lines += [f"figure  {figure}" for figure in figures]
     return [*lines, f"results {summary['run']}"]
+
+
+def restarts_line(values: Sequence[float], best: int) -> str:
+    """Say which restart was kept and how far below it the others ended: a local optimum is shown, not hidden."""
+    gaps = values[best] - np.array(values)
+    near = int((gaps < 0.01).sum())
+    return (
+        f"best of {len(values)} restarts: number {best}; {near} within 0.01 nats of it, "
+        f"the median {np.nanmedian(gaps):.4g} and the worst {np.nanmax(gaps):.4g} nats below"
+    )
 
 
 def _cells(estimate: float | None, se: float | None, truth: float | None, exact: float | None) -> str:

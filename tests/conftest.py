@@ -32,6 +32,9 @@ SMOKE = ("--run", "trainer=smoke", "plot.enabled=false", "replicates=2")
 needs_mnist = pytest.mark.skipif(
     not (DATA / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file(), reason=f"no MNIST in {DATA} (set VI_DATA)"
 )
+needs_quakes = pytest.mark.skipif(
+    not (DATA / "quakes" / "quakes.csv").is_file(), reason=f"no quakes in {DATA} (set VI_DATA)"
+)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from tests.conftest import DATA, CommandLine, needs_mnist, summary_of
+from tests.conftest import DATA, CommandLine, needs_mnist, needs_quakes, summary_of
 from vi_core.assembly import assemble, construct, keyword_arguments, locate
 from vi_core.bounds.base import Bound
 from vi_core.datasets.base import Data, Dataset
@@ -32,6 +32,7 @@ from vi_core.families.base import Family
 from vi_core.models.base import Model
 from vi_core.models.decoders import Decoder
 from vi_core.models.denoisers import Denoiser
+from vi_core.models.hyperparameters import Hyperparameters
 from vi_core.optimizers.base import Optimizer
 from vi_core.optimizers.coordinate_ascent import CoordinateAscent
 from vi_core.relaxations import Relaxation
@@ -48,6 +49,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "model/reverse_variance": (ReverseVariance,),
     "model/decoder": (Decoder,),
     "model/denoiser": (Denoiser,),
+    "model/hyperparameters": (Hyperparameters,),
     "family": (Family,),
     "family/positive": (Positive,),
     "family/spread": (Positive,),
@@ -97,7 +99,7 @@ def composed(part: str) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """A constructor's default as YAML has it."""
-    return list(value) if isinstance(value, tuple) else value
+    return [plain(element) for element in value] if isinstance(value, tuple) else value
 
 
 def differences(config: dict[str, Any]) -> list[str]:
@@ -388,14 +390,22 @@ def is_study(name: str) -> bool:
     return "/study: " in (CONF / "experiment" / f"{name}.yaml").read_text()
 
 
+def needs(name: str) -> list[pytest.MarkDecorator]:
+    """What skips an experiment whose data are not there."""
+    return [needs_mnist] * on_mnist(name) + [needs_quakes] * (name in ON_QUAKES)
+
+
+ON_QUAKES = {"earthquakes_catalogue"}
 FITS = [name for name in names("experiment") if not is_study(name)]
 STUDIES = [name for name in names("experiment") if is_study(name)]
-EXPERIMENTS = [pytest.param(name, marks=[needs_mnist] if on_mnist(name) else []) for name in FITS]
+EXPERIMENTS = [pytest.param(name, marks=needs(name)) for name in FITS]
+WITHOUT_IMAGES = [pytest.param(name, marks=needs(name)) for name in FITS if not on_mnist(name)]
 
 
 def run_experiment(name: str, cli: CommandLine, tmp_path: Path, *arguments: str) -> list[Path]:
     """Run a few steps of an experiment as it is; return the folders of its runs, each with every documented file."""
     root = [f"dataset.root={DATA}"] if on_mnist(name) else []
+    root += [f"dataset.path={DATA / 'quakes' / 'quakes.csv'}"] if name in ON_QUAKES else []
     few = ["trainer.gradient_draws=2"] if says(name, "gradient_draws:") else []
     result = cli(f"experiment={name}", "trainer=smoke", "trainer.limit=4", *few, *root, *arguments)
     assert (result.code, result.err) == (0, "")
@@ -409,7 +419,7 @@ def run_experiment(name: str, cli: CommandLine, tmp_path: Path, *arguments: str)
     return runs
 
 
-@pytest.mark.parametrize("name", [name for name in FITS if not on_mnist(name)])
+@pytest.mark.parametrize("name", WITHOUT_IMAGES)
 def test_experiment_runs(name: str, cli: CommandLine, tmp_path: Path) -> None:
     for run in run_experiment(name, cli, tmp_path, "plot.enabled=false"):
         assert not (run / "plots").exists()

@@ -186,4 +186,5 @@ def assemble(config: Config, device: torch.device, dtype: torch.dtype, generator
     family.to(device)
     step = make_step(model, family, bound, estimator, optimizer).to(device)
     batches = Batches(data, model, dataset.batch_size, generator)
+    step.begin(batches.full)
     return Problem(data, loaded.checksum, model, family, bound, estimator, step, batches)

@@ -1,4 +1,4 @@
-"""`task=collect run=<sweep folder>`: one row a job in sweep.csv; bounds and gradient noise of all jobs in figures."""
+"""`task=collect run=<sweep folder>`: one row a job in sweep.csv; bounds, final values and gradient noise in figures."""
 
 import csv
 import io
@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
 from omegaconf import DictConfig
 
@@ -93,6 +94,7 @@ def row(job: dict[str, Any], keys: list[str]) -> dict[str, Any]:
     line |= {f"gradient_sd_{when}": noise[when]["total"]["mean"] for when in ("start", "final") if when in noise}
     for name, estimate in job["estimates"].items():
         line |= {f"E[{name}]": estimate["mean"], f"E[{name}].se": estimate["se"]}
+    line |= job.get("recovery", {}) | job.get("misfit", {})
     passed = sum(check["passed"] for check in checks)
     return line | {"checks_passed": passed, "checks": len(checks), "seconds": job["timing"]["total_s"]}
 
@@ -144,7 +146,11 @@ def draw(folder: Path, jobs: list[dict[str, Any]], keys: list[str], cfg: DictCon
         return []
     if key not in keys:
         raise DataError(f"plot.group_by={key} was not swept.{did_you_mean(key, keys)} Swept: {', '.join(keys)}.")
-    found = {"bound": overlay(jobs, key, cfg.plot.smoothing), "gradient_noise": gradient_noise(jobs, key)}
+    found = {
+        "bound": overlay(jobs, key, cfg.plot.smoothing),
+        "final": against_numbers(jobs, keys),
+        "gradient_noise": gradient_noise(jobs, key),
+    }
     return [save(drawn, folder / "plots" / f"{name}.{cfg.plot.format}") for name, drawn in found.items() if drawn]
 
 
@@ -192,3 +198,26 @@ def mean_of(tables: list[dict[str, float | None]]) -> dict[str, float]:
     """Average numbers by name over tables; NaN where one is missing."""
     numbers = [{name: float("nan") if value is None else value for name, value in table.items()} for table in tables]
     return {name: sum(table[name] for table in numbers) / len(numbers) for name in numbers[0]}
+
+
+def against_numbers(jobs: list[dict[str, Any]], keys: list[str]) -> "Figure | None":
+    """Return final bounds against the one swept number, with the dispersion of counts where jobs have it, else None."""
+    from vi_core.plots.settings import settings_figure
+
+    drawn = [job for job in jobs if "objective" in job]
+    if len(keys) != 1 or len(drawn) < 3:
+        return None
+    try:
+        numbers = np.array([float(settings(job)[keys[0]]) for job in drawn])
+    except (KeyError, ValueError):
+        return None
+    dispersion = [job.get("misfit", {}).get("count_dispersion") for job in drawn]
+    statistic = None if None in dispersion else ("variance of counts / Poisson's", np.array(dispersion, float), 1.0)
+    return settings_figure(
+        numbers,
+        [np.array(job["final"]["values"], dtype=float) for job in drawn],
+        name=f"{drawn[0]['final']['name'].upper()} (nats)",
+        xlabel=keys[0],
+        title=drawn[0]["experiment"],
+        statistic=statistic,
+    )

@@ -21,7 +21,7 @@ from vi_core.training.loop import Loop
 from vi_core.training.recorder import Recorder
 from vi_core.training.trainer import Plan, Trainer
 
-from .. import diffusion, expectations, summary
+from .. import diffusion, expectations, mixtures, summary
 from ..files import write_json, write_npz, write_text
 from ..identity import config_hash
 from ..interrupt import Interrupt
@@ -183,6 +183,7 @@ def summarize(
     exact, config = summary.exact_answers(problem), plain(job.cfg)
     measure_gradient(job, problem, trainer, "final")
     alive, replicates = problem.step.alive.cpu().numpy(), problem.family.replicates
+    kept, best = results_of(problem, alive)
     result: dict[str, Any] = {
         "schema": summary.SCHEMA,
         "experiment": job.cfg.name,
@@ -195,13 +196,16 @@ def summarize(
         "overrides": job.overrides,
         "replicates": replicates,
         "diverged_replicates": int((~alive).sum()),
-        "objective": summary.objective(trace, "data point" if problem.model.has_local else "", alive),
-        "estimates": summary.estimates(problem, exact, alive),
-        "final": summary.final_bound(problem, trainer.final_samples, exact, alive),
+        "objective": summary.objective(trace, "data point" if problem.model.has_local else "", kept),
+        "best_replicate": best if kept.sum() < alive.sum() else None,
+        "estimates": summary.estimates(problem, mixtures.renumbered_truth(problem, best), exact, kept),
+        "final": summary.final_bound(problem, trainer.final_samples, exact, kept),
         "epoch_bound": summary.epoch_bounds(trace, problem.batches),
-        "diagnostics": summary.diagnostics(problem, trainer.final_samples, alive)
+        "diagnostics": summary.diagnostics(problem, trainer.final_samples, kept)
         | summary.blankets(problem)
         | job.diagnostics,
+        "recovery": mixtures.recovery(problem, best),
+        "misfit": mixtures.misfit(problem, best),
         "data": {
             "provenance": problem.data.provenance,
             "checksum": problem.checksum,
@@ -211,6 +215,15 @@ def summarize(
         "environment": describe_environment(job.cfg, device),
     }
     return result | judge(job, config, result, trace)
+
+
+def results_of(problem: Problem, alive: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return (R,) which replicates are results, and the best of them; the first where no ELBO is in closed form."""
+    bounds = summary.closed_form_elbo(problem)
+    if bounds is None:
+        return alive, int(alive.argmax())
+    kept = problem.step.kept(bounds).cpu().numpy()
+    return kept, mixtures.best_replicate(bounds.cpu().numpy(), kept)
 
 
 def judge(job: Job, config: dict[str, Any], result: dict[str, Any], trace: Trace | None) -> dict[str, Any]:
@@ -270,7 +283,8 @@ def draw_figures(
 
     train_data = problem.data.train
     data = train_data.cpu().double().numpy() if train_data.dim() == 1 else None
-    finished = Finished(result, trace, samples, data, problem.model.cpu())
+    scene = mixtures.scene(problem, results_of(problem, problem.step.alive.cpu().numpy())[1])
+    finished = Finished(result, trace, samples, data, problem.model.cpu(), scene)
     return [str(path) for path in draw(finished, job.folder / "plots", job.cfg.plot)]
 
 

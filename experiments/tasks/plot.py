@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from vi_core.archive import load, read_run
 
+from .. import mixtures
 from ..figures import Finished, draw
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ def run(cfg: DictConfig, folder: Path) -> None:
         samples = dict(arrays)
     train = archived.problem.data.train
     data = train.double().numpy() if train.dim() == 1 else None
-    finished = Finished(archived.summary, archived.trace, samples, data, archived.problem.model)
+    best = archived.summary["best_replicate"]
+    scene = mixtures.scene(archived.problem, best or 0)
+    finished = Finished(archived.summary, archived.trace, samples, data, archived.problem.model, scene)
     for path in draw(finished, folder / "plots", cfg.plot):
         log.info("figure  %s", path)

@@ -42,6 +42,8 @@ class Data:
     provenance: one line that says where the numbers come from.
     decode: a stored batch to what the model sees, on the batch's own device.
     image_shape: (rows, columns) of an image, or None.
+    labels: the mixture component that each training point was drawn from, (N,), or None where unknown.
+    columns: what the numbers of a point are called, for axes; () where they have no names.
     """
 
     train: Tensor
@@ -50,6 +52,8 @@ class Data:
     provenance: str
     decode: Decode
     image_shape: tuple[int, int] | None
+    labels: Tensor | None = None
+    columns: tuple[str, ...] = ()
 
     @property
     def checksum(self) -> str:
@@ -68,6 +72,7 @@ class Data:
             self,
             train=move(self.train),
             test=None if self.test is None else move(self.test),
+            labels=None if self.labels is None else move(self.labels),
             decode=self.decode.with_dtype(dtype) if isinstance(self.decode, Typed) else self.decode,
         )
 

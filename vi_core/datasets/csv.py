@@ -1,4 +1,4 @@
-"""One column of numbers of a CSV file that the user names.
+"""Columns of numbers of a CSV file that the user names.
 
 The file is UTF-8 text, comma separated, with one line of column names. Everything that is not a finite number in its
 place is refused with its row and column: a value that is silently dropped or filled changes the posterior. Rows are
@@ -8,7 +8,7 @@ counted from 1 below the names, lines from 1 at the top of the file, as editors 
 import contextlib
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TextIO
@@ -66,17 +66,24 @@ def read_column(path: Path, column: str | None, num_points: int | None) -> tuple
     with refusals(path), path.open(encoding="utf-8-sig", newline="") as file:
         names, rows = open_table(file, path)
         index = find_column(column, names, path) if column is not None else only_numeric(names, rows, path, num_points)
-        file.seek(0)
-        _, rows = open_table(file, path)
-        numbers = [number(row, index, names[index], path) for row in islice(rows, num_points)]
-    if len(numbers) < 2:
-        count = "only 1 row" if numbers else "no row"
+    (numbers,) = read_columns(path, {"column": names[index]}, num_points)
+    return names[index], numbers
+
+
+def read_columns(path: Path, columns: Mapping[str, str], num_points: int | None) -> list[list[float]]:
+    """Numbers of the columns that the settings of a data set name, in the first `num_points` rows."""
+    with refusals(path), path.open(encoding="utf-8-sig", newline="") as file:
+        names, rows = open_table(file, path)
+        indices = [find_column(name, names, path, setting) for setting, name in columns.items()]
+        table = [[number(row, i, names[i], path) for i in indices] for row in islice(rows, num_points)]
+    if len(table) < 2:
+        count = "only 1 row" if table else "no row"
         raise DataError(f"{path} has {count} below its column names; at least 2 are needed.")
     require(
-        num_points is None or len(numbers) == num_points,
-        f"dataset.num_points={num_points} must be at most {len(numbers)}, the number of rows of {path}.",
+        num_points is None or len(table) == num_points,
+        f"dataset.num_points={num_points} must be at most {len(table)}, the number of rows of {path}.",
     )
-    return names[index], numbers
+    return [list(numbers) for numbers in zip(*table, strict=True)]
 
 
 @contextlib.contextmanager
@@ -121,14 +128,14 @@ def full_rows(rows: Iterator[Row], width: int, path: Path) -> Iterator[Row]:
             raise DataError(f"{where} has {len(row.cells)} cells where the first line names {width} columns.")
 
 
-def find_column(column: str, names: list[str], path: Path) -> int:
+def find_column(column: str, names: list[str], path: Path, setting: str = "column") -> int:
     """Index of the column called `column`."""
     if names.count(column) == 1:
         return names.index(column)
     if column in names:
         raise DataError(f"{path} has {names.count(column)} columns called '{column}'; rename all but one.")
     hint = did_you_mean(column, names)
-    raise DataError(f"dataset.column={column} is not in {path}, which has {', '.join(names)}.{hint}")
+    raise DataError(f"dataset.{setting}={column} is not in {path}, which has {', '.join(names)}.{hint}")
 
 
 def only_numeric(names: list[str], rows: Iterator[Row], path: Path, num_points: int | None) -> int:

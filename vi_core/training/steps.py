@@ -16,10 +16,10 @@ from vi_core.errors import LabError, Unsupported
 from vi_core.estimators.base import Estimator
 from vi_core.estimators.exact import Exact
 from vi_core.families.base import Family, HasDomain, HasInformation
-from vi_core.models.base import HasFisher, HasUpdates, Model
+from vi_core.models.base import HasAssignments, HasConstants, HasFisher, HasStart, HasUpdates, Model
 from vi_core.optimizers.base import Metric, Optimizer, over_replicates
 from vi_core.optimizers.coordinate_ascent import CoordinateAscent
-from vi_core.types import flatten
+from vi_core.types import Params, flatten
 
 Metrics = dict[str, Tensor]
 
@@ -57,6 +57,13 @@ class Step(nn.Module, ABC):
     def moving(self) -> list[nn.Parameter]:
         """The unconstrained tensors that the algorithm moves."""
         return [*self.family.parameters(), *self.model.parameters()]
+
+    def begin(self, x: Any) -> None:
+        """Move to where the algorithm starts on the whole data set x, if that is not where the family starts."""
+
+    def kept(self, bounds: Tensor) -> Tensor:
+        """Return (R,) which replicates count as results, given their final bounds (R,)."""
+        return self.alive
 
     def check(self) -> None:
         """Raise when the algorithm has broken a promise of its own; synchronises, called now and then."""
@@ -137,16 +144,18 @@ def over_batch(value: Tensor) -> Tensor:
 
 
 class CoordinateAscentStep(Step):
-    """Sweep the blocks of q, each set to its optimum given the others.
+    """Sweep the blocks, each set to its optimum given the others.
 
-    The ELBO must not fall by more than rounding: `check` raises if it has, which would mean a wrong update.
+    First the assignments of the data points where the model has them, then each latent, then the constants where they
+    are estimated. The ELBO must not fall by more than rounding: `check` raises if it has, which would mean a wrong
+    update.
     """
 
     previous: Tensor
     largest: Tensor
     worst_fall: Tensor
 
-    def __init__(self, model: Model, family: Family, bound: Bound, estimator: Estimator):
+    def __init__(self, model: Model, family: Family, bound: Bound, estimator: Estimator, keep: str = "all"):
         if not isinstance(model, HasUpdates) or not model.knows(family.layout):
             pair = f"{type(model).__name__} and {type(family).__name__}"
             raise Unsupported(f"{pair} have no conjugate updates; use optimizer=adam.")
@@ -154,24 +163,44 @@ class CoordinateAscentStep(Step):
             raise Unsupported("optimizer=coordinate_ascent follows no gradient estimate; use estimator=exact with it.")
         estimator.check(model, family, bound)
         super().__init__(model, family, bound, [bound.name])
-        self.estimator = estimator
+        self.estimator, self.keep = estimator, keep
         self.register_buffer("previous", torch.full_like(self.witness[:, 0], -torch.inf))
         self.register_buffer("largest", torch.zeros_like(self.previous))
         self.register_buffer("worst_fall", torch.zeros_like(self.previous))
 
+    def begin(self, x: Any) -> None:
+        if isinstance(self.model, HasStart):
+            with torch.no_grad():
+                self.family.assign(self.model.start(self.family.variational(), x))
+
+    def kept(self, bounds: Tensor) -> Tensor:
+        if self.keep == "all" or not bool(self.alive.any()):
+            return self.alive
+        best = torch.where(self.alive, bounds, -torch.inf).argmax()
+        return torch.arange(len(bounds), device=bounds.device) == best
+
+    @torch.no_grad()
     def forward(self, x: Any) -> Metrics:
-        with torch.no_grad():
-            value = self.estimator(self.model, self.family, self.bound, x).bound.squeeze(1)
-            self.watch(value.unsqueeze(-1))
-            self._compare(value)
-            for block in self.model.latents:
-                params = self.family.variational()
-                new = cast(HasUpdates, self.model).update(block, params, x)
-                alive = {name: over_replicates(self.alive, tensor) for name, tensor in new.items()}
-                params[block] = {name: torch.where(alive[name], new[name], params[block][name]) for name in new}
-                self.family.assign(params)
-            self.good_steps.add_(self.alive)
+        params = self.family.variational()
+        value, statistics = self._complete(params, x)
+        self.watch(value.unsqueeze(-1))
+        self._compare(value)
+        for block in self.model.latents:
+            new = cast(HasUpdates, self.model).update(block, params, statistics)
+            alive = {name: over_replicates(self.alive, tensor) for name, tensor in new.items()}
+            params[block] = {name: torch.where(alive[name], new[name], params[block][name]) for name in new}
+        self.family.assign(params)
+        if isinstance(self.model, HasConstants) and self.model.estimates_constants:
+            self.model.estimate_constants(params, statistics, self.alive)
+        self.good_steps.add_(self.alive)
         return {self.bound.name: value}
+
+    def _complete(self, params: Params, x: Any) -> tuple[Tensor, Any]:
+        """Return the ELBO (R,) and what the updates see of the data."""
+        if isinstance(self.model, HasAssignments):
+            bound, statistics = self.model.complete(params, x)
+            return bound.squeeze(1), statistics
+        return self.estimator(self.model, self.family, self.bound, x).bound.squeeze(1), x
 
     def _compare(self, value: Tensor) -> None:
         """Keep the largest fall between sweeps, relative to the largest ELBO seen, on whose scale rounding is."""
@@ -193,7 +222,12 @@ class CoordinateAscentStep(Step):
 def make_step(model: Model, family: Family, bound: Bound, estimator: Estimator, optimizer: object) -> Step:
     """Return the step that `optimizer` asks for."""
     if isinstance(optimizer, CoordinateAscent):
-        return CoordinateAscentStep(model, family, bound, estimator)
+        return CoordinateAscentStep(model, family, bound, estimator, optimizer.keep)
+    if isinstance(model, HasConstants) and model.estimates_constants:
+        raise Unsupported(
+            "model/hyperparameters=empirical_bayes is a block of coordinate ascent; use optimizer=coordinate_ascent, "
+            "or model/hyperparameters=fixed."
+        )
     assert isinstance(optimizer, Optimizer)
     return GradientStep(model, family, bound, estimator, optimizer)
 

@@ -1,0 +1,33 @@
+"""A fitted mixture against the one that generated the data: labels up to renaming, parameters up to renumbering.
+
+The adjusted Rand index of two labellings counts the pairs of points on which they agree, less what chance gives: 1 for
+equal partitions, 0 on average for independent ones (Hubert, Arabie 1985). With contingency table n_ij and its
+sums a_i, b_j,
+
+    (Σ C(n_ij, 2) − e) / (½ (Σ C(a_i, 2) + Σ C(b_j, 2)) − e),   e = Σ C(a_i, 2) Σ C(b_j, 2) / C(N, 2).
+"""
+
+import numpy as np
+from numpy import ndarray
+from scipy.optimize import linear_sum_assignment
+
+
+def adjusted_rand_index(first: ndarray, second: ndarray) -> float:
+    """Return the index of two labellings (N,) of integers."""
+    table = np.zeros((first.max() + 1, second.max() + 1))
+    np.add.at(table, (first, second), 1)
+    together, rows, columns = (_pairs(n).sum() for n in (table, table.sum(axis=1), table.sum(axis=0)))
+    chance = rows * columns / _pairs(np.float64(len(first)))
+    most = (rows + columns) / 2
+    return 1.0 if most == chance else float((together - chance) / (most - chance))
+
+
+def _pairs(count: ndarray | np.float64) -> ndarray:
+    return np.asarray(count * (count - 1) / 2)
+
+
+def renumbering(estimate: ndarray, truth: ndarray) -> ndarray:
+    """Return p (K,) so that truth[p] (K, D) lies nearest to `estimate` (K, D), in units of truth's spread."""
+    scale = truth.std(axis=0)
+    scaled = (estimate[:, None] - truth[None]) / np.where(scale > 0, scale, 1.0)
+    return linear_sum_assignment(np.square(scaled).sum(axis=-1))[1]
