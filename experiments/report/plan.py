@@ -1,7 +1,7 @@
 """Which experiments the page shows, and the command of each, before anything runs.
 
 A plan's identity is a hash of all that decides its numbers and verdicts: the configuration, the expected numbers, what
-the command line changes, and the program's sources. A folder that finished under the same identity need not be run again.
+the command line changes, and the program's sources. A folder that finished under the same identity is not run again.
 """
 
 import hashlib

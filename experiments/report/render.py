@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from ..files import write_text
 from .records import Check, Page, Quantity, Verdict
@@ -26,7 +27,12 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    engine.filters |= {"number": number, "seconds": seconds, "capitalize_first": capitalize_first}
+    engine.filters |= {
+        "number": number,
+        "seconds": seconds,
+        "capitalize_first": capitalize_first,
+        "breakable": breakable,
+    }
     engine.globals |= {"check_decimals": check_decimals, "decimals": decimals}
     return engine
 
@@ -63,6 +69,11 @@ def seconds(value: float) -> str:
     if value < 120:
         return f"{value:.0f} s"
     return f"{value / 60:.0f} min"
+
+
+def breakable(name: str) -> Markup:
+    """Return a name that may be broken after its underscores."""
+    return Markup("_<wbr>").join(name.split("_"))
 
 
 def capitalize_first(text: str) -> str:

@@ -1,7 +1,7 @@
 """Run the commands of the page, a few at a time, each in a process of its own.
 
-A child starts a session of its own, so that Ctrl-C reaches this process alone, which hands on exactly one signal: the runs
-then write what they have, and the same command goes on with them.
+A child starts a session of its own, so that Ctrl-C reaches this process alone, which hands on exactly one signal: the
+runs then write what they have, and the same command goes on with them.
 """
 
 import logging
@@ -92,7 +92,7 @@ def start(plan: Plan, folder: Path) -> Child:
 def program() -> list[str]:
     """Return the beginning of a command line of this program, wherever it is started."""
     shim = PROGRAM / "run.py"
-    package = __package__.removesuffix(".report")
+    package = __name__.removesuffix(".report.runner")
     run = [str(shim)] if shim.is_file() else ["-c", f"from {package}.cli import main; main()"]
     return [sys.executable, *run]
 

@@ -1,7 +1,7 @@
 """`task=reproduce`: run every experiment that has a place on the report page, and write the page.
 
-Each is run by the command that a user types, in <run>/runs/<fidelity>/<experiment>; the page is <run>/index.html. What has
-finished under the same settings and sources is not run again, so that the same command goes on after an interruption.
+Each is run by the command that a user types, in <run>/runs/<fidelity>/<experiment>; the page is <run>/index.html. What
+has finished under the same settings and sources is not run again: the same command goes on after an interruption.
 """
 
 import logging
