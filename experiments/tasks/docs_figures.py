@@ -1,7 +1,7 @@
 """`task=docs_figures`: write the figures that README.md and docs/ show, from full runs of their experiments.
 
-The documents name them: docs/figures/<experiment>_<figure>.png is plots/<figure>.png of that experiment's run, or of its
-sweep. The runs are those of the report page, and are shared with it.
+The documents name them: docs/figures/<experiment>_<figure>.png is plots/<figure>.png of that experiment's run, or of
+its sweep. The runs are those of the report page, and are shared with it.
 """
 
 import logging
