@@ -16,6 +16,7 @@ import hydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+import vi_core
 from vi_core.errors import ConfigError, did_you_mean
 
 from ..expectations import chosen_key
@@ -50,9 +51,9 @@ def plans(config_module: str, fidelity: str, only: Sequence[str], given: Sequenc
     """Return the experiments that have a place on the page, in its order; each takes the `given` overrides it knows."""
     sources, found, used = program_digest(), [], set()
     with hydra.initialize_config_module(config_module, version_base="1.3"):
-        for name in part_names("experiment"):
+        for name in [name for name in part_names("experiment") if not only or name in only]:
             cfg = hydra.compose("config", [f"experiment={name}"], return_hydra_config=True)
-            if cfg.report.order is None or (only and name not in only):
+            if cfg.report.order is None:
                 continue
             mine = [text for text in given if knows(cfg, chosen_key(text))]
             used |= set(mine)
@@ -108,8 +109,7 @@ def knows(cfg: DictConfig, path: str) -> bool:
 def program_digest() -> str:
     """Return a hash of the sources that decide what runs write: all but the page's own."""
     content = hashlib.sha256()
-    for folder in ("vi_core", "experiments"):
-        for path in sorted((PROGRAM / folder).rglob("*.py")):
-            if path.parent.name != "report":
-                content.update(path.read_bytes())
+    for path in sorted({*Path(vi_core.__path__[0]).rglob("*.py"), *(PROGRAM / "experiments").rglob("*.py")}):
+        if path.parent.name != "report":
+            content.update(path.read_bytes())
     return content.hexdigest()
