@@ -32,6 +32,7 @@ def environment() -> Environment:
         "seconds": seconds,
         "capitalize_first": capitalize_first,
         "breakable": breakable,
+        "plain_decimal": plain_decimal,
     }
     engine.globals |= {"check_decimals": check_decimals, "decimals": decimals}
     return engine
@@ -45,9 +46,14 @@ def number(value: float | None, places: int | None = None) -> str:
     return text.replace("-", "−")
 
 
-def check_decimals(check: Check) -> int | None:
-    """Return the decimals at which a check's tolerance can be seen."""
-    return _places(check.tolerance)
+def check_decimals(check: Check) -> int:
+    """Return the decimals at which a check's tolerance can be seen, and its expected number is not rounded."""
+    return max(_places(check.tolerance) - 1, len(plain_decimal(check.expected).partition(".")[2]))
+
+
+def plain_decimal(value: float) -> str:
+    """Return a number without an exponent: 0.00006."""
+    return f"{value:.8f}".rstrip("0").rstrip(".").replace("-", "−")
 
 
 def decimals(quantity: Quantity) -> int | None:
@@ -58,8 +64,8 @@ def decimals(quantity: Quantity) -> int | None:
     return max(0, 6 - max(1, math.floor(math.log10(largest)) + 1)) if largest >= 1e-3 else None
 
 
-def _places(size: float) -> int | None:
-    return min(8, max(0, 1 - math.floor(math.log10(size)))) if size > 0 else None
+def _places(size: float) -> int:
+    return min(8, max(1, 1 - math.floor(math.log10(size)))) if size > 0 else 1
 
 
 def seconds(value: float) -> str:
