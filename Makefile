@@ -1,18 +1,25 @@
 # Every target installs what it needs into .venv first; `make help` lists them.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-slow lint clean
+.PHONY: help run figures docs-figures test test-slow lint clean
 
 PYTHON ?= python3
+FIDELITY ?= full
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --quiet install --no-compile --constraint constraints.txt
 
 help:  ## list the targets
 	@echo "usage: make TARGET [ARGS='...'] [PYTHON=python3.12]"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s%s\n", $$1, $$2 }' Makefile
 
 run: .venv/installed  ## run an experiment: make run ARGS='experiment=NAME key=value'
 	@$(BIN)/python run.py $(ARGS)
+
+figures: .venv/installed  ## reproduce the reports on one page, outputs/report/index.html; FIDELITY=quick: a small one
+	@$(BIN)/python run.py task=reproduce fidelity=$(FIDELITY) $(ARGS)
+
+docs-figures: .venv/installed  ## write the figures that README.md and docs/ show
+	@$(BIN)/python run.py task=docs_figures $(ARGS)
 
 test: .venv/installed  ## run the tests but for the slow ones; ARGS goes to pytest
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)

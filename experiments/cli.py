@@ -30,7 +30,8 @@ from .messages import configuration_groups, one_line
 
 PACKAGE = (__package__ or "experiments").rpartition(".experiments")[0]
 CONFIG_MODULE = f"{PACKAGE}.conf" if PACKAGE else "conf"
-TASKS = ("fit", "plot", "collect")
+TASKS = ("fit", "plot", "collect", "report", "reproduce", "docs_figures")
+TASKS_WITHOUT_FOLDER = ("reproduce", "docs_figures")
 log = logging.getLogger(__name__)
 failures: list[str] = []
 """Jobs of this process that failed, and checks under strict=true."""
@@ -72,7 +73,9 @@ def dispatch(arguments: list[str]) -> None:
     task = given.get("task", "fit")
     if task not in TASKS:
         raise ConfigError(f"task={task} must be one of {', '.join(TASKS)}.{did_you_mean(task, TASKS)}")
-    if task != "fit":
+    if task in TASKS_WITHOUT_FOLDER:
+        reproduce(task, overrides)
+    elif task != "fit":
         on_folder(task, overrides)
     elif given.get("resume", "null") != "null":
         resume(Path(given["resume"]), [a for a in overrides if not a.startswith("resume=")])
@@ -180,11 +183,29 @@ def on_folder(task: str, arguments: list[str]) -> None:
         from .tasks.plot import run
 
         run(cfg, Path(cfg.run))
+    elif task == "report":
+        from .tasks.report import run
+
+        run(Path(cfg.run))
     else:
         from .tasks.collect import run as collect
 
         if not collect(cfg, Path(cfg.run)):
             failures.append(cfg.run)
+
+
+def reproduce(task: str, arguments: list[str]) -> None:
+    """Run the experiments of the report page; what is no setting of the task itself goes to those that know it."""
+    own = [a for a in arguments if a.partition("=")[0].split(".")[0] in ("task", "run", "fidelity", "reproduce")]
+    with hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+        cfg = hydra.compose("config", own)
+    start_log(None)
+    from .tasks import docs_figures
+    from .tasks import reproduce as page
+
+    run = page.run if task == "reproduce" else docs_figures.run
+    if not run(cfg, [a for a in arguments if a not in own], CONFIG_MODULE):
+        failures.append(task)
 
 
 def resumed_sweep(folder: Path) -> list[str]:

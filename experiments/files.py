@@ -14,7 +14,7 @@ from vi_core.errors import DataError
 def write_text(path: Path, text: str) -> None:
     """Write `text` atomically."""
     with replacing(path) as unfinished:
-        unfinished.write_text(text)
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -4,7 +4,10 @@ import hashlib
 import json
 from typing import Any
 
-OUTSIDE = ("overrides", "threads", "sweep", "task", "run", "resume", "plot", "strict", "expected", "note", "report")
+OUTSIDE = (
+    "overrides", "threads", "sweep", "task", "run", "resume", "plot", "strict", "expected", "note", "report",
+    "fidelity", "reproduce",
+)  # fmt: skip
 """Settings that leave a run's numbers as they are."""
 
 

@@ -83,6 +83,12 @@ def configuration_groups() -> list[str]:
     return [entry.name for entry in _configuration().iterdir() if entry.is_dir() and not entry.name.startswith("_")]
 
 
+def part_names(group: str) -> list[str]:
+    """Return the names of the files in one folder of the configuration."""
+    entries = (_configuration() / group).iterdir()
+    return sorted(entry.name.removesuffix(".yaml") for entry in entries if entry.name.endswith(".yaml"))
+
+
 def keys_of(path: str) -> list[str]:
     """Return the keys that the parts of one group know, from their YAML files; for the top level, the schema's."""
     from .schema import Root

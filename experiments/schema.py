@@ -6,6 +6,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+FIDELITIES = ("full", "quick")
+
 
 @dataclass
 class Device:
@@ -56,6 +58,14 @@ class Report:
 
 
 @dataclass
+class Reproduce:
+    """What `task=reproduce` runs: the names in `only`, all experiments of the page if empty, `parallel` at a time."""
+
+    only: list[str] = field(default_factory=list)
+    parallel: int = 2
+
+
+@dataclass
 class Root:
     """Everything that a run is made of."""
 
@@ -75,6 +85,8 @@ class Root:
     note: str = ""
     report: Report = field(default_factory=Report)
     task: str = "fit"
+    fidelity: str = "full"
+    reproduce: Reproduce = field(default_factory=Reproduce)
     overrides: list[str] = field(default_factory=list)
     run: str | None = None
     resume: str | None = None

@@ -9,20 +9,22 @@ from vi_core.assembly import KINDS, check_part, conforms
 from vi_core.errors import ConfigError, did_you_mean, require
 from vi_core.studies.base import Study
 
-from .schema import Device, Plot, Report, Root, Sweep
+from .schema import FIDELITIES, Device, Plot, Report, Reproduce, Root, Sweep
 
 PARTS = tuple(KINDS)
 CHOICES = {
     "device.name": ("cpu", "cuda", "mps", "auto"),
     "dtype": ("auto", "float32", "float64"),
     "plot.format": ("png", "pdf"),
+    "fidelity": FIDELITIES,
 }
+NODES = {"device": Device, "plot": Plot, "sweep": Sweep, "report": Report, "reproduce": Reproduce}
 
 
 def validate(cfg: DictConfig) -> None:
     """Check keys, types and ranges of the top level, and every part against its constructor."""
     check_keys(cfg, Root, "")
-    for name, schema in {"device": Device, "plot": Plot, "sweep": Sweep, "report": Report}.items():
+    for name, schema in NODES.items():
         check_keys(cfg[name], schema, f"{name}.")
     for item in cfg.expected:
         missing = [key for key in ("quantity", "value", "tolerance") if OmegaConf.is_missing(item, key)]

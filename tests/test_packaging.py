@@ -42,13 +42,13 @@ def test_wheel_claims_one_top_level_name(wheel: Path) -> None:
     assert {name for name in top if not name.endswith(".dist-info")} == {"vi_core"}
 
 
-def test_wheel_holds_every_module_and_every_yaml(wheel: Path) -> None:
+def test_wheel_holds_every_module_yaml_and_template(wheel: Path) -> None:
     """A new folder has to join `packages` in pyproject.toml."""
     wanted = {
         f"{package}/{path.relative_to(ROOT / folder).as_posix()}"
         for folder, package in INSTALLED_AS.items()
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in {".py", ".yaml"}
+        if path.suffix in {".py", ".yaml"} or path.parent.name == "templates"
     }
     assert {"vi_core/conf/config.yaml", "vi_core/experiments/cli.py"} <= wanted
     assert wanted - set(ZipFile(wheel).namelist()) == set()

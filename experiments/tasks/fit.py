@@ -302,6 +302,7 @@ def failed_summary(job: Job, error: Exception) -> None:
             "experiment": job.cfg.name,
             "status": "diverged" if isinstance(error, NonFinite) else "failed",
             "error": str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}",
+            "error_type": type(error).__name__,
             "overrides": job.overrides,
             "config_hash": config_hash(OmegaConf.to_container(job.cfg, resolve=resolvable)),
         },

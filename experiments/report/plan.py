@@ -1,0 +1,115 @@
+"""Which experiments the page shows, and the command of each, before anything runs.
+
+A plan's identity is a hash of all that decides its numbers and verdicts: the configuration, the expected numbers, what
+the command line changes, and the program's sources. A folder that finished under the same identity is not run again.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+import vi_core
+from vi_core.errors import ConfigError, did_you_mean
+
+from ..expectations import chosen_key
+from ..identity import OUTSIDE
+from ..messages import part_names
+from .read import typed
+
+PROGRAM = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment and the overrides of its command; `cost` grows with how long it may take."""
+
+    name: str
+    order: int
+    overrides: tuple[str, ...]
+    swept: bool
+    identity: str
+    where: str
+    says: str
+    note: str
+    cost: tuple[bool, float]
+
+    @property
+    def command(self) -> str:
+        """What a user types to get this row alone."""
+        return typed([f"experiment={self.name}", *self.overrides])
+
+
+def plans(config_module: str, fidelity: str, only: Sequence[str], given: Sequence[str]) -> list[Plan]:
+    """Return the experiments that have a place on the page, in its order; each takes the `given` overrides it knows."""
+    sources, found, used = program_digest(), [], set()
+    with hydra.initialize_config_module(config_module, version_base="1.3"):
+        for name in [name for name in part_names("experiment") if not only or name in only]:
+            cfg = hydra.compose("config", [f"experiment={name}"], return_hydra_config=True)
+            if cfg.report.order is None:
+                continue
+            mine = [text for text in given if knows(cfg, chosen_key(text))]
+            used |= set(mine)
+            found.append(plan(name, cfg, [*(cfg.report.quick if fidelity == "quick" else []), *mine], sources))
+    unknown = [name for name in only if name not in {plan.name for plan in found}]
+    if unknown:
+        known = [name for name in part_names("experiment") if name not in only]
+        raise ConfigError(f"reproduce.only: {unknown[0]} is not on the page.{did_you_mean(unknown[0], known)}")
+    idle = [text for text in given if text not in used]
+    if idle:
+        raise ConfigError(f"{idle[0]} is a setting of no experiment on the page. See --cfg job.")
+    return sorted(found, key=lambda plan: (plan.order, plan.name))
+
+
+def plan(name: str, cfg: DictConfig, overrides: Sequence[str], sources: str) -> Plan:
+    """Return the plan of one experiment, composed as `cfg` without the overrides."""
+    swept = cfg.hydra.mode == RunMode.MULTIRUN
+    params = OmegaConf.to_container(cfg.hydra.sweeper.get("params") or OmegaConf.create({})) if swept else {}
+    assert isinstance(params, dict)
+    content = {str(key): value for key, value in _unresolved(cfg).items() if key not in {*OUTSIDE, "hydra"}}
+    essence = [content, _unresolved(cfg).get("expected"), params, list(overrides), sources]
+    jobs = math.prod(str(value).count(",") + 1 for value in params.values())
+    steps = 0 if cfg.study is not None else cfg.trainer.steps or 0
+    return Plan(
+        name=name,
+        order=cfg.report.order,
+        overrides=tuple(overrides),
+        swept=swept,
+        identity=hashlib.sha256(json.dumps(essence, sort_keys=True, default=str).encode()).hexdigest()[:16],
+        where=cfg.report.where,
+        says=cfg.report.says,
+        note=cfg.note,
+        cost=("root" in cfg.dataset, jobs * steps),
+    )
+
+
+def _unresolved(cfg: DictConfig) -> dict[Any, Any]:
+    content = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(content, dict)
+    return content
+
+
+def knows(cfg: DictConfig, path: str) -> bool:
+    """Whether an experiment's configuration has the key, so that an override of it makes sense."""
+    node: Any = cfg
+    for key in path.replace("/", ".").split("."):
+        if not isinstance(node, Mapping) or key not in node:
+            return False
+        node = node._get_node(key) if isinstance(node, DictConfig) else node[key]
+    return True
+
+
+def program_digest() -> str:
+    """Return a hash of the sources that decide what runs write: all but the page's own."""
+    content = hashlib.sha256()
+    for path in sorted({*Path(vi_core.__path__[0]).rglob("*.py"), *(PROGRAM / "experiments").rglob("*.py")}):
+        if path.parent.name != "report":
+            content.update(path.read_bytes())
+    return content.hexdigest()
