@@ -404,3 +404,14 @@ def test_what_is_outside_the_numbers_leaves_them_alone(cli: CommandLine, tmp_pat
     arguments = ("trainer.checkpoint_every=3", "trainer/stopping=plateau", "trainer.stopping.window=4")
     assert cli(*SMOKE, *arguments, "hydra.run.dir=run").code == 0
     assert trace_text(tmp_path / "run") == trace_text(finished_run)
+
+
+def test_expected_numbers_belong_to_their_data(cli: CommandLine, tmp_path: Path) -> None:
+    """Where a file lies changes nothing; other contents do, and the run says so."""
+    rows = [f"{170 + i % 7},{-20 - i % 5},{10 + i % 3}" for i in range(40)]
+    (tmp_path / "mine.csv").write_text("\n".join(["long,lat,stations", *rows]) + "\n")
+    arguments = ("dataset.path=mine.csv", "model.components=2", "plot.enabled=false", "hydra.sweep.dir=sweep")
+    assert cli("experiment=earthquakes_catalogue", *arguments).code == 0
+    summary = summary_of(tmp_path / "sweep" / "0")
+    assert summary["checks"] == []
+    assert "data are others" in summary["checks_skipped"]

@@ -237,6 +237,9 @@ def judge(job: Job, config: dict[str, Any], result: dict[str, Any], trace: Trace
         return {"checks": [], "checks_skipped": f"settings differ from the experiment's ({', '.join(changed)})"}
     if result["status"] == "interrupted":
         return {"checks": [], "checks_skipped": "the run was interrupted"}
+    wanted = {item["when"].get("data.checksum") for item in expected} - {None}
+    if wanted and result["data"]["checksum"] not in wanted:
+        return {"checks": [], "checks_skipped": "the data are others than those of the expected numbers"}
     return {"checks": expectations.check(expected, result, config, trace), "checks_skipped": ""}
 
 
