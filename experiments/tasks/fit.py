@@ -180,20 +180,12 @@ def summarize(
     job: Job, problem: Problem, trainer: Trainer, loop: Loop, trace: Trace, status: str, device: torch.device
 ) -> dict[str, Any]:
     """Return the content of summary.json but for the total time."""
-    exact, config = summary.exact_answers(problem), plain(job.cfg)
+    exact, config, bias = summary.exact_answers(problem), plain(job.cfg), summary.gradient_bias(problem)
     measure_gradient(job, problem, trainer, "final")
     alive, replicates = problem.step.alive.cpu().numpy(), problem.family.replicates
     kept, best = results_of(problem, alive)
-    result: dict[str, Any] = {
-        "schema": summary.SCHEMA,
-        "experiment": job.cfg.name,
-        "subtitle": describe_parts(job.cfg, replicates, summary.gradient_bias(problem)),
-        "note": job.cfg.note,
-        "bias": summary.gradient_bias(problem),
-        "status": status,
-        "run": str(job.folder),
-        "config_hash": config_hash(config),
-        "overrides": job.overrides,
+    result = heading(job, config, describe_parts(job.cfg, replicates, bias), status) | {
+        "bias": bias,
         "replicates": replicates,
         "diverged_replicates": int((~alive).sum()),
         "objective": summary.objective(trace, "data point" if problem.model.has_local else "", kept),
@@ -215,6 +207,20 @@ def summarize(
         "environment": describe_environment(job.cfg, device),
     }
     return result | judge(job, config, result, trace)
+
+
+def heading(job: Job, config: dict[str, Any], subtitle: str, status: str) -> dict[str, Any]:
+    """Return what every summary begins with."""
+    return {
+        "schema": summary.SCHEMA,
+        "experiment": job.cfg.name,
+        "subtitle": subtitle,
+        "note": job.cfg.note,
+        "status": status,
+        "run": str(job.folder),
+        "config_hash": config_hash(config),
+        "overrides": job.overrides,
+    }
 
 
 def results_of(problem: Problem, alive: np.ndarray) -> tuple[np.ndarray, int]:

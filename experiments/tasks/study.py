@@ -16,10 +16,9 @@ from vi_core.studies.base import Finding, Study
 from .. import summary
 from ..expectations import chosen_key
 from ..files import write_json, write_npz, write_text
-from ..identity import config_hash
 from ..runtime import describe_environment, prepare
 from ..validate import PARTS, plain, validate
-from .fit import Job, check_folder, judge
+from .fit import Job, check_folder, heading, judge
 
 log = logging.getLogger(__name__)
 RECORDS = "records.npz"
@@ -64,20 +63,11 @@ def drop_parts(job: Job) -> None:
 
 def summarize(job: Job, config: dict[str, Any], finding: Finding) -> dict[str, Any]:
     """Return the content of summary.json but for time and environment."""
-    result: dict[str, Any] = {
-        "schema": summary.SCHEMA,
-        "experiment": job.cfg.name,
-        "subtitle": "",
-        "note": job.cfg.note,
-        "status": "completed",
-        "run": str(job.folder),
-        "config_hash": config_hash(config),
-        "overrides": job.overrides,
-        "estimates": {
-            name: {"mean": q.value, "se": q.se, "error": q.error, "z": q.z, "truth": None, "exact": q.exact}
-            for name, q in finding.quantities.items()
-        },
+    rows = {
+        name: {"mean": q.value, "se": q.se, "error": q.error, "z": q.z, "truth": None, "exact": q.exact}
+        for name, q in finding.quantities.items()
     }
+    result = heading(job, config, "", "completed") | {"estimates": rows}
     return result | judge(job, config, result, None)
 
 
