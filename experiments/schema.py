@@ -61,7 +61,7 @@ class Report:
 class Reproduce:
     """What `task=reproduce` runs: the names in `only`, all experiments of the page if empty, `parallel` at a time."""
 
-    only: list[str] = field(default_factory=list)
+    only: Any = field(default_factory=list)
     parallel: int = 2
 
 

@@ -407,7 +407,9 @@ def run_experiment(name: str, cli: CommandLine, tmp_path: Path, *arguments: str)
     root = [f"dataset.root={DATA}"] if on_mnist(name) else []
     root += [f"dataset.path={DATA / 'quakes' / 'quakes.csv'}"] if name in ON_QUAKES else []
     few = ["trainer.gradient_draws=2"] if says(name, "gradient_draws:") else []
-    result = cli(f"experiment={name}", "trainer=smoke", "trainer.limit=4", *few, *root, *arguments)
+    result = cli(
+        f"experiment={name}", "trainer=smoke", "trainer.limit=4", "trainer.final_samples=20", *few, *root, *arguments
+    )
     assert (result.code, result.err) == (0, "")
     runs = sorted(path.parent for path in tmp_path.rglob("checkpoint.pt"))
     assert runs

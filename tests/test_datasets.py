@@ -70,9 +70,14 @@ def test_yaml_repeats_the_constructor(config: Path) -> None:
     assert issubclass(cls, Dataset)
     parameters = inspect.signature(cls).parameters
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in parameters.values())
-    defaults = {key: list(p.default) if isinstance(p.default, tuple) else p.default for key, p in parameters.items()}
+    defaults = {key: as_yaml(p.default) for key, p in parameters.items()}
     assert list(settings) == list(defaults)
     assert settings == defaults
+
+
+def as_yaml(value: object) -> object:
+    """A default as YAML has it: lists for tuples, at every depth."""
+    return [as_yaml(element) for element in value] if isinstance(value, tuple) else value
 
 
 def test_every_data_set_has_a_yaml() -> None:

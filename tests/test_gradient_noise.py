@@ -66,9 +66,7 @@ def test_one_draw_is_refused(cli: CommandLine) -> None:
 def test_looking_changes_nothing(cli: CommandLine, tmp_path: Path) -> None:
     """Trace, draws of q and the other diagnostics are those of a run that was not measured."""
     for folder, draws in (("with", "5"), ("without", "0")):
-        result = cli(
-            *MEASURED[:-2], "estimator=rao_blackwell", f"trainer.gradient_draws={draws}", f"hydra.run.dir={folder}"
-        )
+        result = cli(*MEASURED, f"trainer.gradient_draws={draws}", f"hydra.run.dir={folder}")
         assert (result.code, result.err) == (0, "")
     seen, unseen = (summary_of(tmp_path / folder)["diagnostics"] for folder in ("with", "without"))
     assert trace_text(tmp_path / "with") == trace_text(tmp_path / "without")

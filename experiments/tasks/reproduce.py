@@ -32,7 +32,8 @@ def run(cfg: DictConfig, given: Sequence[str], config_module: str) -> bool:
     require(cfg.fidelity in FIDELITIES, f"fidelity={cfg.fidelity} must be one of {', '.join(FIDELITIES)}.")
     started = time.perf_counter()
     folder = Path(cfg.run) if cfg.run else FOLDER
-    chosen = plans(config_module, cfg.fidelity, cfg.reproduce.only, given)
+    only = [cfg.reproduce.only] if isinstance(cfg.reproduce.only, str) else list(cfg.reproduce.only)
+    chosen = plans(config_module, cfg.fidelity, only, given)
     runs = folder / "runs" / cfg.fidelity
     log.info("%d experiments, %d at a time, in %s", len(chosen), cfg.reproduce.parallel, runs)
     ended: list[str] = []
