@@ -30,6 +30,9 @@ class DiffusionSimple(Estimator):
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         require_terms("diffusion_simple", model, family, bound)
 
+    def bias(self, bound: Bound) -> str:
+        return "every step weighs alike, and no bound has those weights"
+
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
         drawn = draw_steps(cast(HasDenoisingTerms, model), x, self.num_samples)
         value = -drawn.end - drawn.scaled.mean(dim=0)
