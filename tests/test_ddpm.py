@@ -423,7 +423,7 @@ def test_grey_levels_are_drawn_as_they_are_scored() -> None:
 
 # --- the denoiser of grey levels ------------------------------------------------------------------------------------
 
-SHARES = torch.tensor([0.5, 0.2, 0.3])
+SHARES = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
 
 
 def grey_denoiser(levels: int, table: Tensor, linear: float = 0.0, square: float = 0.0) -> GreyLevelDenoiser:
@@ -471,7 +471,7 @@ def test_grey_levels_follow_bayes_rule(signal: float) -> None:
 def test_bound_of_the_best_denoiser_falls_to_the_entropy() -> None:
     """Of one pixel with known shares, as T grows; the linear schedule of the same T is further from it."""
     entropy = -float((SHARES * SHARES.log()).sum())
-    x = torch.multinomial(SHARES, 2000, replacement=True).unsqueeze(1) / 2
+    x = torch.multinomial(SHARES, 2000, replacement=True).unsqueeze(1) / 2.0
     cross = -float((SHARES.log()[(2 * x).long()]).mean())
     assert cross == pytest.approx(entropy, abs=0.05)
     with torch.no_grad():

@@ -94,8 +94,8 @@ class LogSNR(Schedule):
         self.first, self.last = first, last
 
     def betas(self, num_steps: int) -> Tensor:
-        ends = torch.tensor([1 - self.first, self.last], dtype=torch.float64).logit().tolist()
-        kept = torch.linspace(*ends, num_steps, dtype=torch.float64).sigmoid()
+        start, end = math.log((1 - self.first) / self.first), math.log(self.last / (1 - self.last))
+        kept = torch.linspace(start, end, num_steps, dtype=torch.float64).sigmoid()
         return 1 - kept / torch.cat([kept.new_ones(1), kept[:-1]])
 
 
