@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from tests import oracles
 from tests.conftest import CommandLine, configuration, summary_of
 from vi_core.bounds.elbo import ELBO
+from vi_core.datasets.digits import Digits
 from vi_core.datasets.gaussian_2d import Gaussian2D
 from vi_core.datasets.two_moons import TwoMoons
-from vi_core.diffusion import Beta, BetaTilde, Cosine, Diffusion, Linear, ReverseVariance, Schedule
+from vi_core.diffusion import Beta, BetaTilde, Cosine, Diffusion, Linear, LogSNR, ReverseVariance, Schedule
 from vi_core.distributions import Normal
 from vi_core.estimators.base import Estimator
 from vi_core.estimators.diffusion_simple import DiffusionSimple
@@ -30,7 +31,7 @@ from vi_core.families.forward_process import ForwardProcess
 from vi_core.models.base import denoising_terms
 from vi_core.models.ddpm import DDPM
 from vi_core.models.decoders import Decoder, DiscretizedDecoder, GaussianDecoder
-from vi_core.models.denoisers import Denoiser, NetworkDenoiser
+from vi_core.models.denoisers import Denoiser, GreyLevelDenoiser, NetworkDenoiser
 from vi_core.plots.denoising import reverse_figure, terms_figure
 
 T, N = 25, 20_000
@@ -38,7 +39,7 @@ LIMIT = oracles.limit(N)
 MEAN = torch.tensor([0.5, -0.5], dtype=torch.float64)
 CORRELATED = torch.tensor([[1.44, 0.576], [0.576, 0.64]], dtype=torch.float64)
 IDENTITY = torch.eye(2, dtype=torch.float64)
-SCHEDULES = {"linear": Linear(), "cosine": Cosine()}
+SCHEDULES = {"linear": Linear(), "cosine": Cosine(), "log_snr": LogSNR()}
 VARIANCES = {"beta": Beta(), "beta_tilde": BetaTilde()}
 
 
@@ -123,7 +124,7 @@ class Optimal(Denoiser):
         self.signal, self.theta = (1 - betas).cumprod(0), nn.Parameter(torch.ones(()))
         self.mean, self.spread, self.basis = mean, *torch.linalg.eigh(covariance)
 
-    def forward(self, state: Tensor, time: Tensor) -> Tensor:
+    def forward(self, state: Tensor, time: Tensor, signal: Tensor) -> Tensor:
         kept = self.signal[(time * len(self.signal)).round().long() - 1].unsqueeze(-1)
         centred = (state - kept.sqrt() * self.mean) @ self.basis
         return self.theta * ((1 - kept).sqrt() * centred / (kept * self.spread + 1 - kept)) @ self.basis.T
@@ -183,6 +184,13 @@ def test_cosine_schedule() -> None:
     expected = [math.cos(math.pi / 2 * (t / 50 + 0.008) / 1.008) ** 2 for t in range(51)]
     assert signal[:-1].tolist() == pytest.approx([value / expected[0] for value in expected[1:-1]])
     assert betas[-1] == 0.999
+
+
+def test_log_snr_schedule_loses_the_same_factor_at_every_step() -> None:
+    signal = (1 - LogSNR(first=0.01, last=0.02).betas(50)).cumprod(0)
+    ratio = (signal[1:] / (1 - signal[1:])) / (signal[:-1] / (1 - signal[:-1]))
+    assert (1 - signal[0].item(), signal[-1].item()) == pytest.approx((0.01, 0.02))
+    assert ratio.tolist() == pytest.approx([(0.02 / 0.98 / 99) ** (1 / 49)] * 49)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
@@ -413,6 +421,81 @@ def test_grey_levels_are_drawn_as_they_are_scored() -> None:
     assert oracles.max_z(shares, torch.full((5,), 0.2)) > LIMIT
 
 
+# --- the denoiser of grey levels ------------------------------------------------------------------------------------
+
+SHARES = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
+
+
+def grey_denoiser(levels: int, table: Tensor, linear: float = 0.0, square: float = 0.0) -> GreyLevelDenoiser:
+    """One pixel with prior weights exp(table + linear g + square g²) at every state and time."""
+    denoiser = GreyLevelDenoiser(1, levels=levels, hidden=[4])
+    last = denoiser.network.layers[-1]
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        denoiser.table.copy_(table.expand(1, levels))
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor([linear, square]))
+    return denoiser
+
+
+def grey_model(num_steps: int, schedule: Schedule) -> DDPM:
+    """The best denoiser of one pixel with three levels, of the given `SHARES`."""
+    return DDPM(
+        1,
+        num_steps=num_steps,
+        schedule=schedule,
+        reverse_variance=BetaTilde(),
+        decoder=DiscretizedDecoder(levels=3),
+        denoiser=grey_denoiser(3, SHARES.log()),
+    )
+
+
+@pytest.mark.parametrize("signal", [0.05, 0.5, 0.9])
+def test_grey_levels_follow_bayes_rule(signal: float) -> None:
+    """Few levels by enumeration with scipy's densities; so many that the prior is a Normal, in closed form."""
+    state, kept = torch.tensor([[-1.1], [0.3], [0.9]]), torch.tensor(signal)
+    noise = {"few": grey_denoiser(3, SHARES.log()), "many": grey_denoiser(2001, torch.zeros(1), 5.0, -50.0)}
+    start = {
+        name: ((state - (1 - signal) ** 0.5 * denoiser(state, kept, kept)) / signal**0.5).detach()
+        for name, denoiser in noise.items()
+    }
+    grid = np.array([-1.0, 0.0, 1.0])
+    weights = SHARES.numpy() * stats.norm.pdf(state.numpy(), signal**0.5 * grid, (1 - signal) ** 0.5)
+    np.testing.assert_allclose(start["few"][:, 0], weights @ grid / weights.sum(axis=1), atol=1e-10)
+    mean, precision, seen = 0.05, 100.0, signal / (1 - signal)
+    exact = (precision * mean + signal**0.5 / (1 - signal) * state) / (precision + seen)
+    torch.testing.assert_close(start["many"], exact, atol=1e-5, rtol=0)
+    assert float((start["many"] - (exact - mean)).abs().max()) > 1e-3  # a prior around 0
+
+
+def test_bound_of_the_best_denoiser_falls_to_the_entropy() -> None:
+    """Of one pixel with known shares, as T grows; the linear schedule of the same T is further from it."""
+    entropy = -float((SHARES * SHARES.log()).sum())
+    x = torch.multinomial(SHARES, 2000, replacement=True).unsqueeze(1) / 2.0
+    cross = -float((SHARES.log()[(2 * x).long()]).mean())
+    assert cross == pytest.approx(entropy, abs=0.05)
+    with torch.no_grad():
+        excess = [
+            float(denoising_terms(grey_model(steps, schedule), x, 4).sum(dim=0).mean()) - cross
+            for steps, schedule in ((50, LogSNR()), (200, LogSNR()), (50, Linear()))
+        ]
+    assert 0 < excess[1] < 0.5 * excess[0] < 0.5 * excess[2]
+
+
+def test_histograms_of_pixels_are_what_digits_have_to_beat() -> None:
+    """Independent pixels, shares of the levels in the training images with one added: 2.437 bits per dimension."""
+    data = Digits(binarization="none").load()
+    train, test = (16 * data.decode(part) for part in (data.train, data.test) if part is not None)
+    counts = torch.nn.functional.one_hot(train.flatten(1).round().long(), 17).sum(dim=0) + 1.0
+    shares = counts / counts.sum(dim=1, keepdim=True)
+    seen = shares[torch.arange(64), test.flatten(1).round().long()]
+    bits = -float(seen.log2().mean())
+    assert bits == pytest.approx(2.437, abs=1e-3)
+    config: Any = OmegaConf.to_container(configuration("experiment=ddpm_digits"))
+    (item,) = config["expected"]
+    assert item["value"] + item["tolerance"] < bits - 0.1
+
+
 # --- generation -----------------------------------------------------------------------------------------------------
 
 
@@ -452,6 +535,11 @@ PATHWISE = ["model=ddpm", "family=forward_process", "estimator=pathwise"]
         (["experiment=ddpm_bound", "model.num_steps=20"], "model.num_steps=20 must exceed 20.0"),
         (["experiment=ddpm_bound", "model.num_steps=1"], "model.num_steps=1 must be at least 2"),
         (["experiment=ddpm_bound", "model.schedule.first=0"], "model.schedule.first=0 must be positive"),
+        (["experiment=ddpm_bound", "model/schedule=log_snr", "model.schedule.first=1"], "first=1 must lie between"),
+        (["experiment=ddpm_bound", "model/schedule=log_snr", "model.schedule.last=1"], "last=1 must lie between"),
+        (["experiment=ddpm_bound", "model/denoiser=grey_levels"], "model.denoiser.levels=17 needs data on 17 grey"),
+        (["experiment=ddpm_digits", "model.denoiser.levels=16"], "model.denoiser.levels=16 needs data on 16 grey"),
+        (["experiment=ddpm_digits", "model.denoiser.levels=1"], "model.denoiser.levels=1 must be at least 2"),
         (["experiment=ddpm_bound", "model.denoiser.frequencies=0"], "model.denoiser.frequencies=0 must be at least 1"),
         (["experiment=ddpm_bound", "dataset.correlation=1"], "dataset.correlation=1 must lie between -1 and 1"),
     ],

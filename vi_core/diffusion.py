@@ -74,6 +74,31 @@ class Cosine(Schedule):
         return (1 - kept[1:] / kept[:-1]).clamp_max(self.largest)
 
 
+class LogSNR(Schedule):
+    """ᾱ_t = 1/(1 + exp(−λ_t)), with λ_t = log(ᾱ_t/(1 − ᾱ_t)) linear in t from t = 1 to T.
+
+    Each step then loses the same factor of signal to noise, and none is so long that a Normal is a poor reverse kernel.
+    Kingma, Salimans, Poole, Ho 2021, where the two ends are learned.
+
+    Args:
+        first: 1 − ᾱ_1, in (0, 1).
+        last: ᾱ_T, below 1 − `first`.
+    """
+
+    def __init__(self, *, first: float = 5.0e-4, last: float = 1.0e-4):
+        require(0 < first < 1, f"model.schedule.first={first} must lie between 0 and 1; it is 1 - alpha_bar_1.")
+        require(
+            0 < last < 1 - first,
+            f"model.schedule.last={last} must lie between 0 and {1 - first}, alpha_bar_1; it is alpha_bar_T.",
+        )
+        self.first, self.last = first, last
+
+    def betas(self, num_steps: int) -> Tensor:
+        start, end = math.log((1 - self.first) / self.first), math.log(self.last / (1 - self.last))
+        kept = torch.linspace(start, end, num_steps, dtype=torch.float64).sigmoid()
+        return 1 - kept / torch.cat([kept.new_ones(1), kept[:-1]])
+
+
 class Diffusion(nn.Module):
     """q(x_1, ..., x_T | x_0). Tables over t have β_t at index t − 1; t counts from 1.
 

@@ -69,10 +69,11 @@ class DDPM(Model):
                 "model=ddpm describes vectors, one in each row; use dataset=gaussian_2d, two_moons or digits."
             )
         self.decoder.check(x)
+        self.denoiser.check(self.process.lift(x))
 
     def predict(self, state: Tensor, t: Tensor) -> Tensor:
         """Return ε_θ(x_t, t), (..., D), for states (..., D) and t (...)."""
-        return self.denoiser(state, t.to(state.dtype) / self.num_steps)
+        return self.denoiser(state, t.to(state.dtype) / self.num_steps, self.process.signal[t - 1])
 
     def backward(self, state: Tensor, noise: Tensor, t: Tensor) -> Normal:
         """Return p(x_{t−1} | x_t) for a predicted noise; at t = 1 the Normal from which the decoder makes x_0."""

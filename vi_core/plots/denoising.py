@@ -41,7 +41,7 @@ def terms_figure(
     ends = [
         f"{name} = {number_text(float(f'{mean[i]:.4g}'))} ± {se[i]:.1g}" for name, i in (("$L_0$", 0), ("$L_T$", -1))
     ]
-    axes.text(0.985, 0.96, "\n".join([total, *ends]), transform=axes.transAxes, ha="right", va="top")
+    axes.text(0.015, 0.04, "\n".join([total, *ends]), transform=axes.transAxes, ha="left", va="bottom")
     legend_below(figure)
     return figure
 
