@@ -125,9 +125,10 @@ class GreyLevelDenoiser(Denoiser):
 
     def log_weights(self, state: Tensor, time: Tensor, signal: Tensor) -> Tensor:
         """Return log w_j up to a constant, (..., D, n), where ᾱ_t is `signal` (..., 1, 1)."""
-        linear, square = self.network(beside(state, self.clock(time))).chunk(2, dim=-1)
-        prior = self.table + (linear.unsqueeze(-1) + square.unsqueeze(-1) * self.grid) * self.grid
-        return prior - (state.unsqueeze(-1) - signal.sqrt() * self.grid).square() / (2 * (1 - signal))
+        linear, square = self.network(beside(state, self.clock(time))).unsqueeze(-1).chunk(2, dim=-2)
+        slope = linear + signal.sqrt() / (1 - signal) * state.unsqueeze(-1)  # log N is linear in g and g²
+        curve = square - 0.5 * signal / (1 - signal)
+        return torch.addcmul(self.table, torch.addcmul(slope, curve, self.grid), self.grid)
 
 
 def beside(state: Tensor, clock: Tensor) -> Tensor:
