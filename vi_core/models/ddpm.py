@@ -104,9 +104,11 @@ class DDPM(Model):
         state = marginal.loc + marginal.scale * noise
         predicted = self.predict(state, t)
         back = self.backward(state, predicted, t)
-        kl = kl_normal(self.process.posterior(start, state, t), back).sum(dim=-1)
-        decoded = -self.decoder.log_prob(start, back).sum(dim=-1)
-        return Denoising((noise - predicted).square().sum(dim=-1), torch.where(t == 1, decoded, kl))
+        terms = kl_normal(self.process.posterior(start, state, t), back).sum(dim=-1)
+        first = (t == 1).expand_as(terms)
+        start, loc, scale = (value.expand_as(state)[first] for value in (start, back.loc, back.scale))
+        decoded = -self.decoder.log_prob(start, Normal(loc, scale)).sum(dim=-1)
+        return Denoising((noise - predicted).square().sum(dim=-1), terms.masked_scatter(first, decoded))
 
     def affine_optimum(self, mean: Tensor, covariance: Tensor) -> Tensor:
         process, variance = self.process, self.variance
