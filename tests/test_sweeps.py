@@ -1,6 +1,7 @@
 """Sweeps: one folder and one row for each job, failures that do not stop the others, and going on where one stopped."""
 
 import csv
+import itertools
 import re
 import shutil
 import signal
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from experiments.tasks.collect import swept_keys
+from experiments.tasks.collect import grouping, swept_keys
 from tests.conftest import CommandLine, run_in, summary_of, trace_text
 from vi_core.estimators.base import Estimate
 from vi_core.estimators.exact import Exact
@@ -103,6 +104,20 @@ def test_swept_keys_are_those_that_differ() -> None:
     jobs: list[dict[str, Any]] = [{"overrides": ["a=1", "+b.c=x", f"seed={seed}", "d=[1,2]"]} for seed in range(2)]
     assert swept_keys(jobs) == ["seed"]
     assert swept_keys([*jobs, {"overrides": ["seed=0"]}]) == ["a", "b.c", "seed", "d"]
+
+
+def test_figures_are_coloured_by_all_that_was_swept_but_the_seed() -> None:
+    """Two rates of one estimator are two curves, two seeds are one; the first key is left where colours are too few."""
+    swept = itertools.product(("pathwise", "exact"), ("0.1", "0.2"), range(3))
+    jobs: list[dict[str, Any]] = [
+        {"overrides": [f"estimator={e}", f"optimizer.lr={r}", f"seed={s}"]} for e, r, s in swept
+    ]
+    keys = swept_keys(jobs)
+    assert grouping(jobs, keys, None) == ["estimator", "optimizer.lr"]
+    assert grouping(jobs, keys, "seed") == ["seed"]
+    assert grouping(jobs, ["seed"], None) == ["seed"]
+    many: list[dict[str, Any]] = [{"overrides": [f"a={i % 2}", f"b={i}"]} for i in range(8)]
+    assert grouping(many, ["a", "b"], None) == ["a"]
 
 
 @pytest.mark.parametrize("task", ["sweep", "collect"])

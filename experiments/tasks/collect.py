@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FINISHED = ("completed", "converged")
+MOST_GROUPS = 7
+"""Colours of the palette."""
 
 
 def run(cfg: DictConfig, folder: Path) -> bool:
@@ -138,24 +140,43 @@ def bound_label(objectives: list[dict[str, Any]]) -> str:
 
 
 def draw(folder: Path, jobs: list[dict[str, Any]], keys: list[str], cfg: DictConfig) -> list[Path]:
-    """Draw the figures that apply to the sweep, coloured by one swept key; return their paths."""
+    """Draw the figures that apply to the sweep; return their paths."""
     from vi_core.plots.save import save
 
-    key = cfg.plot.group_by or (keys[0] if keys else None)
-    if key is None:
+    if not keys:
         return []
-    if key not in keys:
-        raise DataError(f"plot.group_by={key} was not swept.{did_you_mean(key, keys)} Swept: {', '.join(keys)}.")
+    by = grouping(jobs, keys, cfg.plot.group_by)
     found = {
-        "bound": overlay(jobs, key, cfg.plot.smoothing),
+        "bound": overlay(jobs, by, cfg.plot.smoothing),
         "final": against_numbers(jobs, keys),
-        "gradient_noise": gradient_noise(jobs, key),
+        "gradient_noise": gradient_noise(jobs, by),
     }
     return [save(drawn, folder / "plots" / f"{name}.{cfg.plot.format}") for name, drawn in found.items() if drawn]
 
 
-def overlay(jobs: list[dict[str, Any]], key: str, smoothing: int) -> "Figure | None":
-    """Return the bounds of all jobs that have a trace, grouped by `key`; None where none has."""
+def grouping(jobs: list[dict[str, Any]], keys: list[str], chosen: str | None) -> list[str]:
+    """Return the swept keys whose values colour the figures: the chosen one; or all but the seed, or else the first.
+
+    All are too many where their values make more groups than there are colours.
+    """
+    if chosen is not None:
+        if chosen not in keys:
+            hint = did_you_mean(chosen, keys)
+            raise DataError(f"plot.group_by={chosen} was not swept.{hint} Swept: {', '.join(keys)}.")
+        return [chosen]
+    telling = [key for key in keys if key != "seed"]
+    few = len({group(job, telling) for job in jobs}) <= MOST_GROUPS
+    return telling if telling and few else keys[:1]
+
+
+def group(job: dict[str, Any], by: list[str]) -> str:
+    """Return the group of a job: its values of the keys in `by`."""
+    chosen = settings(job)
+    return ", ".join(chosen.get(key, "default") for key in by)
+
+
+def overlay(jobs: list[dict[str, Any]], by: list[str], smoothing: int) -> "Figure | None":
+    """Return the bounds of all jobs that have a trace, in groups; None where none has."""
     from vi_core.plots.sweep import sweep_figure
 
     drawn = [job for job in jobs if "objective" in job and (job["folder"] / "trace.csv").exists()]
@@ -164,26 +185,26 @@ def overlay(jobs: list[dict[str, Any]], key: str, smoothing: int) -> "Figure | N
     curves: dict[str, list[Any]] = {}
     for job in drawn:
         trace = read_trace(job["folder"] / "trace.csv")
-        curves.setdefault(settings(job).get(key, "default"), []).append((trace.step, trace.columns[trace.bound]))
+        curves.setdefault(group(job, by), []).append((trace.step, trace.columns[trace.bound]))
     evidences = {job["final"]["log_evidence"] for job in drawn}
     shared = evidences.pop() if len(evidences) == 1 else None
     return sweep_figure(
         curves,
         name=bound_label([job["objective"] for job in drawn]),
         title=f"{drawn[0]['experiment']}: {len(drawn)} jobs",
-        legend_title=key,
+        legend_title=", ".join(by),
         references={} if shared is None else {"log evidence": shared},
         window=rows_in(smoothing, curves),
     )
 
 
-def gradient_noise(jobs: list[dict[str, Any]], key: str) -> "Figure | None":
-    """Return the noise of each latent's gradient, averaged over jobs by `key`; None where none was measured."""
+def gradient_noise(jobs: list[dict[str, Any]], by: list[str]) -> "Figure | None":
+    """Return the noise of each latent's gradient, averaged over the jobs of a group; None where none was measured."""
     from vi_core.plots.gradient_noise import gradient_noise_figure
 
     measured: dict[str, list[Any]] = {}
     for job in (job for job in jobs if "gradient" in job.get("diagnostics", {})):
-        measured.setdefault(settings(job).get(key, "default"), []).append(job["diagnostics"]["gradient"])
+        measured.setdefault(group(job, by), []).append(job["diagnostics"]["gradient"])
     if not measured:
         return None
     groups = {
@@ -191,7 +212,7 @@ def gradient_noise(jobs: list[dict[str, Any]], key: str) -> "Figure | None":
         for label, every in measured.items()
     }
     title = f"{jobs[0]['experiment']}: noise of each latent's gradient, unconstrained parameters"
-    return gradient_noise_figure(groups, title=title, legend_title=key)
+    return gradient_noise_figure(groups, title=title, legend_title=", ".join(by))
 
 
 def mean_of(tables: list[dict[str, float | None]]) -> dict[str, float]:
