@@ -22,7 +22,7 @@ docs-figures: .venv/installed  ## write the figures that README.md and docs/ sho
 	@$(BIN)/python run.py task=docs_figures $(ARGS)
 
 test: .venv/installed  ## run the tests but for the slow ones; ARGS goes to pytest
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile $(ARGS)
 
 test-slow: .venv/installed  ## run the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)

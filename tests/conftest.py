@@ -51,7 +51,8 @@ def run_in(folder: Path, *arguments: str) -> Result:
     out, err = io.StringIO(), io.StringIO()
     GlobalHydra.instance().clear()
     command_line.failures.clear()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    streams = (contextlib.redirect_stdout(out), contextlib.redirect_stderr(err))
+    with unchanged_process(), pytest.MonkeyPatch.context() as patch, streams[0], streams[1]:
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["run.py", *arguments])
         patch.setattr(argparse.ArgumentParser, "error", argparse.ArgumentParser.error)  # which main() replaces
@@ -80,6 +81,13 @@ def cli(tmp_path: Path) -> CommandLine:
 
 @pytest.fixture(autouse=True)
 def restore_process() -> Iterator[None]:
+    """Put back what a test has set."""
+    with unchanged_process():
+        yield
+
+
+@contextlib.contextmanager
+def unchanged_process() -> Iterator[None]:
     """Put back what a job sets: threads, default dtype, random streams, log handlers, signals, Hydra's registry."""
     dtype, threads, stream = torch.get_default_dtype(), torch.get_num_threads(), torch.get_rng_state()
     handlers, level = logging.root.handlers[:], logging.root.level
