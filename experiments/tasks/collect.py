@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FINISHED = ("completed", "converged")
-MOST_GROUPS = 7
-"""Colours of the palette."""
 
 
 def run(cfg: DictConfig, folder: Path) -> bool:
@@ -164,8 +162,10 @@ def grouping(jobs: list[dict[str, Any]], keys: list[str], chosen: str | None) ->
             hint = did_you_mean(chosen, keys)
             raise DataError(f"plot.group_by={chosen} was not swept.{hint} Swept: {', '.join(keys)}.")
         return [chosen]
+    from vi_core.plots.style import PALETTE
+
     telling = [key for key in keys if key != "seed"]
-    few = len({group(job, telling) for job in jobs}) <= MOST_GROUPS
+    few = len({group(job, telling) for job in jobs}) <= len(PALETTE)
     return telling if telling and few else keys[:1]
 
 

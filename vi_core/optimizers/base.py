@@ -28,6 +28,7 @@ class Optimizer(nn.Module, ABC):
     """
 
     lr: Tensor
+    metric: Metric | None = None
     confine: Confine | None = None
 
     def __init__(self, *, lr: Rate):
@@ -45,7 +46,7 @@ class Optimizer(nn.Module, ABC):
         confine: Confine | None = None,
     ) -> None:
         """Allocate state for `parameters`, whose first axis is R if `replicates` > 1; most rules ignore `metric`."""
-        self.confine = confine
+        self.metric, self.confine = metric, confine
         if self.lr.dim() == 1 and len(self.lr) != replicates:
             raise ConfigError(
                 f"optimizer.lr has {len(self.lr)} values for replicates={replicates}; "

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vi_core.errors import Unsupported, require
-from vi_core.optimizers.base import Confine, Metric, Optimizer, Rate
+from vi_core.optimizers.base import Optimizer, Rate
 
 
 class NaturalGradient(Optimizer):
@@ -30,23 +30,16 @@ class NaturalGradient(Optimizer):
         require(0 <= damping < math.inf, f"optimizer.damping={damping} must be finite and not negative.")
         self.damping = damping
 
-    def bind(
-        self,
-        parameters: Sequence[Tensor],
-        replicates: int,
-        metric: Metric | None = None,
-        confine: Confine | None = None,
-    ) -> None:
-        if metric is None:
+    def allocate(self, parameters: Sequence[Tensor]) -> None:
+        if self.metric is None:
             raise Unsupported(
                 "optimizer=natural_gradient needs the Fisher information of the model (family=point_mass) or of the "
                 "family, and this pair has none; use optimizer=adam."
             )
-        super().bind(parameters, replicates, metric, confine)
-        self.metric = metric
 
     def directions(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
         (gradient,) = gradients
+        assert self.metric is not None
         information = self.metric()
         identity = torch.eye(information.shape[-1], dtype=information.dtype, device=information.device)
         solution, _ = torch.linalg.solve_ex(information + self.damping * identity, gradient.squeeze(1))
