@@ -227,6 +227,7 @@ class Rank(NaturalGradient):
         self.replicate, self.left = replicate, first
 
     def directions(self, gradients: object) -> list[Tensor]:
+        assert self.metric is not None
         self.left -= 1
         information = self.metric().clone()
         if self.left < 0:
