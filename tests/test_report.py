@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -360,16 +361,22 @@ def test_refusals(argument: str, said: str, cli: CommandLine, tmp_path: Path, mo
     assert list(tmp_path.iterdir()) == []
 
 
+def sleeper(arguments: list[str], output: Path) -> None:
+    """A command that leaves a file when it begins, and another when it is interrupted."""
+
+    def end(*_: object) -> None:
+        Path(f"{output.parent.name}.ended").touch()
+        sys.exit(130)
+
+    os.setsid()
+    signal.signal(signal.SIGINT, end)
+    Path(f"{output.parent.name}.began").touch()
+    time.sleep(60)
+
+
 def test_an_interruption_reaches_the_children_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C ends what runs in good order and begins nothing more; the exit code is the usual one."""
-    script = (
-        "import pathlib, signal, sys, time\n"
-        "def end(*_):\n    pathlib.Path(sys.argv[1].partition('=')[2] + '.ended').touch()\n    sys.exit(130)\n"
-        "signal.signal(signal.SIGINT, end)\n"
-        "pathlib.Path(sys.argv[1].partition('=')[2] + '.began').touch()\n"
-        "time.sleep(60)\n"
-    )
-    monkeypatch.setattr(runner, "program", lambda: [sys.executable, "-c", script])
+    monkeypatch.setattr(runner, "command", sleeper)
     monkeypatch.chdir(tmp_path)
     plans = [Plan(name, 1, (), False, "identity", "", "", "", (False, 0.0)) for name in ("a", "b", "c")]
 
@@ -381,7 +388,7 @@ def test_an_interruption_reaches_the_children_once(tmp_path: Path, monkeypatch: 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(SystemExit, match="130"):
         runner.run_all(plans, tmp_path / "runs", 2, lambda plan, seconds: None)
-    assert len(list(tmp_path.glob("*.ended"))) == len(list(tmp_path.glob("*.began"))) == 2
+    assert len(list(tmp_path.glob("*.ended"))) == len(list(tmp_path.glob("*.began"))) == 2, list(tmp_path.iterdir())
     assert not any(runner.finished(plan, tmp_path / "runs") for plan in plans)
 
 

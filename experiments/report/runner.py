@@ -1,29 +1,33 @@
 """Run the commands of the page, a few at a time, each in a process of its own.
 
-A child starts a session of its own, so that Ctrl-C reaches this process alone, which hands on exactly one signal: the
+The processes are forked from one that has imported all that they need, which takes longer than many of the runs. A
+child starts a session of its own, so that Ctrl-C reaches this process alone, which hands on exactly one signal: the
 runs then write what they have, and the same command goes on with them.
 """
 
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import IO
 
+from ..cli import main
 from ..files import read_json, write_json
 from ..interrupt import Interrupt
-from .plan import PROGRAM, Plan
+from .plan import Plan
 
 log = logging.getLogger(__name__)
 POLL_S = 0.1
 GRACE_S = 60.0
 STATE = "row.json"
+SHARED = ("figures", "gradient_noise", "mixtures", "tasks.fit", "tasks.study")
+"""Modules of this program that are imported once for all children, with what they import."""
 
 
 @dataclass
@@ -31,8 +35,7 @@ class Child:
     """A command that runs."""
 
     plan: Plan
-    process: "subprocess.Popen[bytes]"
-    output: IO[bytes]
+    process: BaseProcess
     started: float
 
 
@@ -46,7 +49,7 @@ def run_all(plans: Sequence[Plan], folder: Path, parallel: int, done: Callable[[
                 while waiting and len(running) < parallel:
                     running.append(start(waiting.pop(), folder))
                 time.sleep(POLL_S)
-                for child in [child for child in running if child.process.poll() is not None]:
+                for child in [child for child in running if not child.process.is_alive()]:
                     running.remove(child)
                     done(child.plan, close(child, folder))
         finally:
@@ -81,26 +84,35 @@ def start(plan: Plan, folder: Path) -> Child:
         arguments.append(f"hydra.{'sweep' if plan.swept else 'run'}.dir={target}")
     target.mkdir(parents=True, exist_ok=True)
     write_json(target / STATE, {"identity": plan.identity})
-    output = (target / "output.log").open("wb")
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    process = subprocess.Popen(
-        [*program(), *arguments], stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-    )
-    return Child(plan, process, output, time.perf_counter())
+    process = server().Process(target=command, args=(arguments, target / "output.log"))
+    process.start()
+    return Child(plan, process, time.perf_counter())
 
 
-def program() -> list[str]:
-    """Return the beginning of a command line of this program, wherever it is started."""
-    shim = PROGRAM / "run.py"
-    package = __name__.removesuffix(".report.runner")
-    run = [str(shim)] if shim.is_file() else ["-c", f"from {package}.cli import main; main()"]
-    return [sys.executable, *run]
+def server() -> multiprocessing.context.BaseContext:
+    """Return what starts children: forks of a process that has imported the program, or new ones where none can fork.
+
+    That process must not have started threads, and children that run side by side are to have one each.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
+    context.set_forkserver_preload([f"{__name__.removesuffix('.report.runner')}.{module}" for module in SHARED])
+    return context
+
+
+def command(arguments: Sequence[str], output: Path) -> None:
+    """Run this program's command line here, in a session of its own, with all that it says in the file `output`."""
+    os.setsid()
+    with output.open("wb") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    sys.argv[1:] = arguments
+    main()
 
 
 def close(child: Child, folder: Path) -> float:
     """Note that a command has ended; return its seconds."""
-    child.output.close()
-    code = child.process.returncode
+    code = child.process.exitcode
     write_json(folder / child.plan.name / STATE, {"identity": child.plan.identity, "code": code})
     return time.perf_counter() - child.started
 
@@ -108,15 +120,17 @@ def close(child: Child, folder: Path) -> float:
 def stop(children: Sequence[Child]) -> None:
     """Ask commands to end as Ctrl-C does, wait until they have written their files, and end those that do not."""
     for child in children:
-        child.process.send_signal(signal.SIGINT)
+        if child.process.is_alive() and child.process.pid is not None:
+            os.kill(child.process.pid, signal.SIGINT)
     deadline = time.perf_counter() + GRACE_S
     for child in children:
         try:
-            child.process.wait(max(0.0, deadline - time.perf_counter()))
-        except (subprocess.TimeoutExpired, KeyboardInterrupt, SystemExit):
+            child.process.join(max(0.0, deadline - time.perf_counter()))
+        except (KeyboardInterrupt, SystemExit):
+            pass
+        if child.process.is_alive():
             child.process.kill()
-            child.process.wait()
-        child.output.close()
+            child.process.join()
 
 
 def complaint(plan: Plan, folder: Path) -> str:

@@ -9,7 +9,6 @@ sums a_i, b_j,
 
 import numpy as np
 from numpy import ndarray
-from scipy.optimize import linear_sum_assignment
 
 
 def adjusted_rand_index(first: ndarray, second: ndarray) -> float:
@@ -28,6 +27,8 @@ def _pairs(count: ndarray | np.float64) -> ndarray:
 
 def renumbering(estimate: ndarray, truth: ndarray) -> ndarray:
     """Return p (K,) so that truth[p] (K, D) lies nearest to `estimate` (K, D), in units of truth's spread."""
+    from scipy.optimize import linear_sum_assignment  # slow to import, and few runs need it
+
     scale = truth.std(axis=0)
     scaled = (estimate[:, None] - truth[None]) / np.where(scale > 0, scale, 1.0)
     return linear_sum_assignment(np.square(scaled).sum(axis=-1))[1]
