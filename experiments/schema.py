@@ -48,11 +48,13 @@ class Expectation:
 class Report:
     """The experiment's row on the report page.
 
-    `order` is its place there, null for none; `where` names the figure or table of the source reports, `says` what that
-    shows or prints, and `quick` holds the overrides of a scaled-down run.
+    `order` is its place there, null for none; `minutes` is about how long it takes on one core, where that is more than
+    one: the longest start first; `where` names the figure or table of the source reports, `says` what that shows or
+    prints, and `quick` holds the overrides of a scaled-down run.
     """
 
     order: int | None = None
+    minutes: int = 0
     where: str = ""
     says: str = ""
     quick: list[str] = field(default_factory=list)

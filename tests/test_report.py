@@ -378,7 +378,7 @@ def test_an_interruption_reaches_the_children_once(tmp_path: Path, monkeypatch: 
     """Ctrl-C ends what runs in good order and begins nothing more; the exit code is the usual one."""
     monkeypatch.setattr(runner, "command", sleeper)
     monkeypatch.chdir(tmp_path)
-    plans = [Plan(name, 1, (), False, "identity", "", "", "", (False, 0.0)) for name in ("a", "b", "c")]
+    plans = [Plan(name, 1, (), False, "identity", "", "", "", 0) for name in ("a", "b", "c")]
 
     def interrupt() -> None:
         while len(list(tmp_path.glob("*.began"))) < 2:

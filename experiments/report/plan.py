@@ -6,7 +6,6 @@ the command line changes, and the program's sources. A folder that finished unde
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ PROGRAM = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment and the overrides of its command; `cost` grows with how long it may take."""
+    """An experiment and the overrides of its command."""
 
     name: str
     order: int
@@ -39,7 +38,7 @@ class Plan:
     where: str
     says: str
     note: str
-    cost: tuple[bool, float]
+    minutes: int
 
     @property
     def command(self) -> str:
@@ -75,8 +74,6 @@ def plan(name: str, cfg: DictConfig, overrides: Sequence[str], sources: str) -> 
     assert isinstance(params, dict)
     content = {str(key): value for key, value in _unresolved(cfg).items() if key not in {*OUTSIDE, "hydra"}}
     essence = [content, _unresolved(cfg).get("expected"), params, list(overrides), sources]
-    jobs = math.prod(str(value).count(",") + 1 for value in params.values())
-    steps = 0 if cfg.study is not None else cfg.trainer.steps or 0
     return Plan(
         name=name,
         order=cfg.report.order,
@@ -86,7 +83,7 @@ def plan(name: str, cfg: DictConfig, overrides: Sequence[str], sources: str) -> 
         where=cfg.report.where,
         says=cfg.report.says,
         note=cfg.note,
-        cost=("root" in cfg.dataset, jobs * steps),
+        minutes=cfg.report.minutes,
     )
 
 

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -41,7 +42,7 @@ class Child:
 
 def run_all(plans: Sequence[Plan], folder: Path, parallel: int, done: Callable[[Plan, float], None]) -> None:
     """Run what is not finished yet, longest first; call `done(plan, seconds)` at the end of each."""
-    waiting = sorted((plan for plan in plans if not finished(plan, folder)), key=lambda plan: plan.cost)
+    waiting = sorted((plan for plan in plans if not finished(plan, folder)), key=lambda plan: plan.minutes)
     running: list[Child] = []
     with Interrupt() as interrupt:
         try:
@@ -124,10 +125,8 @@ def stop(children: Sequence[Child]) -> None:
             os.kill(child.process.pid, signal.SIGINT)
     deadline = time.perf_counter() + GRACE_S
     for child in children:
-        try:
+        with suppress(KeyboardInterrupt, SystemExit):
             child.process.join(max(0.0, deadline - time.perf_counter()))
-        except (KeyboardInterrupt, SystemExit):
-            pass
         if child.process.is_alive():
             child.process.kill()
             child.process.join()
