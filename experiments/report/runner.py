@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def start(plan: Plan, folder: Path) -> Child:
     return Child(plan, process, time.perf_counter())
 
 
-def server() -> multiprocessing.context.BaseContext:
+def server() -> BaseContext:
     """Return what starts children: forks of a process that has imported the program, or new ones where none can fork.
 
     That process must not have started threads, and children that run side by side are to have one each.
