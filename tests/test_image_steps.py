@@ -25,7 +25,7 @@ from vi_core.bounds.base import Bound
 from vi_core.bounds.elbo import ELBO
 from vi_core.bounds.iwelbo import IWELBO
 from vi_core.errors import LabError, Unsupported
-from vi_core.estimators import base
+from vi_core.estimators import chunks
 from vi_core.estimators.base import Estimate, Estimator
 from vi_core.estimators.closed_form_kl import ClosedFormKL
 from vi_core.estimators.pathwise import Pathwise
@@ -109,7 +109,7 @@ def test_grey_pixels_and_evaluation_without_gradient() -> None:
     assert live.peak <= differentiable.peak - logits.nbytes
 
 
-def test_a_compiler_gets_the_plain_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compilers_and_other_devices_get_the_plain_formula(monkeypatch: pytest.MonkeyPatch) -> None:
     fused = likelihood_and_gradients(bernoulli.log_likelihood, torch.float64)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     monkeypatch.setattr(bernoulli, "_LogLikelihood", None)
@@ -188,13 +188,22 @@ def test_every_estimator_with_chunks_runs_on_some_problem() -> None:
 
 
 def test_a_chunk_that_loses_its_gradient_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forgetful(function: Callable[..., Tensor], z: dict[str, Tensor], x: Any, **_: Any) -> Tensor:
+    def broken(function: Callable[..., Tensor], z: dict[str, Tensor], x: Any) -> Tensor:
         return function({name: value.detach() for name, value in z.items()}, x)
 
-    monkeypatch.setattr(base, "checkpoint", forgetful)
+    monkeypatch.setattr(chunks, "forgetful", broken)
     for name in ("pathwise", "sticking_the_landing", "closed_form_kl"):
         found = difference(name, ELBO(), "vae", 3)
         assert found is not None and found > 1e-3
+
+
+def test_a_backward_pass_may_be_repeated() -> None:
+    """What a chunk computes again is dropped as it is used, and computed once more for a second pass."""
+    model, family, x = problems()["vae"]
+    surrogate = chunked("pathwise", 3)(model, family, IWELBO(), x).surrogate.sum()
+    weights = [*family.parameters(), *model.parameters()]
+    first, second = (torch.autograd.grad(surrogate, weights, retain_graph=True) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_a_chunk_of_nothing_is_refused() -> None:
@@ -250,7 +259,7 @@ def test_chunks_halve_the_memory_and_more(monkeypatch: pytest.MonkeyPatch) -> No
     activations = 4 * 50 * 16 * (784 + 2 * 200)
     assert activations < whole < 2 * activations + 8e6
     assert ten < 0.5 * whole
-    monkeypatch.setattr(base, "checkpoint", lambda function, *arguments, **_: function(*arguments))
+    monkeypatch.setattr(chunks, "forgetful", lambda function, z, x: function(z, x))
     assert peak_of_step(10) > 0.8 * whole
 
 

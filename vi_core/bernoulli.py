@@ -6,8 +6,8 @@ With the last layer's input h and logits l = W h + b, and m = sigmoid(l),
 
 Automatic differentiation of the first line passes over all logits a dozen times, which costs a third of a step of an
 importance-weighted bound with 50 samples. Here the samples go through the last layer one by one, so that a sample's
-logits stay in the cache and never reach memory; what is kept is r = x − m. With g_k the gradient in log p(x | h_k), the
-backward pass is three products, and g multiplies the narrow factors:
+logits stay in the cache of the processor and never reach memory; what is kept is r = x − m. With g_k the gradient in
+log p(x | h_k), the backward pass is three products, and g multiplies the narrow factors:
 
     ∂h_k = g_k (Wᵀ r_k),    ∂W = Σ_k r_k (g_k h_k)ᵀ,    ∂b = Σ_k g_k r_k.
 
@@ -33,7 +33,7 @@ def log_likelihood(decoder: MLP, z: Tensor, x: Tensor) -> Tensor:
         x: Pixels in [0, 1], with a shape that broadcasts to (*batch, D); without gradient.
     """
     hidden, weight, bias = decoder.before_head(z)
-    if torch.compiler.is_compiling():  # a compiler fuses the plain formula, and would unroll the loop
+    if x.device.type != "cpu" or torch.compiler.is_compiling():  # the loop is for a cache, and hides the formula
         logits = F.linear(hidden, weight, bias).to(x.dtype)
         return (x * logits - F.softplus(logits)).sum(dim=-1)
     return _LogLikelihood.apply(hidden, weight, bias, x, torch.is_grad_enabled())

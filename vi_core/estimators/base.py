@@ -1,20 +1,16 @@
 """The contract of a gradient estimator: where the gradient of a bound flows."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported, require
+from vi_core.estimators.chunks import in_chunks
 from vi_core.families.base import Family
 from vi_core.models.base import Model
-from vi_core.types import Latents
-
-Result = TypeVar("Result")
 
 
 class Estimate(NamedTuple):
@@ -37,7 +33,7 @@ class Estimator(nn.Module, ABC):
     """K; also of the bound that evaluation reports."""
 
     chunk_size: int | None = None
-    """Samples at which the model is evaluated at once, None for all K: see `per_chunk`."""
+    """Samples at which the model is evaluated at once, None for all K: see `vi_core.estimators.chunks`."""
 
     differentiates_draws: ClassVar[bool] = True
     """Whether gradients in the parameters of q flow through its draws, and have their bias: see `Family.bias`."""
@@ -81,23 +77,3 @@ def positive_chunk(chunk_size: int | None) -> int | None:
     valid = chunk_size is None or chunk_size >= 1
     require(valid, f"estimator.chunk_size={chunk_size} must be at least 1, or null for all samples at once.")
     return chunk_size
-
-
-def per_chunk(function: Callable[[Latents, Any], Result], z: Latents, x: Any, size: int | None) -> list[Result]:
-    """Return function(z, x) for each `size` of the K samples in z, in their order; for all at once if `size` is None.
-
-    Of a chunk only z and the result are kept. The backward pass computes what it needs of a chunk once more, before it
-    goes on to the next, so that memory holds one chunk instead of K samples, for one more evaluation of the model. The
-    gradient is the same; `function` must draw no random numbers.
-    """
-    if size is None or size >= len(next(iter(z.values()))):
-        return [function(z, x)]
-    chunks = zip(*(values.split(size) for values in z.values()), strict=True)
-    pieces = [dict(zip(z, chunk, strict=True)) for chunk in chunks]
-    return [checkpoint(function, piece, x, use_reentrant=False, preserve_rng_state=False) for piece in pieces]
-
-
-def in_chunks(density: Callable[[Latents, Any], Tensor], z: Latents, x: Any, size: int | None) -> Tensor:
-    """Return density(z, x), (K, *batch), evaluated at `size` samples at a time; see `per_chunk`."""
-    values = per_chunk(density, z, x, size)
-    return values[0] if len(values) == 1 else torch.cat(values)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported
-from vi_core.estimators.base import in_chunks, per_chunk
+from vi_core.estimators.chunks import in_chunks, per_chunk
 from vi_core.families.base import Joint
 from vi_core.models.base import Model
 from vi_core.types import Latents, Params
