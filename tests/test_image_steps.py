@@ -62,7 +62,7 @@ def likelihood_and_gradients(
     torch.manual_seed(3)
     network = MLP([3, 5, pixels], "tanh", "model").double()
     with torch.no_grad():
-        network.layers[-1].weight.mul_(scale)
+        list(network.parameters())[-2].mul_(scale)
     z, x = torch.randn(4, 1, 2, 3, dtype=torch.float64), torch.rand(2, pixels, dtype=torch.float64).round()
     weight = torch.randn(4, 1, 2, dtype=torch.float64)
     network, z = network.to(dtype), z.to(dtype).requires_grad_()

@@ -11,7 +11,7 @@ log p(x | h_k), the backward pass is three products, and g multiplies the narrow
 
     ∂h_k = g_k (Wᵀ r_k),    ∂W = Σ_k r_k (g_k h_k)ᵀ,    ∂b = Σ_k g_k r_k.
 
-The exponential in m is also that of the logarithm: log(1 + e^l) = max(l, 0) − log max(m, 1 − m), without cancellation.
+The exponential of m serves the logarithm, too: log(1 + e^l) = max(l, 0) − log max(m, 1 − m), without cancellation.
 """
 
 from typing import Any
@@ -46,14 +46,14 @@ class _LogLikelihood(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, x: Tensor, differentiable: bool) -> Tensor:
         """Return log p(x | hidden), (K, *batch), for hidden (K, *batch, H)."""
         residuals = hidden.new_empty(*hidden.shape[:-1], len(bias)) if differentiable else None
-        values, below = [], x - 1
+        values = []
         for index, sample in enumerate(hidden):
             logits = F.linear(sample, weight, bias).to(x.dtype)
             mean = logits.sigmoid()
             if residuals is not None:
                 torch.sub(x, mean, out=residuals[index])
-            linear = logits.clamp(max=0).addcmul_(below, logits).sum(dim=-1)  # x l − max(l, 0)
-            values.append(torch.maximum(mean, 1 - mean).log_().sum(dim=-1).add_(linear))
+            terms = torch.maximum(mean, 1 - mean).log_().addcmul_(x, logits)
+            values.append(terms.sub_(logits.clamp_(min=0)).sum(dim=-1))
         ctx.save_for_backward(hidden, weight, residuals)
         return torch.stack(values)
 

@@ -49,7 +49,7 @@ class Batches:
             self.position = 0
         index = self.order[self.position : self.position + self.size]
         self.position += len(index)
-        return self.data.decode(self.data.train[index]), len(index)
+        return self.data.decode(self.data.train.index_select(0, index)), len(index)
 
     def state_dict(self) -> dict[str, Any]:
         return {"order": self.order.cpu(), "position": self.position, "generator": self.generator.get_state()}
