@@ -97,6 +97,18 @@ def test_bernoulli_likelihood_and_its_gradients(dtype: torch.dtype, tolerance: f
         assert worst(likelihood_and_gradients(by_probabilities, dtype, pixels), expected) > tolerance
 
 
+def test_latents_that_several_images_share() -> None:
+    network, z, x = (
+        MLP([3, 4, 5], "tanh", "model").double(),
+        torch.randn(4, 1, 1, 3).double(),
+        torch.rand(2, 5).double(),
+    )
+    z.requires_grad_()
+    values = bernoulli.log_likelihood(network, z, x), by_torch(network, z, x)
+    torch.testing.assert_close(*values)
+    torch.testing.assert_close(*(torch.autograd.grad(value.square().sum(), z)[0] for value in values))
+
+
 def test_grey_pixels_and_evaluation_without_gradient() -> None:
     network, z, x = MLP([3, 5], "tanh", "model").double(), torch.randn(4, 2, 3).double(), torch.rand(2, 5).double()
     logits = network(z)

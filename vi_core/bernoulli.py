@@ -30,12 +30,14 @@ def log_likelihood(decoder: MLP, z: Tensor, x: Tensor) -> Tensor:
     Args:
         decoder: Maps to D logits.
         z: Input of the network, (K, *batch, inputs).
-        x: Pixels in [0, 1], with a shape that broadcasts to (*batch, D); without gradient.
+        x: Pixels in [0, 1], (..., D), that broadcast with (*batch, D); without gradient.
     """
     hidden, weight, bias = decoder.before_head(z)
     if x.device.type != "cpu" or torch.compiler.is_compiling():  # the loop is for a cache, and hides the formula
         logits = F.linear(hidden, weight, bias).to(x.dtype)
         return (x * logits - F.softplus(logits)).sum(dim=-1)
+    batch = torch.broadcast_shapes(hidden.shape[1:-1], x.shape[:-1])
+    hidden = hidden.expand(len(hidden), *batch, -1)
     return _LogLikelihood.apply(hidden, weight, bias, x, torch.is_grad_enabled())
 
 
