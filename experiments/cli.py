@@ -160,7 +160,7 @@ def resume(folder: Path, arguments: list[str]) -> None:
         raise LabError(f"resume={folder} is not the folder of a run: there is no config.yaml in it.")
     from .tasks.fit import Job
 
-    fixed = {*configuration_groups(), "seed", "dtype", "replicates", "name", "parts", "overrides"}
+    fixed = {*configuration_groups(), "seed", "dtype", "matmul", "replicates", "name", "parts", "overrides"}
     whole = [a.partition("=")[0] for a in arguments if a.partition("=")[0] in fixed]
     if whole:
         raise ConfigError(f"{whole[0]}= cannot change when a run is resumed; trainer.steps= or optimizer.lr= can.")

@@ -97,6 +97,7 @@ class Root:
     replicates: int = 1
     threads: Any = "auto"
     dtype: str = "auto"
+    matmul: str = "auto"
     strict: bool = False
     expected: list[Expectation] = field(default_factory=list)
 

@@ -15,6 +15,7 @@ PARTS = tuple(KINDS)
 CHOICES = {
     "device.name": ("cpu", "cuda", "mps", "auto"),
     "dtype": ("auto", "float32", "float64"),
+    "matmul": ("auto", "bfloat16"),
     "plot.format": ("png", "pdf"),
     "fidelity": FIDELITIES,
 }

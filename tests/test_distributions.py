@@ -11,7 +11,6 @@ from torch import Tensor
 from torch import distributions as reference
 
 from tests import oracles
-from vi_core.bernoulli import BernoulliLogProb
 from vi_core.distributions import Distribution, Gamma, Normal, kl_gamma, kl_normal
 from vi_core.distributions import Exponential as ExponentialLaw
 from vi_core.transforms import Exponential, Positive, Precision, Softplus
@@ -190,20 +189,3 @@ def test_report_000_starts_softplus_at_one() -> None:
     assert float(Softplus().inverse(torch.tensor(1.3132616875182228, dtype=torch.float64))) == pytest.approx(
         1, abs=1e-12
     )
-
-
-# --- Bernoulli images -----------------------------------------------------------------------------------------------
-
-
-def test_bernoulli_log_density_and_its_gradient() -> None:
-    """Against torch's own law and its automatic derivative, with logits where probabilities would be 0 or 1."""
-    torch.manual_seed(0)
-    logits = (30 * torch.randn(3, 1, 4, 5, dtype=torch.float64)).requires_grad_()
-    x = torch.rand(4, 5, dtype=torch.float64).round()
-    value = BernoulliLogProb.apply(logits, x)
-    expected = reference.Bernoulli(logits=logits).log_prob(x).sum(dim=-1)
-    torch.testing.assert_close(value, expected)
-    weight = torch.randn_like(value)
-    (slope,), (exact,) = (torch.autograd.grad(v, logits, weight, retain_graph=True) for v in (value, expected))
-    torch.testing.assert_close(slope, exact)
-    assert not torch.allclose(slope, exact.flip(0))

@@ -100,6 +100,11 @@ RANGES: dict[str, Case] = {
     "power": ((*SMOKE, "optimizer=robbins_monro", "optimizer.power=0.5"), ("optimizer.power=0.5", "(0.5, 1]")),
     "too few samples": ((*SMOKE, "estimator.num_samples=2"), ("estimator.num_samples=2", "at least 3", "LeaveOneOut")),
     "no sample": ((*SMOKE, "estimator=pathwise", "estimator.num_samples=0"), ("estimator.num_samples=0",)),
+    "chunk of no samples": (
+        (*SMOKE, "estimator=pathwise", "estimator.chunk_size=0"),
+        ("estimator.chunk_size=0", "at least 1", "null"),
+    ),
+    "unknown type of products": ((*SMOKE, "matmul=float16"), ("matmul=float16", "auto, bfloat16")),
     "one point": ((*SMOKE, "dataset.num_points=1"), ("dataset.num_points=1", "at least 2")),
     "size that was not drawn": ((*SMOKE, "dataset=normal_numpy", "dataset.num_points=11"), ("dataset.num_points=11",)),
     "everything held out": ((*VAE, "dataset.num_test=1797"), ("dataset.num_test=1797",)),
@@ -128,6 +133,8 @@ PAIRS: dict[str, Case] = {
     "Normal-Gamma of a VAE": ((*VAE, "family=normal_gamma"), ("family=normal_gamma", "mu and tau")),
     "encoder of shared latents": ((*SMOKE, "family=amortized_normal"), ("family=amortized_normal", "mean_field")),
     "replicates of networks": ((*VAE, "replicates=2"), ("replicates=2", "seed")),
+    "bfloat16 without networks": ((*SMOKE, "matmul=bfloat16"), ("matmul=bfloat16", "MeanField", "matmul=auto")),
+    "bfloat16 of float64": ((*VAE, "matmul=bfloat16", "dtype=float64"), ("matmul=bfloat16", "dtype=float64")),
     "coordinate ascent by samples": (
         (*SMOKE, "optimizer=coordinate_ascent", "estimator=pathwise"),
         ("optimizer=coordinate_ascent", "estimator=exact"),

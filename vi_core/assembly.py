@@ -22,6 +22,7 @@ from vi_core.errors import ConfigError, did_you_mean
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import Family
 from vi_core.models.base import HasDenoisingTerms, Model
+from vi_core.networks import multiply_in
 from vi_core.optimizers.base import Optimizer
 from vi_core.optimizers.coordinate_ascent import CoordinateAscent
 from vi_core.training.batches import Batches
@@ -160,7 +161,8 @@ def assemble(config: Config, device: torch.device, dtype: torch.dtype, generator
     Parameters are created in torch's default dtype, which the caller sets to `dtype`, from the default random stream.
 
     Args:
-        config: With the groups dataset, model, family, bound, estimator, optimizer and the integer `replicates`.
+        config: With the groups dataset, model, family, bound, estimator, optimizer and the integer `replicates`;
+            optionally `matmul`, a key of `vi_core.networks.PRODUCTS`.
         device: Where tensors live.
         dtype: Of data and parameters.
         generator: Orders minibatches.
@@ -184,6 +186,7 @@ def assemble(config: Config, device: torch.device, dtype: torch.dtype, generator
     family: Family = construct(config["family"], "family", context)
     model.to(device)
     family.to(device)
+    multiply_in(config.get("matmul", "auto"), model, family)
     step = make_step(model, family, bound, estimator, optimizer).to(device)
     batches = Batches(data, model, dataset.batch_size, generator)
     step.begin(batches.full)

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 def gumbel(num_samples: int, like: Tensor) -> Tensor:
@@ -32,7 +31,7 @@ def gumbel(num_samples: int, like: Tensor) -> Tensor:
 
 def one_hot_argmax(values: Tensor) -> Tensor:
     """Return the one-hot vectors of the largest entries along the last axis, same shape and dtype."""
-    return F.one_hot(values.argmax(dim=-1), values.shape[-1]).to(values.dtype)
+    return torch.zeros_like(values).scatter_(-1, values.argmax(dim=-1, keepdim=True), 1)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from vi_core.errors import did_you_mean, require
+from vi_core.errors import Unsupported, did_you_mean, require
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "leaky_relu": partial(nn.LeakyReLU, 0.2, inplace=True),
@@ -16,6 +18,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "softplus": nn.Softplus,
 }
+PRODUCTS: dict[str, torch.dtype | None] = {"auto": None, "bfloat16": torch.bfloat16}
+"""Types of the products, by the name that `matmul` has in a configuration; `auto` is that of the parameters."""
 
 
 class MLP(nn.Module):
@@ -26,6 +30,9 @@ class MLP(nn.Module):
         activation: A key of `ACTIVATIONS`; `leaky_relu` has slope 0.2.
         owner: The part that it belongs to, for messages: `model` or `family`.
     """
+
+    products: torch.dtype | None = None
+    """The type in which matrices are multiplied and hidden layers are kept; None is that of the input."""
 
     def __init__(self, sizes: Sequence[int], activation: str, owner: str):
         super().__init__()
@@ -39,5 +46,39 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (..., sizes[0]) to (..., sizes[-1])."""
-        return self.layers(x)
+        """Map (..., sizes[0]) to (..., sizes[-1]), in the type of x."""
+        hidden, weight, bias = self.before_head(x)
+        return F.linear(hidden, weight, bias).to(x.dtype)
+
+    def before_head(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the last layer multiplies, in the type of the products: its input, weight and bias.
+
+        For x (..., sizes[0]) they have shapes (..., sizes[-2]), (sizes[-1], sizes[-2]) and (sizes[-1],).
+        """
+        *hidden, head = self.layers
+        kind = self.products or x.dtype
+        x = x.to(kind)
+        for layer in hidden:
+            x = F.linear(x, layer.weight.to(kind), layer.bias.to(kind)) if isinstance(layer, nn.Linear) else layer(x)
+        assert isinstance(head, nn.Linear)
+        return x, head.weight.to(kind), head.bias.to(kind)
+
+
+def multiply_in(products: str, *parts: nn.Module) -> None:
+    """Let all networks of `parts` multiply matrices in the type that PRODUCTS names.
+
+    Parameters and their gradients keep their own type. Raises where no network is there, or where float64 was chosen.
+    """
+    networks = [module for part in parts for module in part.modules() if isinstance(module, MLP)]
+    kind = PRODUCTS[products]
+    for network in networks:
+        network.products = kind
+    if kind is None:
+        return
+    names = " and ".join(type(part).__name__ for part in parts)
+    if not networks:
+        raise Unsupported(f"matmul={products} is for networks, and {names} have none; use matmul=auto.")
+    if next(networks[0].parameters()).dtype == torch.float64:
+        raise Unsupported(
+            f"matmul={products} spoils the digits that dtype=float64 is chosen for; use dtype=float32, or matmul=auto."
+        )

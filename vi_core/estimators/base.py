@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported, require
+from vi_core.estimators.chunks import in_chunks
 from vi_core.families.base import Family
 from vi_core.models.base import Model
 
@@ -31,6 +32,9 @@ class Estimator(nn.Module, ABC):
     num_samples: int = 1
     """K; also of the bound that evaluation reports."""
 
+    chunk_size: int | None = None
+    """Samples at which the model is evaluated at once, None for all K: see `vi_core.estimators.chunks`."""
+
     differentiates_draws: ClassVar[bool] = True
     """Whether gradients in the parameters of q flow through its draws, and have their bias: see `Family.bias`."""
 
@@ -50,7 +54,7 @@ class Estimator(nn.Module, ABC):
         """Return an estimate of the bound alone, (*batch), from fresh samples: what evaluation reports."""
         q = family.distribution(family.variational(x))
         z = q.sample(self.num_samples)
-        return bound(model.log_joint(z, x) - q.log_prob(z))
+        return bound(in_chunks(model.log_joint, z, x, self.chunk_size) - q.log_prob(z))
 
 
 def refuse_relaxed(name: str, family: Family) -> None:
@@ -66,3 +70,10 @@ def positive_samples(num_samples: int, least: int = 1, reason: str = "") -> int:
     """Return `num_samples`, or raise when it is below `least`."""
     require(num_samples >= least, f"estimator.num_samples={num_samples} must be at least {least}{reason}.")
     return num_samples
+
+
+def positive_chunk(chunk_size: int | None) -> int | None:
+    """Return `chunk_size`, or raise when it is below 1."""
+    valid = chunk_size is None or chunk_size >= 1
+    require(valid, f"estimator.chunk_size={chunk_size} must be at least 1, or null for all samples at once.")
+    return chunk_size

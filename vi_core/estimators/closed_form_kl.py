@@ -15,9 +15,11 @@ from torch import Tensor
 
 from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported
-from vi_core.estimators.base import Estimate, Estimator, positive_samples
+from vi_core.estimators.base import Estimate, Estimator, positive_chunk, positive_samples
+from vi_core.estimators.chunks import in_chunks
 from vi_core.families.base import Family
 from vi_core.models.base import HasClosedFormKL, Model
+from vi_core.types import Latents
 
 
 class ClosedFormKL(Estimator):
@@ -25,11 +27,12 @@ class ClosedFormKL(Estimator):
 
     Args:
         num_samples: K, samples per step.
+        chunk_size: Samples at which the model is evaluated at once, or None for all: less memory, one more evaluation.
     """
 
-    def __init__(self, *, num_samples: int = 1):
+    def __init__(self, *, num_samples: int = 1, chunk_size: int | None = None):
         super().__init__()
-        self.num_samples = positive_samples(num_samples)
+        self.num_samples, self.chunk_size = positive_samples(num_samples), positive_chunk(chunk_size)
 
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         require_split("closed_form_kl", model, family, bound)
@@ -39,11 +42,11 @@ class ClosedFormKL(Estimator):
         params = family.variational(x)
         q, rate = family.distribution(params), known.kl(params)
         z = q.rsample(self.num_samples)
-        estimate = split_estimate(known.log_likelihood(z, x).mean(dim=0), rate)
+        estimate = split_estimate(mean_log_likelihood(known, z, x, self.chunk_size), rate)
         if not family.relaxed:
             return estimate
         with torch.no_grad():
-            true = split_estimate(known.log_likelihood(q.on_support(z), x).mean(dim=0), rate)
+            true = split_estimate(mean_log_likelihood(known, q.on_support(z), x, self.chunk_size), rate)
         return true._replace(surrogate=estimate.surrogate, terms=true.terms | {"relaxed": estimate.bound})
 
     @torch.no_grad()
@@ -51,7 +54,7 @@ class ClosedFormKL(Estimator):
         known = cast(HasClosedFormKL, model)
         params = family.variational(x)
         z = family.distribution(params).sample(self.num_samples)
-        return known.log_likelihood(z, x).mean(dim=0) - known.kl(params)
+        return mean_log_likelihood(known, z, x, self.chunk_size) - known.kl(params)
 
 
 def require_split(name: str, model: Model, family: Family, bound: Bound) -> None:
@@ -61,6 +64,11 @@ def require_split(name: str, model: Model, family: Family, bound: Bound) -> None
     if not isinstance(model, HasClosedFormKL) or not model.knows(family.layout):
         pair = f"{type(model).__name__} and {type(family).__name__}"
         raise Unsupported(f"{pair} have no KL in closed form; use estimator=pathwise.")
+
+
+def mean_log_likelihood(model: HasClosedFormKL, z: Latents, x: Any, chunk_size: int | None) -> Tensor:
+    """Return (1/K) Σ_k log p(x | z_k), (*batch), differentiable."""
+    return in_chunks(model.log_likelihood, z, x, chunk_size).mean(dim=0)
 
 
 def split_estimate(log_likelihood: Tensor, rate: Tensor) -> Estimate:

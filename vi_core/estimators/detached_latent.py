@@ -8,8 +8,8 @@ learns one image for all x, and the bound stays near −206 nats on MNIST. The p
 from typing import Any, cast
 
 from vi_core.bounds.base import Bound
-from vi_core.estimators.base import Estimate, Estimator, positive_samples
-from vi_core.estimators.closed_form_kl import require_split, split_estimate
+from vi_core.estimators.base import Estimate, Estimator, positive_chunk, positive_samples
+from vi_core.estimators.closed_form_kl import mean_log_likelihood, require_split, split_estimate
 from vi_core.families.base import Family
 from vi_core.models.base import HasClosedFormKL, Model
 
@@ -19,13 +19,14 @@ class DetachedLatent(Estimator):
 
     Args:
         num_samples: K, samples per step.
+        chunk_size: Samples at which the model is evaluated at once, or None for all: less memory, one more evaluation.
     """
 
     differentiates_draws = False
 
-    def __init__(self, *, num_samples: int = 1):
+    def __init__(self, *, num_samples: int = 1, chunk_size: int | None = None):
         super().__init__()
-        self.num_samples = positive_samples(num_samples)
+        self.num_samples, self.chunk_size = positive_samples(num_samples), positive_chunk(chunk_size)
 
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         require_split("detached_latent", model, family, bound)
@@ -37,4 +38,4 @@ class DetachedLatent(Estimator):
         known = cast(HasClosedFormKL, model)
         params = family.variational(x)
         z = family.distribution(params).sample(self.num_samples)
-        return split_estimate(known.log_likelihood(z, x).mean(dim=0), known.kl(params))
+        return split_estimate(mean_log_likelihood(known, z, x, self.chunk_size), known.kl(params))

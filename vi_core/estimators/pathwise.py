@@ -8,7 +8,8 @@ Kingma, Welling 2014; Rezende, Mohamed, Wierstra 2014.
 from typing import Any
 
 from vi_core.bounds.base import Bound
-from vi_core.estimators.base import Estimate, Estimator, positive_samples, refuse_relaxed
+from vi_core.estimators.base import Estimate, Estimator, positive_chunk, positive_samples, refuse_relaxed
+from vi_core.estimators.chunks import in_chunks
 from vi_core.families.base import Family
 from vi_core.models.base import Model
 
@@ -18,11 +19,12 @@ class Pathwise(Estimator):
 
     Args:
         num_samples: K, samples per step.
+        chunk_size: Samples at which the model is evaluated at once, or None for all: less memory, one more evaluation.
     """
 
-    def __init__(self, *, num_samples: int = 1):
+    def __init__(self, *, num_samples: int = 1, chunk_size: int | None = None):
         super().__init__()
-        self.num_samples = positive_samples(num_samples)
+        self.num_samples, self.chunk_size = positive_samples(num_samples), positive_chunk(chunk_size)
 
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         refuse_relaxed("pathwise", family)
@@ -30,6 +32,6 @@ class Pathwise(Estimator):
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
         q = family.distribution(family.variational(x))
         z = q.rsample(self.num_samples)
-        log_w = model.log_joint(z, x) - q.log_prob(z)
+        log_w = in_chunks(model.log_joint, z, x, self.chunk_size) - q.log_prob(z)
         value = bound(log_w)
         return Estimate(value.detach(), value, log_w.detach(), {})

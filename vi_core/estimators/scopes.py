@@ -27,6 +27,7 @@ from torch import Tensor
 
 from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported
+from vi_core.estimators.chunks import in_chunks, per_chunk
 from vi_core.families.base import Joint
 from vi_core.models.base import Model
 from vi_core.types import Latents, Params
@@ -73,8 +74,8 @@ class Scope(ABC):
         """Raise `Unsupported` for a bound that this scope has no meaning for."""
 
     @abstractmethod
-    def __call__(self, model: Model, bound: Bound, draws: Draws, x: Any) -> Weights:
-        """Weigh draws on data x."""
+    def __call__(self, model: Model, bound: Bound, draws: Draws, x: Any, chunk_size: int | None) -> Weights:
+        """Weigh draws on data x, with the model evaluated at `chunk_size` of them at once."""
 
 
 class Everything(Scope):
@@ -82,8 +83,8 @@ class Everything(Scope):
 
     def check(self, bound: Bound) -> None: ...
 
-    def __call__(self, model: Model, bound: Bound, draws: Draws, x: Any) -> Weights:
-        log_p = model.log_joint(draws.z, x)
+    def __call__(self, model: Model, bound: Bound, draws: Draws, x: Any, chunk_size: int | None) -> Weights:
+        log_p = in_chunks(model.log_joint, draws.z, x, chunk_size)
         log_w = log_p - draws.log_q
         return Weights(log_p, log_w, len(log_w) * bound.signal(log_w.detach()))
 
@@ -101,12 +102,12 @@ class MarkovBlanket(Scope):
                 f"bound={bound.name}; use estimator=score_function or estimator=pathwise, or bound=elbo."
             )
 
-    def __call__(self, model: Model, bound: Bound, draws: Draws, x: Any) -> Weights:
-        factors, terms = model.factors(draws.z, x), draws.q.log_prob_terms(draws.z)
-        values = torch.stack([value for value, _ in factors.values()])
+    def __call__(self, model: Model, bound: Bound, draws: Draws, x: Any, chunk_size: int | None) -> Weights:
+        chunks, terms = per_chunk(model.factors, draws.z, x, chunk_size), draws.q.log_prob_terms(draws.z)
+        values = torch.cat([torch.stack([value for value, _ in factors.values()]) for factors in chunks], dim=1)
         log_p = values.sum(dim=0)
         pieces = torch.cat([values.detach(), torch.stack(list(terms.values()))])
-        scopes = tuple((name, mentioned) for name, (_, mentioned) in factors.items())
+        scopes = tuple((name, mentioned) for name, (_, mentioned) in chunks[0].items())
         members = membership(
             scopes, tuple(draws.q.parents.items()), owners(draws.params, log_p.dim() - 1), tuple(terms)
         )

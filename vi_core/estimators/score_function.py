@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported
-from vi_core.estimators.base import Estimate, Estimator, positive_samples
+from vi_core.estimators.base import Estimate, Estimator, positive_chunk, positive_samples
 from vi_core.estimators.coefficients import Coefficient
 from vi_core.estimators.scopes import Draws, Scope
 from vi_core.families.base import Family
@@ -30,18 +30,19 @@ class ScoreFunction(Estimator):
 
     Args:
         num_samples: K, samples per step.
+        chunk_size: Samples at which the model is evaluated at once, or None for all: less memory, one more evaluation.
         coefficient: The control variate's coefficient; see `vi_core.estimators.coefficients`.
         scope: Which terms of log w meet which scores; see `vi_core.estimators.scopes`.
     """
 
     differentiates_draws = False
 
-    def __init__(self, *, num_samples: int = 50, coefficient: Coefficient, scope: Scope):
+    def __init__(self, *, num_samples: int = 50, chunk_size: int | None = None, coefficient: Coefficient, scope: Scope):
         super().__init__()
         kind = type(coefficient).__name__
         reason = f" for the coefficient {kind}" if coefficient.least_samples > 1 else ""
         self.num_samples = positive_samples(num_samples, coefficient.least_samples, reason)
-        self.coefficient, self.scope = coefficient, scope
+        self.chunk_size, self.coefficient, self.scope = positive_chunk(chunk_size), coefficient, scope
 
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         if not family.has_scores:
@@ -64,7 +65,7 @@ class ScoreFunction(Estimator):
         q = family.distribution(detached(params))
         z = q.sample(self.num_samples)
         log_q, scores = per_sample_scores(family, params, z)
-        log_p, log_w, signal = self.scope(model, bound, Draws(q, params, z, log_q), x)
+        log_p, log_w, signal = self.scope(model, bound, Draws(q, params, z, log_q), x, self.chunk_size)
         surrogate = inner_product(params, self._gradient(signal, scores))
         value = bound(log_w)
         if log_p.requires_grad:  # the model's own parameters: their gradient flows through the bound itself

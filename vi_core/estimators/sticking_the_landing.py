@@ -12,7 +12,8 @@ biased (Tucker, Lawson, Gu, Maddison 2018); it is offered there because it is us
 from typing import Any
 
 from vi_core.bounds.base import Bound
-from vi_core.estimators.base import Estimate, Estimator, positive_samples, refuse_relaxed
+from vi_core.estimators.base import Estimate, Estimator, positive_chunk, positive_samples, refuse_relaxed
+from vi_core.estimators.chunks import in_chunks
 from vi_core.families.base import Family
 from vi_core.models.base import Model
 from vi_core.types import detached
@@ -23,11 +24,12 @@ class StickingTheLanding(Estimator):
 
     Args:
         num_samples: K, samples per step.
+        chunk_size: Samples at which the model is evaluated at once, or None for all: less memory, one more evaluation.
     """
 
-    def __init__(self, *, num_samples: int = 1):
+    def __init__(self, *, num_samples: int = 1, chunk_size: int | None = None):
         super().__init__()
-        self.num_samples = positive_samples(num_samples)
+        self.num_samples, self.chunk_size = positive_samples(num_samples), positive_chunk(chunk_size)
 
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         refuse_relaxed("sticking_the_landing", family)
@@ -40,6 +42,6 @@ class StickingTheLanding(Estimator):
         params = family.variational(x)
         z = family.distribution(params).rsample(self.num_samples)
         log_q = family.distribution(detached(params)).log_prob(z)
-        log_w = model.log_joint(z, x) - log_q
+        log_w = in_chunks(model.log_joint, z, x, self.chunk_size) - log_q
         value = bound(log_w)
         return Estimate(value.detach(), value, log_w.detach(), {})

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vi_core.bernoulli import bernoulli_log_prob
+from vi_core import bernoulli
 from vi_core.discrete import OneHotCategorical
 from vi_core.errors import Unsupported, require
 from vi_core.models.base import Factors, Layout, Model
@@ -61,7 +61,7 @@ class CategoricalVAE(Model):
 
     def log_likelihood(self, z: Latents, x: Tensor) -> Tensor:
         """Return log p(x | z), (K, R, B), for latents (K, R, B, G, C) and images (B, pixels) with values in [0, 1]."""
-        return bernoulli_log_prob(self._decode(z), x)
+        return bernoulli.log_likelihood(self.decoder, z["z"].flatten(-2), x)
 
     def factors(self, z: Latents, x: Tensor) -> Factors:
         likelihood, mentioned = self.log_likelihood(z, x), frozenset({"z"})
@@ -73,12 +73,8 @@ class CategoricalVAE(Model):
         return OneHotCategorical(params["z"]["logits"]).kl_to_uniform().sum(dim=-1)
 
     def pixel_means(self, z: Latents) -> Tensor:
-        return self._decode(z).sigmoid()
+        return self.decoder(z["z"].flatten(-2)).sigmoid()
 
     def sample_prior(self, num_samples: int) -> Latents:
         weight = next(self.decoder.parameters())
         return {"z": OneHotCategorical(weight.new_zeros(1, 1, self.groups, self.classes)).sample(num_samples)}
-
-    def _decode(self, z: Latents) -> Tensor:
-        """Return the pixels' logits, (K, R, B, pixels)."""
-        return self.decoder(z["z"].flatten(-2))

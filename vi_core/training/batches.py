@@ -58,7 +58,7 @@ class Batches:
             self.position = 0
         index = self.order[self.position : self.position + self.size]
         self.position += len(index)
-        return self.data.train[index], len(index)
+        return self.data.train.index_select(0, index), len(index)
 
     def full_ahead(self, count: int) -> bool:
         """Whether the next `count` batches are of full size and of one epoch."""
