@@ -24,6 +24,8 @@ from ..messages import part_names
 from .read import typed
 
 PROGRAM = Path(__file__).resolve().parents[2]
+LONGEST = 24 * 60
+"""Minutes beyond which a full run has to be asked for by name in `reproduce.only`."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,16 @@ class Plan:
 
 
 def plans(config_module: str, fidelity: str, only: Sequence[str], given: Sequence[str]) -> list[Plan]:
-    """Return the experiments that have a place on the page, in its order; each takes the `given` overrides it knows."""
+    """Return the experiments that have a place on the page, in its order; each takes the `given` overrides it knows.
+
+    Full runs of more than a day are left out unless `only` names them.
+    """
     sources, found, used = program_digest(), [], set()
     with hydra.initialize_config_module(config_module, version_base="1.3"):
         for name in [name for name in part_names("experiment") if not only or name in only]:
             cfg = hydra.compose("config", [f"experiment={name}"], return_hydra_config=True)
-            if cfg.report.order is None:
+            too_long = fidelity == "full" and cfg.report.minutes > LONGEST and not only
+            if cfg.report.order is None or too_long:
                 continue
             mine = [text for text in given if knows(cfg, chosen_key(text))]
             used |= set(mine)
