@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ from vi_core.transforms import Exponential
 from vi_core.types import Latents, Params
 
 IMAGES = torch.tensor([[1.0, 0.0, 1.0, 0.25, 0.0], [0.0, 1.0, 1.0, 1.0, 0.0]], dtype=torch.float64)
-DRAWS = 300
+DRAWS = 120
 
 
 @pytest.fixture(autouse=True)
@@ -121,19 +122,20 @@ def test_densities() -> None:
 
 @pytest.mark.parametrize("dims", [(3,), (3, 2), (3, 2, 1)])
 def test_any_number_of_layers(dims: tuple[int, ...]) -> None:
-    """Densities are normalised: E_q[p(z)/q(z)] = 1 for the prior, by importance sampling from q."""
+    """Each conditional is that of its own two latents, in p downwards and in q upwards."""
     model, family = pair(*dims)
-    with torch.no_grad():
-        joint = family.distribution(family.variational(IMAGES))
-        z = joint.sample(40_000)
-        prior = sum(value for name, (value, _) in model.factors(z, IMAGES).items() if name != "likelihood")
-        ratio = (prior - joint.log_prob(z)).squeeze(1).exp()
-    assert oracles.max_z(ratio, torch.ones(2)) < oracles.limit(len(ratio))
-    assert oracles.max_z(1.1 * ratio, torch.ones(2)) > oracles.limit(len(ratio))
-    assert {name: tuple(value.shape) for name, value in model.sample_prior(6).items()} == {
-        f"z{i + 1}": (6, 1, 1, dim) for i, dim in enumerate(dims)
-    }
-    assert model.pixel_means(z).shape == (40_000, 1, 2, 5)
+    joint = family.distribution(family.variational(IMAGES))
+    z = joint.sample(6)
+    names = [f"z{i + 1}" for i in range(len(dims))]
+    factors, terms = model.factors(z, IMAGES), joint.log_prob_terms(z)
+    assert (list(terms), set(factors)) == (names, {"likelihood", *names})
+    for i, (below, above) in enumerate(pairwise(names)):
+        torch.testing.assert_close(factors[below][0], normal(model.conditionals[below], z[above]).log_prob(z[below]))
+        torch.testing.assert_close(terms[above], normal(family.upper[i], z[below]).log_prob(z[above]))
+        assert (factors[below][1], joint.parents[above]) == ({below, above}, {below})
+    drawn = {name: tuple(value.shape) for name, value in model.sample_prior(6).items()}
+    assert drawn == {name: (6, 1, 1, dim) for name, dim in zip(names, dims, strict=True)}
+    assert model.pixel_means(z).shape == (6, 1, 2, 5)
 
 
 def test_one_layer_is_the_vae() -> None:
@@ -154,10 +156,10 @@ def test_prior_draws_and_moments() -> None:
     model, family = pair(2, 1)
     with torch.no_grad():
         joint = family.distribution(family.variational(IMAGES[:1]))
-        z = model.sample_prior(40_000)
+        z = model.sample_prior(20_000)
         prior = sum(value for name, (value, _) in model.factors(z, IMAGES[:1]).items() if name != "likelihood")
         ratio = (0.5 * (joint.log_prob(z) - prior)).squeeze(1).exp()
-        swapped = joint.sample(40_000)
+        swapped = joint.sample(20_000)
         back = sum(value for name, (value, _) in model.factors(swapped, IMAGES[:1]).items() if name != "likelihood")
         other = (0.5 * (back - joint.log_prob(swapped))).squeeze(1).exp()
         moments = joint.moments()
@@ -230,7 +232,9 @@ def largest_error(name: str, family: AmortizedNormalChain, model: HierarchicalVA
     for _ in range(DRAWS):
         surrogate = estimator(name)(model, family, ELBO(), IMAGES).surrogate.sum()
         draws.append(torch.cat([g.flatten() for g in gradients(surrogate, family, model)]))
-    return oracles.max_z(torch.stack(draws), exact)
+    drawn, moving = torch.stack(draws), exact != 0
+    assert not drawn[:, ~moving].any()  # weights of a pixel that no image has
+    return oracles.max_z(drawn[:, moving], exact[moving])
 
 
 @pytest.mark.parametrize("name", ["pathwise", "sticking_the_landing", "score_function", "rao_blackwell"])
@@ -275,7 +279,7 @@ def data(decode: Callable[[Tensor], Tensor] = identity) -> Data:
 
 def likelihood_error(model: HierarchicalVAE, family: Family, shift: float = 0.0) -> float:
     """The largest error of log p(x) in standard errors, which follow from the weights' effective sample size."""
-    draws = 40_000
+    draws = 10_000
     found = likelihood.held_out_likelihood(model, family, data(), draws)
     deviation = ((1 / found.ess - 1) / draws).sqrt()
     with torch.no_grad():
@@ -285,10 +289,10 @@ def likelihood_error(model: HierarchicalVAE, family: Family, shift: float = 0.0)
 def test_likelihood(monkeypatch: pytest.MonkeyPatch) -> None:
     """Against quadrature, in one piece and in many, the last of them shorter."""
     model, family = pair(1, 1)
-    assert likelihood_error(model, family) < oracles.limit(40_000)
-    assert likelihood_error(model, family, 0.05) > oracles.limit(40_000)
-    monkeypatch.setattr(likelihood, "NUMBERS", 30_011 * IMAGES.numel())
-    assert likelihood_error(model, family) < oracles.limit(40_000)
+    assert likelihood_error(model, family) < oracles.limit(10_000)
+    assert likelihood_error(model, family, 0.2) > oracles.limit(10_000)
+    monkeypatch.setattr(likelihood, "NUMBERS", 4_001 * IMAGES.numel())
+    assert likelihood_error(model, family) < oracles.limit(10_000)
 
 
 def test_chunks_of_the_likelihood_hold_all_draws(monkeypatch: pytest.MonkeyPatch) -> None:
