@@ -195,6 +195,16 @@ def test_differentiated_draws(bound: Bound, landing: bool) -> None:
     torch.testing.assert_close(found[count:], others[count:])
 
 
+def test_a_density_at_draws_without_gradient_has_one() -> None:
+    """What a draw has left behind serves a density only where both have gradients, or neither."""
+    _, family = pair(3, 2)
+    fresh, drawn = (family.distribution(family.variational(IMAGES)) for _ in range(2))
+    z = drawn.sample(6)
+    found, right = (gradients(q.log_prob(z).sum(), family) for q in (drawn, fresh))
+    assert all(bool(g.any()) for g in right[-6:])
+    torch.testing.assert_close(found, right)
+
+
 @pytest.mark.parametrize("kind", [Pathwise, StickingTheLanding])
 def test_one_sample_makes_the_bounds_equal(kind: type[Pathwise] | type[StickingTheLanding]) -> None:
     model, family = pair(3, 2)

@@ -10,6 +10,7 @@ both leaves the path through the draws, as sticking the landing wants it: z_l st
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from vi_core.conditional import Activation, apply_network, layer_widths, normal_from, weights_of
@@ -25,13 +26,18 @@ DRAWS = 1000
 
 
 class AmortizedNormalChainJoint(Joint):
-    """Diagonal Normals, the first with parameters (1, B, D), each other one with a network on the latent before it."""
+    """Diagonal Normals, the first with parameters (1, B, D), each other one with a network on the latent before it.
+
+    The conditionals at the last draw are kept: estimators draw z and then ask for its density, and a tenth of a step of
+    an importance-weighted bound would go into the same networks once more.
+    """
 
     def __init__(self, params: Params, activation: Activation):
         self.first, *others = params
         self.factor, self.activation = Normal(**params[self.first]), activation
         self.networks = {name: params[name] for name in others}
         self.before = dict(pairwise(params))
+        self.last: dict[str, tuple[Tensor, bool, Normal]] = {}
         self.parents = {self.first: frozenset()} | {after: frozenset({name}) for name, after in self.before.items()}
 
     def rsample(self, num_samples: int) -> Latents:
@@ -57,7 +63,11 @@ class AmortizedNormalChainJoint(Joint):
 
     def _conditional(self, name: str, below: Tensor) -> Normal:
         """Return q(z_{l+1} | z_l), with parameters (K, R, B, D), at draws of the latent before, (K, R, B, D')."""
-        return normal_from(apply_network(self.networks[name], self.activation, below))
+        draw, with_gradient, given = self.last.get(name, (None, False, None))
+        if given is None or draw is not below or with_gradient != torch.is_grad_enabled():
+            given = normal_from(apply_network(self.networks[name], self.activation, below))
+            self.last[name] = (below, torch.is_grad_enabled(), given)
+        return given
 
 
 class AmortizedNormalChain(Family):
