@@ -26,6 +26,7 @@ SHARED = (
     "atomic",
     "exponential_family",
     "bernoulli",
+    "tracing",
     "diffusion",
     "initialization",
     "conditional",

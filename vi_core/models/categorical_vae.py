@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vi_core.bernoulli import BernoulliLogProb
+from vi_core.bernoulli import bernoulli_log_prob
 from vi_core.discrete import OneHotCategorical
 from vi_core.errors import Unsupported, require
 from vi_core.models.base import Factors, Layout, Model
@@ -61,7 +61,7 @@ class CategoricalVAE(Model):
 
     def log_likelihood(self, z: Latents, x: Tensor) -> Tensor:
         """Return log p(x | z), (K, R, B), for latents (K, R, B, G, C) and images (B, pixels) with values in [0, 1]."""
-        return BernoulliLogProb.apply(self._decode(z), x)
+        return bernoulli_log_prob(self._decode(z), x)
 
     def factors(self, z: Latents, x: Tensor) -> Factors:
         likelihood, mentioned = self.log_likelihood(z, x), frozenset({"z"})

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vi_core.bernoulli import BernoulliLogProb
+from vi_core.bernoulli import bernoulli_log_prob
 from vi_core.distributions import Normal, kl_normal
 from vi_core.errors import Unsupported, require
 from vi_core.models.base import Factors, Layout, Model
@@ -56,7 +56,7 @@ class VAE(Model):
 
     def log_likelihood(self, z: Latents, x: Tensor) -> Tensor:
         """Return log p(x | z), (K, R, B), for latents (K, R, B, D) and images (B, pixels) with values in [0, 1]."""
-        return BernoulliLogProb.apply(self.decoder(z["z"]), x)
+        return bernoulli_log_prob(self.decoder(z["z"]), x)
 
     def factors(self, z: Latents, x: Tensor) -> Factors:
         prior = self._prior(z["z"]).log_prob(z["z"]).sum(dim=-1)

@@ -6,6 +6,8 @@ from typing import Literal
 from vi_core.errors import require
 from vi_core.training.stopping import StoppingRule
 
+Compile = Literal["auto", "off", "step", "chunk"]
+"""When steps are compiled: see `vi_core.training.compilation`."""
 MOST_ROWS = 100_000
 CHECKPOINTS = 10
 
@@ -39,6 +41,8 @@ class Trainer:
         final_samples: Draws from which the final bound is estimated where it has no closed form, and its diagnostics.
         likelihood_samples: Importance samples per held-out point that estimate its log p(x) at the end; 0 for none.
         gradient_draws: Gradient estimates whose noise is measured at the first and at the last parameters; 0 for none.
+        compile: Whether steps are compiled: one (`step`) or several (`chunk`) in a call, not at all (`off`), or `auto`:
+            where compiling takes at most a tenth of what is left of the run.
         stopping: When to end before the last step.
     """
 
@@ -55,6 +59,7 @@ class Trainer:
         final_samples: int = 1000,
         likelihood_samples: int = 0,
         gradient_draws: int = 0,
+        compile: Compile = "auto",
         stopping: StoppingRule,
     ):
         require(
@@ -75,6 +80,7 @@ class Trainer:
         self.log_every, self.eval_every, self.checkpoint_every = log_every, eval_every, checkpoint_every
         self.on_nonfinite, self.final_samples, self.stopping = on_nonfinite, final_samples, stopping
         self.gradient_draws, self.likelihood_samples = gradient_draws, likelihood_samples
+        self.compile: Compile = compile
 
     def plan(self, steps_per_epoch: int, replicates: int) -> Plan:
         """Resolve every number of steps."""
