@@ -169,7 +169,14 @@ def resume(folder: Path, arguments: list[str]) -> None:
     cfg = OmegaConf.merge(saved, OmegaConf.from_dotlist(arguments))
     assert isinstance(cfg, DictConfig)
     start_log(folder / "run.log")
-    run_job(Job(cfg, folder, [*cfg.overrides, *arguments], [], resume=True))
+    run_job(Job(cfg, folder, [*cfg.overrides, *arguments], swept_by_experiment(folder), resume=True))
+
+
+def swept_by_experiment(folder: Path) -> list[str]:
+    """Return the keys that the experiment of a run sweeps by itself, from what Hydra wrote when the run began."""
+    path = folder / ".hydra" / "hydra.yaml"
+    params = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params") if path.is_file() else None
+    return list(params or {})
 
 
 def on_folder(task: str, arguments: list[str]) -> None:

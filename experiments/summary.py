@@ -19,7 +19,7 @@ from vi_core.training.batches import Batches
 from vi_core.training.evaluate import held_out_bound, log_weights
 from vi_core.training.loop import Loop
 
-from . import diffusion
+from . import diffusion, likelihood
 
 SCHEMA = 1
 Spread = dict[str, Any]
@@ -202,6 +202,8 @@ def report(summary: dict[str, Any], figures: Sequence[str]) -> str:
         + f"  {label}, last tenth of the steps",
         "final".ljust(14) + _cells(final["mean"], final["se"], None, final["log_evidence"]) + f"  {final['method']}",
     ]
+    if "likelihood" in summary["diagnostics"]:
+        lines.append(likelihood.line(summary["diagnostics"]["likelihood"]))
     if final["kl_to_posterior"] is not None:
         gap = f"{final['kl_to_posterior']:.6g} nats"
         lines.append(f"KL(q || posterior) = {gap}; the exact value beside the final bound is the log evidence")

@@ -34,6 +34,12 @@ PROBLEMS = {
     "robbins-monro": (*SHORT, "experiment=bbvi_robbins_monro"),
     "natural gradient": (*SHORT, "estimator=exact", "optimizer=natural_gradient"),
     "coordinate ascent": (*SHORT, "experiment=cavi_normal_gamma"),
+    "stages": (*SHORT, "optimizer/schedule=staged", "optimizer.schedule.first=3"),
+    "two layers of latents, in stages": (
+        "experiment=iwae_burda", "dataset=digits", "dtype=float64", "model.latent_dims=[3,2]", "model.widths=[[8],[4]]",
+        "family.widths=[[8],[4]]", "estimator.num_samples=3", "optimizer.schedule.first=0.1", "trainer.limit=40",
+        "trainer.log_every=1", "trainer.checkpoint_every=1000", "threads=1",
+    ),
     "an autoencoder": (
         *NETWORKS, "experiment=vae_digits", "trainer.limit=40", "dataset.binarization=dynamic", "trainer.log_every=1",
     ),

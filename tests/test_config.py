@@ -29,12 +29,14 @@ from vi_core.diffusion import ReverseVariance, Schedule
 from vi_core.errors import LabError
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import Family
+from vi_core.initialization import Initialization, OutputBias
 from vi_core.models.base import Model
 from vi_core.models.decoders import Decoder
 from vi_core.models.denoisers import Denoiser
 from vi_core.models.hyperparameters import Hyperparameters
 from vi_core.optimizers.base import Optimizer
 from vi_core.optimizers.coordinate_ascent import CoordinateAscent
+from vi_core.optimizers.schedules import Schedule as RateSchedule
 from vi_core.relaxations import Relaxation
 from vi_core.studies.base import Study
 from vi_core.training.steps import Step
@@ -49,14 +51,18 @@ KINDS: dict[str, tuple[type, ...]] = {
     "model/reverse_variance": (ReverseVariance,),
     "model/decoder": (Decoder,),
     "model/denoiser": (Denoiser,),
+    "model/initialization": (Initialization,),
+    "model/output_bias": (OutputBias,),
     "model/hyperparameters": (Hyperparameters,),
     "family": (Family,),
     "family/positive": (Positive,),
     "family/spread": (Positive,),
     "family/relaxation": (Relaxation,),
+    "family/initialization": (Initialization,),
     "bound": (Bound,),
     "estimator": (Estimator,),
     "optimizer": (Optimizer, CoordinateAscent),
+    "optimizer/schedule": (RateSchedule,),
     "dataset": (Dataset,),
     "trainer": (Trainer,),
     "trainer/stopping": (StoppingRule,),
@@ -283,6 +289,7 @@ def test_estimator(name: str) -> None:
 NOUNS = ("model", "family", "dataset", "bound", "estimator", "optimizer")
 SMALL = {
     "batch_size": 4, "num_samples": 3, "hidden": [5], "latent_dim": 2, "groups": 2, "classes": 3, "num_steps": 25,
+    "latent_dims": [3, 2], "widths": [[5], [4]],
 }  # fmt: skip
 """Settings of any part that make two steps quick."""
 
@@ -310,12 +317,13 @@ def runs(model: str, family: str, dataset: str, bound: str, estimator: str, opti
     known |= {"adam", "sgd", "adagrad", "robbins_monro", "coordinate_ascent", "exact", "pathwise", "score_function"}
     known |= {"control_variate", "control_variate_in_sample", "closed_form_kl", "sticking_the_landing"}
     known |= {"detached_latent", "natural_mean_field", "ddpm", "forward_process", "gaussian_2d", "two_moons"}
-    known |= {"diffusion_variational", "diffusion_simple"}
+    known |= {"diffusion_variational", "diffusion_simple", "hierarchical_vae", "amortized_normal_chain"}
     if not {model, family, dataset, bound, estimator, optimizer} <= known:
         return None
     fits = {("normal_gamma", "mean_field", "normal"), ("normal_gamma", "normal_gamma", "normal")}
     fits |= {("normal_gamma", "natural_mean_field", "normal"), ("vae", "amortized_normal", "digits")}
     fits |= {("ddpm", "forward_process", dataset) for dataset in ("gaussian_2d", "two_moons")}
+    fits |= {("hierarchical_vae", "amortized_normal_chain", "digits")}
     if model == "ddpm" and (estimator in WITHOUT_DENOISING or optimizer == "coordinate_ascent"):
         return False
     if model != "ddpm" and estimator.startswith("diffusion_"):
@@ -325,7 +333,8 @@ def runs(model: str, family: str, dataset: str, bound: str, estimator: str, opti
         (model, family, dataset) in fits
         and (bound == "elbo" or not additive_only)
         and (estimator == "exact" if optimizer == "coordinate_ascent" else True)
-        and not (model == "vae" and estimator == "exact")
+        and not (model in ("vae", "hierarchical_vae") and estimator == "exact")
+        and not (model == "hierarchical_vae" and estimator in ("closed_form_kl", "detached_latent"))
     )
 
 
@@ -407,6 +416,7 @@ def run_experiment(name: str, cli: CommandLine, tmp_path: Path, *arguments: str)
     root = [f"dataset.root={DATA}"] if on_mnist(name) else []
     root += [f"dataset.path={DATA / 'quakes' / 'quakes.csv'}", "model.components=2,3"] if name in ON_QUAKES else []
     few = ["trainer.gradient_draws=2"] if says(name, "gradient_draws:") else []
+    few += ["trainer.likelihood_samples=2"] if says(name, "likelihood_samples:") else []
     result = cli(
         f"experiment={name}", "trainer=smoke", "trainer.limit=4", "trainer.final_samples=20", *few, *root, *arguments
     )

@@ -109,6 +109,15 @@ RANGES: dict[str, Case] = {
     "size that was not drawn": ((*SMOKE, "dataset=normal_numpy", "dataset.num_points=11"), ("dataset.num_points=11",)),
     "everything held out": ((*VAE, "dataset.num_test=1797"), ("dataset.num_test=1797",)),
     "no latent": ((*VAE, "model.latent_dim=0"), ("model.latent_dim=0",)),
+    "layers without widths": (
+        ("model=hierarchical_vae", "dataset=digits", "model.latent_dims=[2]"),
+        ("model.widths=[[200, 200], [100, 100]]", "each of 1 latents"),
+    ),
+    "likelihood of shared latents": ((*SMOKE, "trainer.likelihood_samples=5"), ("trainer.likelihood_samples=5", "=0")),
+    "one stage": (
+        (*SMOKE, "optimizer/schedule=staged", "optimizer.schedule.stages=1"),
+        ("optimizer.schedule.stages=1", "at least 2"),
+    ),
     "empty layer": ((*VAE, "family.hidden=[4,0]"), ("family.hidden=[4, 0]",)),
     "unknown activation": ((*VAE, "model.activation=rel"), ("model.activation=rel", "Did you mean 'relu'")),
     "binarization": ((*VAE, "dataset.binarization=treshold"), ("dataset.binarization", "Did you mean 'threshold'")),

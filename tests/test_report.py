@@ -18,11 +18,12 @@ from typing import Any
 
 import pytest
 
-from experiments.report import runner
+from experiments.report import plan, runner
 from experiments.report.plan import Plan
 from experiments.report.read import label, read_row
 from experiments.report.records import Page, Row, Verdict
 from experiments.report.render import environment, number, write_page
+from experiments.schema import register
 from tests.conftest import ROOT, CommandLine, run_in, summary_of
 
 VOID = {"meta", "link", "img", "wbr", "br", "hr", "input"}
@@ -107,6 +108,7 @@ def test_labels_and_numbers() -> None:
     assert label("trace.elbo.15", "ELBO", fitted=True) == "ELBO, step 15"
     assert label("epoch_bound.3", "ELBO", fitted=True) == "ELBO, epoch 3"
     assert label("final.median", "IWELBO", fitted=True) == "IWELBO, median"
+    assert label("diagnostics.likelihood.nll", "IWELBO", fitted=True) == "held-out −log p(x)"
     assert label("something.else", "ELBO", fitted=True) == "something.else"
     assert (number(None), number(-1.5, 2), number(0.1234567)) == ("–", "−1.50", "0.123457")
 
@@ -311,6 +313,24 @@ def test_print_shows_what_is_folded(report: Path, visit: Any) -> None:
     page.emulate_media(media="screen")
     assert not folded.is_visible()
     assert len(page.pdf(format="A4")) > 10_000
+
+
+# --- what is run ----------------------------------------------------------------------------------------------------
+
+
+def test_runs_of_days_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full page leaves them out, a scaled-down one does not."""
+    register()
+    monkeypatch.setattr(plan, "part_names", lambda group: ["bbvi", "iwae_burda"])
+    chosen = {
+        (fidelity, *only): [found.name for found in plan.plans("conf", fidelity, only, [])]
+        for fidelity, only in (("full", []), ("quick", []), ("full", ["iwae_burda"]))
+    }
+    assert chosen == {
+        ("full",): ["bbvi"],
+        ("quick",): ["bbvi", "iwae_burda"],
+        ("full", "iwae_burda"): ["iwae_burda"],
+    }
 
 
 # --- the whole of it ------------------------------------------------------------------------------------------------

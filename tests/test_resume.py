@@ -41,6 +41,13 @@ CATEGORICAL = (
     "trainer.checkpoint_every=100", "model.hidden=[8]", "family.hidden=[8]", "family.relaxation.steps=10", "threads=1",
 )  # fmt: skip
 """The same, with a temperature that falls until the tenth step."""
+BURDA = (
+    "experiment=iwae_burda", "dataset=digits", "dataset.batch_size=400", "trainer.epochs=3", "trainer.log_every=3",
+    "trainer.checkpoint_every=100", "model.latent_dims=[3,2]", "model.widths=[[8],[4]]", "family.widths=[[8],[4]]",
+    "estimator.num_samples=3", "optimizer.schedule.stages=3", "optimizer.schedule.first=0.5", "threads=1",
+)  # fmt: skip
+"""The same, with two layers of latents and a learning rate in stages, which end with the second and the eighth step."""
+STAGED = ("optimizer/schedule=staged", "optimizer.schedule.first=3", "optimizer.schedule.stages=3")
 PLATEAU = ("trainer/stopping=plateau", "trainer.stopping.window=6", "trainer.stopping.patience=9")
 
 
@@ -100,14 +107,14 @@ def interrupted_and_resumed(arguments: tuple[str, ...], folder: Path, *stops: in
     return drive(arguments, folder, resume=True)
 
 
-@pytest.fixture(scope="module", params=[BBVI, VAE, CATEGORICAL], ids=["bbvi", "vae", "categorical"])
+@pytest.fixture(scope="module", params=[BBVI, VAE, CATEGORICAL, BURDA], ids=["bbvi", "vae", "categorical", "burda"])
 def straight(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Straight:
     """A run without interruption."""
     loop = drive(request.param, tmp_path_factory.mktemp("straight"))
     return Straight(request.param, loop, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("stop", [1, 4, 5, 6, 7, 8, 11])
+@pytest.mark.parametrize("stop", [1, 2, 4, 5, 6, 7, 8, 11])
 def test_interrupted_anywhere(stop: int, straight: Straight, tmp_path: Path) -> None:
     """On rows and between them, on checkpoints and between them, at the ends of epochs and inside."""
     resumed = interrupted_and_resumed(straight.arguments, tmp_path, stop)
@@ -130,6 +137,8 @@ def test_interrupted_anywhere(stop: int, straight: Straight, tmp_path: Path) -> 
         ),
         ("experiment=cavi_normal_gamma",),
         ("optimizer=sgd", "optimizer.lr=[1e9,1e-6,1e-6]", "trainer.on_nonfinite=skip"),
+        (*STAGED, "optimizer.lr=[1e-3,1e-2,1e-1]"),
+        (*STAGED, "optimizer=adagrad"),
     ],
     ids=lambda parts: parts[0].partition("=")[2],
 )

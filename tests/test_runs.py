@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 import vi_core
+from experiments.interrupt import Interrupt
 from experiments.runtime import prepare
 from experiments.validate import plain
 from tests.conftest import ROOT, SMOKE, CommandLine, summary_of, trace_text
@@ -345,6 +346,32 @@ def test_another_part_keeps_its_own_settings(cli: CommandLine, tmp_path: Path) -
 
 
 # --- reading a run again --------------------------------------------------------------------------------------------
+
+
+IMAGES = (
+    "experiment=vae_digits", "trainer.epochs=1", "model.hidden=[8]", "family.hidden=[8]",
+    "trainer.likelihood_samples=5", "plot.enabled=false", "hydra.run.dir=run",
+)  # fmt: skip
+
+
+def test_likelihood_of_held_out_points(cli: CommandLine, tmp_path: Path) -> None:
+    """Below the ELBO of the same q in its negative, as log p(x) is above it; on the terminal, too."""
+    result = cli("--run", *IMAGES)
+    assert (result.code, result.err) == (0, "")
+    summary = summary_of(tmp_path / "run")
+    found = summary["diagnostics"]["likelihood"]
+    assert (found["samples"], found["points"]) == (5, 297)
+    assert -summary["final"]["mean"] - 5 < found["nll"] < -summary["final"]["mean"]
+    assert 0.2 <= found["ess"] <= 1
+    assert f"{found['nll']:.6f}" in result.out
+
+
+def test_an_interrupted_run_does_not_wait_for_its_likelihood(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Interrupt, "requested", lambda self: True)
+    assert cli("--run", *IMAGES).err == ""
+    assert summary_of(tmp_path / "run")["diagnostics"] == {}
 
 
 def test_load_reopens_a_run(finished_run: Path) -> None:

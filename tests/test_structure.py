@@ -28,6 +28,8 @@ SHARED = (
     "bernoulli",
     "tracing",
     "diffusion",
+    "initialization",
+    "conditional",
 )
 """Root modules of vi_core that every part may use; they import only each other."""
 BASES = tuple(f"{leaf}.base" for leaf in LEAVES)

@@ -236,3 +236,15 @@ def test_an_experiment_that_is_a_sweep(cli: CommandLine, tmp_path: Path) -> None
     assert (folder / "1" / ".hydra" / "overrides.yaml").exists()
     assert [row["dataset.num_points"] for row in table(folder)] == ["10", "100"]
     assert [(row["checks_passed"], row["checks"]) for row in table(folder)] == [("0", "0"), ("1", "1")]
+
+
+def test_a_resumed_job_of_an_experiment_that_sweeps_is_judged(cli: CommandLine, tmp_path: Path) -> None:
+    """What the experiment sweeps by itself is no other experiment, after an interruption as before."""
+    command = ("experiment=gamma_gd_vs_ngd", "optimizer=natural_gradient", "plot.enabled=false")
+    assert cli(*command, "hydra.sweep.dir=sweep").code == 0
+    before = summary_of(tmp_path / "sweep" / "0")["checks"]
+    assert before
+    assert cli("resume=sweep/0").code == 0
+    assert summary_of(tmp_path / "sweep" / "0")["checks"] == before
+    assert cli("resume=sweep/0", "trainer.on_nonfinite=stop").code == 0
+    assert "trainer.on_nonfinite" in summary_of(tmp_path / "sweep" / "0")["checks_skipped"]

@@ -2,8 +2,8 @@
 
 A part is a mapping with `_target_`, the dotted name of a class, and exactly the keyword-only arguments of its
 constructor. Positional-only arguments are context, filled by name from what the other parts provide (`latents`,
-`replicates`, `event_size`, `num_points`, `process`). Keys and types are checked against the signature before anything
-is built, so that adding a part takes one class and one YAML file and no registry.
+`replicates`, `event_size`, `num_points`, `steps_per_epoch`, `data_mean`, `process`). Keys and types are checked against
+the signature before anything is built, so that adding a part takes one class and one YAML file and no registry.
 """
 
 import inspect
@@ -25,7 +25,7 @@ from vi_core.models.base import HasDenoisingTerms, Model
 from vi_core.networks import multiply_in
 from vi_core.optimizers.base import Optimizer
 from vi_core.optimizers.coordinate_ascent import CoordinateAscent
-from vi_core.training.batches import Batches
+from vi_core.training.batches import Batches, steps_per_epoch
 from vi_core.training.steps import Step, make_step
 from vi_core.training.trainer import Trainer
 
@@ -172,14 +172,16 @@ def assemble(config: Config, device: torch.device, dtype: torch.dtype, generator
     dataset: Dataset = construct(config["dataset"], "dataset")
     bound: Bound = construct(config["bound"], "bound")
     estimator: Estimator = construct(config["estimator"], "estimator")
-    optimizer = construct(config["optimizer"], "optimizer")
     loaded = dataset.load()
     data = loaded.to(device, dtype)
     context: dict[str, Any] = {
         "event_size": data.train[0].numel(),
         "num_points": len(data.train),
         "replicates": config["replicates"],
+        "steps_per_epoch": steps_per_epoch(len(data.train), dataset.batch_size),
+        "data_mean": data.mean,
     }
+    optimizer = construct(config["optimizer"], "optimizer", context)
     model: Model = construct(config["model"], "model", context)
     context["latents"] = model.latents
     context["process"] = model.process if isinstance(model, HasDenoisingTerms) else None

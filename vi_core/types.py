@@ -13,7 +13,7 @@ Latents = dict[str, Tensor]
 """Values of the latent variables by name, each (K, *batch, *event)."""
 
 Params = dict[str, dict[str, Tensor]]
-"""Constrained parameters of q: latent -> parameter name -> (*batch, *event)."""
+"""Constrained parameters of q: latent -> parameter name -> (*batch, *event); B is 1 for what data points share."""
 
 Support = Literal["real", "positive", "one_hot"]
 """Where a latent's values lie, elementwise; `one_hot` ones are vectors along the last axis of the event."""

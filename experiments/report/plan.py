@@ -6,6 +6,7 @@ the command line changes, and the program's sources. A folder that finished unde
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,10 @@ from ..identity import OUTSIDE
 from ..messages import part_names
 from .read import typed
 
+log = logging.getLogger(__name__)
 PROGRAM = Path(__file__).resolve().parents[2]
+LONGEST = 24 * 60
+"""Minutes beyond which a full run has to be asked for by name in `reproduce.only`."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,18 @@ class Plan:
 
 
 def plans(config_module: str, fidelity: str, only: Sequence[str], given: Sequence[str]) -> list[Plan]:
-    """Return the experiments that have a place on the page, in its order; each takes the `given` overrides it knows."""
+    """Return the experiments that have a place on the page, in its order; each takes the `given` overrides it knows.
+
+    Full runs of more than a day are left out unless `only` names them.
+    """
     sources, found, used = program_digest(), [], set()
     with hydra.initialize_config_module(config_module, version_base="1.3"):
         for name in [name for name in part_names("experiment") if not only or name in only]:
             cfg = hydra.compose("config", [f"experiment={name}"], return_hydra_config=True)
             if cfg.report.order is None:
+                continue
+            if fidelity == "full" and cfg.report.minutes > LONGEST and not only:
+                log.info("%s is left out: it takes days; run it with reproduce.only=%s", name, name)
                 continue
             mine = [text for text in given if knows(cfg, chosen_key(text))]
             used |= set(mine)

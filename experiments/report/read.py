@@ -131,6 +131,8 @@ def label(quantity: str, bound: str, fitted: bool) -> str:
         return f"{bound if name == bound.lower() else name}, step {statistic}"
     if head == "epoch_bound":
         return f"{bound}, epoch {rest}"
+    if quantity == "diagnostics.likelihood.nll":
+        return "held-out −log p(x)"
     return quantity
 
 

@@ -22,7 +22,7 @@ from vi_core.training.loop import Loop
 from vi_core.training.recorder import Recorder
 from vi_core.training.trainer import Plan, Trainer
 
-from .. import diffusion, expectations, mixtures, summary
+from .. import diffusion, expectations, likelihood, mixtures, summary
 from ..files import write_json, write_npz, write_text
 from ..identity import config_hash
 from ..interrupt import Interrupt
@@ -65,6 +65,7 @@ def fit(job: Job) -> dict[str, Any]:
     trainer: Trainer = construct(config["trainer"], "trainer")
     device, dtype, generator = prepare(job.cfg, images=locate(config["dataset"]["_target_"], "dataset").images)
     problem = assemble(config, device, dtype, generator)
+    likelihood.check(problem, trainer.likelihood_samples)
     plan = trainer.plan(problem.batches.steps_per_epoch, config["replicates"])
     measure_gradient(job, problem, trainer, "start")  # a resumed run begins with the same parameters and stream
     with Interrupt() as interrupt:
@@ -198,6 +199,7 @@ def summarize(
         "epoch_bound": summary.epoch_bounds(trace, problem.batches),
         "diagnostics": summary.diagnostics(problem, trainer.final_samples, kept)
         | summary.blankets(problem)
+        | likelihood.measure(problem, 0 if status == "interrupted" else trainer.likelihood_samples)
         | job.diagnostics,
         "recovery": mixtures.recovery(problem, best),
         "misfit": mixtures.misfit(problem, best),

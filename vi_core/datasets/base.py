@@ -14,6 +14,9 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+CHUNK = 1000
+"""Data points decoded at once."""
+
 Decode = Callable[[Tensor], Tensor]
 """A stored batch, with shape (B, *stored), to the batch that the model sees, with shape (B, *event)."""
 
@@ -24,6 +27,15 @@ class Typed(Protocol):
 
     def with_dtype(self, dtype: torch.dtype) -> Decode:
         """Return the same decode with results of type `dtype`."""
+        ...
+
+
+@runtime_checkable
+class Random(Protocol):
+    """A decode that draws what the model sees."""
+
+    def expected(self, batch: Tensor) -> Tensor:
+        """Return the expectation of the decode of a stored batch, (B, *event), with no draw."""
         ...
 
 
@@ -61,6 +73,13 @@ class Data:
         digest = hashlib.sha256(f"{self.train.dtype} {tuple(self.train.shape)} ".encode())
         digest.update(self.train.cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
+
+    def mean(self) -> Tensor:
+        """Return the mean of what the model sees of `train`, (*event), in expectation where `decode` draws it."""
+        decode = self.decode.expected if isinstance(self.decode, Random) else self.decode
+        total = sum(decode(rows).double().sum(dim=0) for rows in self.train.split(CHUNK))
+        assert isinstance(total, Tensor)
+        return total / len(self.train)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "Data":
         """Return the same data on `device`; floats, and the floats that `decode` gives, become `dtype`."""

@@ -53,6 +53,11 @@ class Pixels:
         """Pixels with shape (B, D) to what the model sees, with shape (B, D), on the same device."""
         return self.rule(batch, self.levels, self.dtype)
 
+    def expected(self, batch: Tensor) -> Tensor:
+        """The expectation of what the model sees of pixels (B, D): grey values where each batch is a new draw."""
+        rule = grey if self.rule is dynamic else self.rule
+        return rule(batch, self.levels, self.dtype)
+
     def with_dtype(self, dtype: torch.dtype) -> "Pixels":
         """Return the same decode with results of type `dtype`."""
         return replace(self, dtype=dtype)

@@ -83,21 +83,23 @@ def per_sample_scores(family: Family, params: Params, z: Latents) -> tuple[Tenso
 
     P counts the scalar parameters of one batch element, in the order of `flatten(params)`.
     """
-    num_samples = len(next(iter(z.values())))
-    copies = [p.detach().expand(num_samples, *p.shape).requires_grad_() for p in flatten(params)]
+    shape = next(iter(z.values())).shape[:3]
+    copies = [p.detach().expand(*shape, *p.shape[2:]).requires_grad_() for p in flatten(params)]
     with torch.enable_grad():
         log_q = family.distribution(unflatten(copies, params)).log_prob(z)
         scores = torch.autograd.grad(log_q.sum(), copies)  # with grad_outputs, torch would import sympy: a second
-    return log_q.detach(), stack_elements(scores, log_q.dim())
+    return log_q.detach(), stack_elements(scores, shape)
 
 
 def inner_product(params: Params, gradient: Tensor) -> Tensor:
     """Return Σ λ·g, (*batch), whose derivative in λ is the gradient g, (P, *batch), ordered as in `flatten`."""
-    return (stack_elements(flatten(params), gradient.dim() - 1) * gradient).sum(dim=0)
+    return (stack_elements(flatten(params), gradient.shape[1:]) * gradient).sum(dim=0)
 
 
-def stack_elements(tensors: Sequence[Tensor], batch_dims: int) -> Tensor:
-    """Stack tensors (*batch, *event) along a new first axis, one entry for each scalar of their events."""
-    if all(tensor.dim() == batch_dims for tensor in tensors):
+def stack_elements(tensors: Sequence[Tensor], batch: torch.Size) -> Tensor:
+    """Stack tensors (*batch, *event), or with singletons in batch, along a new first axis: an entry for each scalar."""
+    dims = len(batch)
+    if all(tensor.dim() == dims for tensor in tensors):
         return torch.stack(list(tensors))
-    return torch.cat([t.reshape(*t.shape[:batch_dims], -1).movedim(-1, 0) for t in tensors])
+    pieces = [tensor.reshape(*tensor.shape[:dims], -1).movedim(-1, 0) for tensor in tensors]
+    return torch.cat([piece.expand(len(piece), *batch) for piece in pieces])

@@ -57,7 +57,7 @@ class AmortizedNormal(Family):
         if others or not latent.local or latent.support != "real" or len(latent.shape) != 1:
             raise Unsupported(
                 "family=amortized_normal needs a model with one real latent vector per data point, "
-                f"but the model has {', '.join(latents)}; use family={suited_family(latent)}."
+                f"but the model has {', '.join(latents)}; use family={suited_family(latents)}."
             )
         refuse_replicates(replicates, "amortized_normal")
         self.name, self.replicates = name, 1

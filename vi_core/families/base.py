@@ -119,16 +119,19 @@ def refuse_local(latents: dict[str, Latent], family: str) -> None:
         if latent.local:
             raise Unsupported(
                 f"family={family} has no parameters per data point, which latent '{name}' needs; "
-                f"use family={suited_family(latent)}."
+                f"use family={suited_family(latents)}."
             )
 
 
-def suited_family(latent: Latent) -> str:
-    """Name the family for a model with this latent, for messages."""
+def suited_family(latents: dict[str, Latent]) -> str:
+    """Name the family for a model with these latents, for messages."""
+    latent = next(iter(latents.values()))
     if not latent.local:
         return "mean_field"
     if latent.support == "one_hot":
         return "amortized_categorical"
+    if len(latents) > 1:
+        return "amortized_normal_chain"
     return "forward_process" if len(latent.shape) == 2 else "amortized_normal"
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vi_core.errors import require
 from vi_core.optimizers.base import Optimizer, Rate
+from vi_core.optimizers.schedules import Schedule
 
 
 class AdaGrad(Optimizer):
@@ -18,10 +19,11 @@ class AdaGrad(Optimizer):
     Args:
         lr: One learning rate, or one for each replicate.
         eps: Added to the root.
+        schedule: What multiplies lr in the course of the run.
     """
 
-    def __init__(self, *, lr: Rate = 1e-1, eps: float = 1e-10):
-        super().__init__(lr=lr)
+    def __init__(self, *, lr: Rate = 1e-1, eps: float = 1e-10, schedule: Schedule | None = None):
+        super().__init__(lr=lr, schedule=schedule)
         require(0 < eps < math.inf, f"optimizer.eps={eps} must be positive and finite.")
         self.eps = eps
 

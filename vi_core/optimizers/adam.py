@@ -2,6 +2,11 @@
 
 Kingma, Ba 2015. The arithmetic is one call of torch's fused kernel, a third of the time of separate operations on a
 million weights. A compiler is given the separate operations, which it fuses itself.
+
+The correction of v, a division by 1 − β_2^t, belongs to v_0 = 0. With `initial_square` v_0 > 0, v_t keeps a share
+β_2^t v_0, which is divided all the same: √v̂_1 is about √(v_0/(1 − β_2)), thirty times √v_0, and the first steps are
+small by as much, so that the rate warms up over some 1/(1 − β_2) steps. This is the rule of the code of Burda, Grosse,
+Salakhutdinov 2015. A correction that held for v_0 would subtract β_2^t v_0, and v_0 would have no effect.
 """
 
 import math
@@ -12,6 +17,7 @@ from torch import Tensor
 
 from vi_core.errors import require
 from vi_core.optimizers.base import Optimizer, Rate
+from vi_core.optimizers.schedules import Schedule
 from vi_core.tracing import is_tracing
 
 
@@ -22,22 +28,37 @@ class Adam(Optimizer):
         lr: One learning rate, or one for each replicate.
         beta1, beta2: Decay of the moving averages of g and g².
         eps: Added outside the root.
+        initial_square: v_0, where the moving average of g² begins; not negative.
+        schedule: What multiplies lr in the course of the run.
     """
 
     clock: Tensor
     """Steps made; float32, which is what the kernel reads on every device."""
 
-    def __init__(self, *, lr: Rate = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8):
-        super().__init__(lr=lr)
+    def __init__(
+        self,
+        *,
+        lr: Rate = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        initial_square: float = 0.0,
+        schedule: Schedule | None = None,
+    ):
+        super().__init__(lr=lr, schedule=schedule)
         for name, value in {"beta1": beta1, "beta2": beta2}.items():
             require(0 <= value < 1, f"optimizer.{name}={value} must lie in [0, 1).")
         require(0 < eps < math.inf, f"optimizer.eps={eps} must be positive and finite.")
+        valid = 0 <= initial_square < math.inf
+        require(valid, f"optimizer.initial_square={initial_square} must be finite and not negative.")
         self.first_lr = float(self.lr.reshape(-1)[0])
-        self.beta1, self.beta2, self.eps = beta1, beta2, eps
+        self.beta1, self.beta2, self.eps, self.initial_square = beta1, beta2, eps, initial_square
 
     def allocate(self, parameters: Sequence[Tensor]) -> None:
         self.state("mean", parameters)
         self.state("square", parameters)
+        for square in self.states("square", len(parameters)):
+            square.fill_(self.initial_square)
         self.register_buffer("clock", torch.zeros((), dtype=torch.float32, device=parameters[0].device))
 
     def directions(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -50,7 +71,8 @@ class Adam(Optimizer):
     def forward(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], alive: Tensor) -> None:
         if len(alive) > 1 or self.confine is not None or is_tracing():
             return super().forward(parameters, gradients, alive)
-        return self._fused(parameters, gradients, self.first_lr, (~alive).to(torch.float32))
+        lr = self.first_lr if self.schedule is None else self.rate().reshape(())
+        return self._fused(parameters, gradients, lr, (~alive).to(torch.float32))
 
     def _written_out(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """Return m̂ / (√v̂ + eps) by elementwise operations; the kernel, which maximises, keeps −m."""
@@ -65,7 +87,9 @@ class Adam(Optimizer):
             directions.append(-mean / first / (square.sqrt() / second + self.eps))
         return directions
 
-    def _fused(self, targets: Sequence[Tensor], gradients: Sequence[Tensor], lr: float, dead: Tensor | None) -> None:
+    def _fused(
+        self, targets: Sequence[Tensor], gradients: Sequence[Tensor], lr: float | Tensor, dead: Tensor | None
+    ) -> None:
         """Move `targets` by lr times the direction; where `dead` (1,) is one, the kernel leaves everything as it is.
 
         The kernel walks through storage and takes no notice of strides.
@@ -79,7 +103,7 @@ class Adam(Optimizer):
             self.states("square", count),
             [],
             [self.clock] * count,
-            lr=lr,
+            lr=lr.to(torch.float32) if isinstance(lr, Tensor) and not lr.is_cpu else lr,  # the type read on a device
             beta1=self.beta1,
             beta2=self.beta2,
             weight_decay=0.0,

@@ -2,7 +2,8 @@
 
 Gradients *ascend*. With R > 1 replicates every parameter has R as its first axis; a replicate that has diverged is dead
 and no longer moves. State lives in buffers, so that `state_dict()` resumes a run bit for bit; the learning rate is a
-setting and not state. `torch.optim` knows no replicates; each rule here is tested step by step against it.
+setting and not state, and a `Schedule` may multiply it by a factor of the step. `torch.optim` knows no replicates; each
+rule here is tested step by step against it.
 """
 
 from abc import ABC, abstractmethod
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vi_core.errors import ConfigError, require
+from vi_core.optimizers.schedules import Schedule
 
 Rate = float | Sequence[float]
 Metric = Callable[[], Tensor]
@@ -25,18 +27,20 @@ class Optimizer(nn.Module, ABC):
 
     Args:
         lr: One learning rate, or one for each replicate.
+        schedule: What multiplies it in the course of the run; None for nothing.
     """
 
     lr: Tensor
     metric: Metric | None = None
     confine: Confine | None = None
 
-    def __init__(self, *, lr: Rate):
+    def __init__(self, *, lr: Rate, schedule: Schedule | None = None):
         super().__init__()
         rates = torch.tensor(lr, dtype=torch.float64)
         valid = rates.numel() > 0 and bool((rates > 0).all()) and bool(rates.isfinite().all())
         require(valid, f"optimizer.lr={lr} must be positive and finite: one number, or one for each replicate.")
         self.register_buffer("lr", rates, persistent=False)
+        self.schedule = schedule
 
     def bind(
         self,
@@ -63,8 +67,8 @@ class Optimizer(nn.Module, ABC):
         """Return the direction of each parameter, and advance the rule's state by a step."""
 
     def rate(self) -> Tensor:
-        """Return the step size of the step that `directions` has begun, a scalar or (R,)."""
-        return self.lr
+        """Return the step size of the step that `directions` has begun, a scalar or (R,); asked once a step."""
+        return self.lr if self.schedule is None else self.lr * self.schedule.next()
 
     def forward(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], alive: Tensor) -> None:
         """Move `parameters` in place along ascending `gradients`, where `alive` (R,) holds."""

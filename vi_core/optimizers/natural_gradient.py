@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vi_core.errors import Unsupported, require
 from vi_core.optimizers.base import Optimizer, Rate
+from vi_core.optimizers.schedules import Schedule
 
 
 class NaturalGradient(Optimizer):
@@ -23,10 +24,11 @@ class NaturalGradient(Optimizer):
     Args:
         lr: One learning rate, or one for each replicate.
         damping: Added to the diagonal of F.
+        schedule: What multiplies lr in the course of the run.
     """
 
-    def __init__(self, *, lr: Rate = 0.1, damping: float = 0.0):
-        super().__init__(lr=lr)
+    def __init__(self, *, lr: Rate = 0.1, damping: float = 0.0, schedule: Schedule | None = None):
+        super().__init__(lr=lr, schedule=schedule)
         require(0 <= damping < math.inf, f"optimizer.damping={damping} must be finite and not negative.")
         self.damping = damping
 

@@ -1,10 +1,11 @@
-"""Stochastic gradient ascent with a constant step: λ ← λ + lr · g."""
+"""Stochastic gradient ascent with steps that do not depend on the gradients seen before: λ ← λ + lr · g."""
 
 from collections.abc import Sequence
 
 from torch import Tensor
 
 from vi_core.optimizers.base import Optimizer, Rate
+from vi_core.optimizers.schedules import Schedule
 
 
 class SGD(Optimizer):
@@ -12,10 +13,11 @@ class SGD(Optimizer):
 
     Args:
         lr: One learning rate, or one for each replicate.
+        schedule: What multiplies it in the course of the run.
     """
 
-    def __init__(self, *, lr: Rate = 1e-3):
-        super().__init__(lr=lr)
+    def __init__(self, *, lr: Rate = 1e-3, schedule: Schedule | None = None):
+        super().__init__(lr=lr, schedule=schedule)
 
     def directions(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
         return gradients

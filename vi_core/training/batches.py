@@ -14,6 +14,11 @@ from vi_core.errors import Unsupported
 from vi_core.models.base import Model
 
 
+def steps_per_epoch(num_points: int, batch_size: int | None) -> int:
+    """Return the number of batches in a pass over the data; 1 where a batch is all of them."""
+    return 1 if batch_size is None else math.ceil(num_points / min(batch_size, num_points))
+
+
 class Batches:
     """An endless stream of batches with a state that resumes.
 
@@ -27,7 +32,7 @@ class Batches:
     def __init__(self, data: Data, model: Model, batch_size: int | None, generator: torch.Generator):
         self.data, self.generator = data, generator
         self.size = len(data.train) if batch_size is None else min(batch_size, len(data.train))
-        self.steps_per_epoch = math.ceil(len(data.train) / self.size)
+        self.steps_per_epoch = steps_per_epoch(len(data.train), batch_size)
         self.full: Any = None
         model.check_data(data.decode(data.train[: self.size]))
         if batch_size is None:

@@ -39,6 +39,7 @@ class Trainer:
         checkpoint_every: Steps between checkpoints, or `auto`: ten in a run.
         on_nonfinite: What to do when a bound or gradient is not finite: `raise`, `stop`, or `skip` (freeze it).
         final_samples: Draws from which the final bound is estimated where it has no closed form, and its diagnostics.
+        likelihood_samples: Importance samples per held-out point that estimate its log p(x) at the end; 0 for none.
         gradient_draws: Gradient estimates whose noise is measured at the first and at the last parameters; 0 for none.
         compile: Whether steps are compiled: one (`step`) or several (`chunk`) in a call, not at all (`off`), or `auto`:
             where compiling takes at most a tenth of what is left of the run.
@@ -56,6 +57,7 @@ class Trainer:
         checkpoint_every: int | Literal["auto"] = "auto",
         on_nonfinite: Literal["raise", "stop", "skip"] = "raise",
         final_samples: int = 1000,
+        likelihood_samples: int = 0,
         gradient_draws: int = 0,
         compile: Compile = "auto",
         stopping: StoppingRule,
@@ -72,11 +74,12 @@ class Trainer:
             gradient_draws == 0 or gradient_draws >= 2,
             f"trainer.gradient_draws={gradient_draws} must be 0, for none, or at least 2.",
         )
-        require(eval_every >= 0, f"trainer.eval_every={eval_every} must not be negative.")
+        for name, value in {"eval_every": eval_every, "likelihood_samples": likelihood_samples}.items():
+            require(value >= 0, f"trainer.{name}={value} must not be negative.")
         self.steps, self.epochs, self.limit = steps, epochs, limit
         self.log_every, self.eval_every, self.checkpoint_every = log_every, eval_every, checkpoint_every
         self.on_nonfinite, self.final_samples, self.stopping = on_nonfinite, final_samples, stopping
-        self.gradient_draws = gradient_draws
+        self.gradient_draws, self.likelihood_samples = gradient_draws, likelihood_samples
         self.compile: Compile = compile
 
     def plan(self, steps_per_epoch: int, replicates: int) -> Plan:

@@ -1,0 +1,76 @@
+"""How a learning rate changes in the course of a run: the rate of a step is lr times a factor of its own.
+
+The factor is a tensor on the device, computed from a counter of steps that is state: a run that resumes goes on with
+the rate that it would have had, and a compiled or captured step reads it without being built anew.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from vi_core.errors import require
+
+
+class Schedule(nn.Module, ABC):
+    """The factor of each step, in the order of the steps."""
+
+    time: Tensor
+    """Steps that have begun."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("time", torch.zeros((), dtype=torch.long))
+
+    def next(self) -> Tensor:
+        """Return the factor of the next step, a scalar, and count the step."""
+        factor = self.factor(self.time)
+        self.time.add_(1)
+        return factor
+
+    @abstractmethod
+    def factor(self, time: Tensor) -> Tensor:
+        """Return the factor of the step before which `time` steps were made, shaped as `time`."""
+
+
+class Staged(Schedule):
+    """Stages i = 1..n of first · growth^(i−1) epochs, with the factor final^((i−1)/(n−1)); the last one goes on.
+
+    The default is that of Burda, Grosse, Salakhutdinov 2015: 1, 3, 9, ..., 2187 epochs, 3,280 in all, with the rates
+    lr · 10^(−(i−1)/7).
+
+    Args:
+        steps_per_epoch: Steps in a pass over the data; 1 where each step sees all of them. Known from the data.
+        stages: n.
+        first: Epochs of the first stage; fractions are rounded to whole steps.
+        growth: How many times longer each stage is than the one before.
+        final: The factor of the last stage.
+    """
+
+    ends: Tensor
+    factors: Tensor
+
+    def __init__(
+        self,
+        steps_per_epoch: int = 1,
+        /,
+        *,
+        stages: int = 8,
+        first: float = 1.0,
+        growth: float = 3.0,
+        final: float = 0.1,
+    ):
+        super().__init__()
+        require(stages >= 2, f"optimizer.schedule.stages={stages} must be at least 2.")
+        for name, value in {"first": first, "growth": growth, "final": final}.items():
+            require(0 < value < math.inf, f"optimizer.schedule.{name}={value} must be positive and finite.")
+        epochs = [sum(first * growth**i for i in range(stage)) for stage in range(1, stages)]
+        ends = torch.tensor([round(total * steps_per_epoch) for total in epochs])
+        factors = torch.tensor([final ** (stage / (stages - 1)) for stage in range(stages)], dtype=torch.float64)
+        self.register_buffer("ends", ends, persistent=False)
+        self.register_buffer("factors", factors, persistent=False)
+
+    def factor(self, time: Tensor) -> Tensor:
+        stage = (time.unsqueeze(-1) >= self.ends).sum(dim=-1)
+        return self.factors.take(stage)
