@@ -27,6 +27,7 @@ SHARED = (
     "exponential_family",
     "bernoulli",
     "diffusion",
+    "replicated",
 )
 """Root modules of vi_core that every part may use; they import only each other."""
 BASES = tuple(f"{leaf}.base" for leaf in LEAVES)

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -24,6 +24,7 @@ from vi_core.families.base import Family
 from vi_core.models.base import HasDenoisingTerms, Model
 from vi_core.optimizers.base import Optimizer
 from vi_core.optimizers.coordinate_ascent import CoordinateAscent
+from vi_core.replicated import PerReplicate
 from vi_core.training.batches import Batches
 from vi_core.training.steps import Step, make_step
 from vi_core.training.trainer import Trainer
@@ -139,6 +140,14 @@ def construct(config: Config, path: str, context: Config | None = None) -> Any:
     return cls(*(context[p.name] for p in positional if context), **settings)
 
 
+def per_replicate_settings(config: Config, path: str) -> list[str]:
+    """Return the paths of the settings, of a part and the parts inside, that may have a value for each replicate."""
+    accepted = keyword_arguments(locate(config["_target_"], path))
+    found = [f"{path}.{key}" for key in config if accepted.get(key) == PerReplicate]
+    inside = [key for key, value in config.items() if isinstance(value, Mapping) and "_target_" in value]
+    return found + [setting for key in inside for setting in per_replicate_settings(config[key], f"{path}.{key}")]
+
+
 @dataclass
 class Problem:
     """Everything that a run moves and sees."""
@@ -154,7 +163,28 @@ class Problem:
     batches: Batches
 
 
-def assemble(config: Config, device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> Problem:
+class Loaded(NamedTuple):
+    """A data set in place, which several problems may share."""
+
+    data: Data
+    checksum: str
+    """Of the data as they were read or drawn, before any cast."""
+
+
+def load(config: Config, device: torch.device, dtype: torch.dtype) -> Loaded:
+    """Read or draw the data set of a resolved configuration."""
+    check_part(config["dataset"], "dataset", KINDS["dataset"])
+    data: Data = construct(config["dataset"], "dataset").load()
+    return Loaded(data.to(device, dtype), data.checksum)
+
+
+def assemble(
+    config: Config,
+    device: torch.device,
+    dtype: torch.dtype,
+    generator: torch.Generator,
+    loaded: Loaded | None = None,
+) -> Problem:
     """Build data, model, family and step from the groups of a resolved configuration.
 
     Parameters are created in torch's default dtype, which the caller sets to `dtype`, from the default random stream.
@@ -164,6 +194,7 @@ def assemble(config: Config, device: torch.device, dtype: torch.dtype, generator
         device: Where tensors live.
         dtype: Of data and parameters.
         generator: Orders minibatches.
+        loaded: The data, where they are in place already.
     """
     for group in ("dataset", "model", "family", "bound", "estimator", "optimizer"):
         check_part(config[group], group, KINDS[group])
@@ -171,8 +202,7 @@ def assemble(config: Config, device: torch.device, dtype: torch.dtype, generator
     bound: Bound = construct(config["bound"], "bound")
     estimator: Estimator = construct(config["estimator"], "estimator")
     optimizer = construct(config["optimizer"], "optimizer")
-    loaded = dataset.load()
-    data = loaded.to(device, dtype)
+    data, checksum = load(config, device, dtype) if loaded is None else loaded
     context: dict[str, Any] = {
         "event_size": data.train[0].numel(),
         "num_points": len(data.train),
@@ -187,4 +217,4 @@ def assemble(config: Config, device: torch.device, dtype: torch.dtype, generator
     step = make_step(model, family, bound, estimator, optimizer).to(device)
     batches = Batches(data, model, dataset.batch_size, generator)
     step.begin(batches.full)
-    return Problem(data, loaded.checksum, model, family, bound, estimator, step, batches)
+    return Problem(data, checksum, model, family, bound, estimator, step, batches)
