@@ -11,6 +11,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -71,6 +72,7 @@ def check_part(config: Any, path: str, kind: type | tuple[type, ...]) -> None:
         check_value(value, accepted[key], f"{path}.{key}")
 
 
+@cache
 def keyword_arguments(cls: type) -> dict[str, Any]:
     """Return the type of each keyword-only argument of a constructor, by name."""
     hints = typing.get_type_hints(cls.__init__)

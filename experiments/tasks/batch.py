@@ -8,12 +8,10 @@ problem of J · R replicates, with one stream of random numbers that starts from
 import hashlib
 import json
 import logging
-import operator
 import time
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from functools import reduce
 from typing import Any
 
 import torch
@@ -30,6 +28,7 @@ from vi_core.training.shares import Share, Shares, cut
 from vi_core.training.trainer import Plan, Trainer
 
 from ..interrupt import Interrupt
+from ..paths import get, put
 from ..progress import Progress
 from ..runtime import prepare
 from ..validate import PARTS
@@ -97,25 +96,14 @@ def merged(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return whole
 
 
-def get(config: dict[str, Any], path: str) -> Any:
-    """Return the setting at a dotted path."""
-    return reduce(operator.getitem, path.split("."), config)
-
-
-def put(config: dict[str, Any], path: str, value: Any) -> None:
-    """Set the setting at a dotted path."""
-    *parents, last = path.split(".")
-    reduce(operator.getitem, parents, config)[last] = value
-
-
 def stream_seed(points: Sequence[Point]) -> int:
     """Return the seed of a batch's stream: a hash of the seeds of its points, in their order."""
     seeds = json.dumps([point.config["seed"] for point in points])
     return int.from_bytes(hashlib.sha256(seeds.encode()).digest()[:8], "big") >> 1
 
 
-def train(points: Sequence[Point], interrupt: Interrupt) -> Iterator[list[Trained]]:
-    """Train the points of a group batch after batch; yield what came of each. What is missing has to run alone."""
+def train(points: Sequence[Point], interrupt: Interrupt) -> Iterator[Trained]:
+    """Train the points of a group batch after batch; yield what came of them. What is missing has to run alone."""
     batch: list[Point] = []
     loaded, size = None, 0
     for point in points:
@@ -131,10 +119,10 @@ def train(points: Sequence[Point], interrupt: Interrupt) -> Iterator[list[Traine
                 return
         batch.append(point)
         if len(batch) == size and not interrupt.requested():
-            yield train_batch(batch, loaded, interrupt)
+            yield from train_batch(batch, loaded, interrupt)
             batch = []
     if loaded and len(batch) > 1 and not interrupt.requested():
-        yield train_batch(batch, loaded, interrupt)
+        yield from train_batch(batch, loaded, interrupt)
 
 
 def set_up(job: Job, config: dict[str, Any]) -> tuple[torch.device, torch.dtype, torch.Generator]:

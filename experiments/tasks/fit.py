@@ -22,7 +22,7 @@ from vi_core.training.recorder import Recorder
 from vi_core.training.trainer import Plan, Trainer
 
 from .. import diffusion, expectations, mixtures, summary
-from ..files import write_json, write_npz, write_text
+from ..files import write_json, write_npz, write_text, yaml_text
 from ..identity import config_hash
 from ..interrupt import Interrupt
 from ..messages import keys_of, part_defaults
@@ -85,7 +85,7 @@ def settle(job: Job) -> dict[str, Any]:
 def write_config(job: Job) -> None:
     """Write the resolved settings of the run to its folder."""
     job.cfg.overrides = job.overrides
-    write_text(job.folder / "config.yaml", OmegaConf.to_yaml(job.cfg, resolve=True))
+    write_text(job.folder / "config.yaml", yaml_text(plain(job.cfg)))
 
 
 def measure_gradient(job: Job, problem: Problem, trainer: Trainer, when: str) -> None:
