@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -214,13 +214,15 @@ def finish(trained: Trained, job: Job) -> dict[str, Any]:
     started, point = time.perf_counter(), trained.point
     fit.check_folder(job)
     set_up(job, point.config)
-    done = replace(trained.plan, steps=trained.content["done"])
-    loop = fit.build_loop(job, point.problem, point.trainer, done, trained.device, Interrupt())
-    loop.load(trained.content | {"random": checkpoint.random_state(trained.device)})
+    content = trained.content | {"random": checkpoint.random_state(trained.device)}
+    loop = fit.build_loop(job, point.problem, point.trainer, trained.plan, trained.device, Interrupt())
+    loop.load(content)
     fit.write_config(job)
     if trained.status == "diverged" and point.trainer.on_nonfinite == "raise":
         loop.recorder.trace().write(job.folder / "trace.csv")
         raise NonFinite(loop.describe_divergence())
-    loop.run(lambda steps, recorder: None)
+    checkpoint.save(job.folder / "checkpoint.pt", content)
+    if loop.recorder.weight:
+        loop.recorder.close_row(loop.done)
     started -= loop.seconds
     return fit.write_results(job, point.problem, point.trainer, loop, trained.status, trained.device, started)

@@ -83,7 +83,12 @@ class Shares(StoppingRule):
             self._end_all("completed")
 
     def interrupted(self) -> bool:
-        """End all runs that are left if that is requested; return whether none is left."""
+        """End all runs that are left if that is requested; return whether none is left.
+
+        A run that raises does so at its next checkpoint, if that comes before the next look.
+        """
+        if self.on_nonfinite == "raise" and self.loop.done % self.loop.plan.checkpoint_every == 0:
+            self._look(torch.zeros(self._replicates, dtype=torch.bool))
         if self.requested():
             self._end_all("interrupted")
         return self._all_ended()
@@ -135,11 +140,11 @@ class Shares(StoppingRule):
             "stopping": end.stopping,
             "recorder": recorded
             | {
-                "values": recorded["values"][rows, :, own],
-                "parameters": recorded["parameters"][rows, own],
-                "held_out": recorded["held_out"][: end.rows + 1, own],
-                "steps": recorded["steps"][rows],
-                "seconds": recorded["seconds"][rows],
+                "values": recorded["values"][rows, :, own].clone(),
+                "parameters": recorded["parameters"][rows, own].clone(),
+                "held_out": recorded["held_out"][: end.rows + 1, own].clone(),
+                "steps": recorded["steps"][rows].clone(),
+                "seconds": recorded["seconds"][rows].clone(),
                 "sums": end.sums,
                 "weight": end.weight,
             },
