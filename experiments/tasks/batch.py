@@ -28,6 +28,7 @@ from vi_core.training.shares import Share, Shares, cut
 from vi_core.training.trainer import Plan, Trainer
 
 from ..interrupt import Interrupt
+from ..jobs import is_expected
 from ..paths import get, put
 from ..progress import Progress
 from ..runtime import prepare
@@ -36,7 +37,7 @@ from . import fit
 from .fit import Job
 
 log = logging.getLogger(__name__)
-MOST_REPLICATES = 1024
+MOST_REPLICATES = 2048
 """In one batch: with more, the arrays of a step leave the processor's cache, and a replicate costs more again."""
 MOST_CELLS = 5_000_000
 """Rows of the trace times replicates in one batch: some 400 MB."""
@@ -119,10 +120,10 @@ def train(points: Sequence[Point], interrupt: Interrupt) -> Iterator[Trained]:
                 return
         batch.append(point)
         if len(batch) == size and not interrupt.requested():
-            yield from train_batch(batch, loaded, interrupt)
+            yield from attempt(batch, loaded, interrupt)
             batch = []
     if loaded and len(batch) > 1 and not interrupt.requested():
-        yield from train_batch(batch, loaded, interrupt)
+        yield from attempt(batch, loaded, interrupt)
 
 
 def set_up(job: Job, config: dict[str, Any]) -> tuple[torch.device, torch.dtype, torch.Generator]:
@@ -149,6 +150,17 @@ def stackable(point: Point, loaded: Loaded) -> bool:
         log.info("jobs like this one run one by one (%s)", error)
         return False
     return True
+
+
+def attempt(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -> list[Trained]:
+    """Train a batch, or say why it cannot be trained; its jobs then run one by one, and only one of them may fail."""
+    try:
+        return train_batch(points, loaded, interrupt)
+    except Exception as error:
+        if not is_expected(error):
+            raise
+        log.warning("a batch of %d jobs failed, and they run one by one (%s)", len(points), error)
+        return []
 
 
 def train_batch(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -> list[Trained]:
