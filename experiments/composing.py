@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vi_core.errors import LabError
 
 from .files import yaml_text
-from .jobs import make_job
+from .jobs import make_job, relative
 from .messages import configuration_groups
 from .paths import put
 
@@ -87,9 +87,13 @@ class Template:
         self.task: Any = OmegaConf.to_container(task, resolve=False)
         self.hydra: Any = OmegaConf.to_container(config.hydra, resolve=False, enum_to_str=True)
         self.is_fixed = "${" not in CHOICE.sub("", yaml_text(self.task))
-        self.job = make_job(task, Path(config.hydra.sweep.dir, str(config.hydra.sweep.subdir)))
+        self.job = make_job(task, self.folder())
         self.settings = settle(self.job)
         OmegaConf.resolve(task)
+
+    def folder(self) -> Path:
+        """Return the folder of the job that `config` is of."""
+        return relative(Path(self.config.hydra.sweep.dir, str(self.config.hydra.sweep.subdir)))
 
     def fill(self, overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
         """Return the settings with other numbers, twice. Raises like a run where they cannot run."""
@@ -105,8 +109,7 @@ class Template:
     def make(self, number: int, overrides: list[str], cfg: DictConfig, settings: dict[str, Any]) -> Composed:
         """Return the job with these settings."""
         self.describe(number, overrides)
-        folder = self.job.folder.parent / str(self.config.hydra.sweep.subdir)
-        job = replace(self.job, cfg=cfg, overrides=overrides, folder=folder, diagnostics={})
+        job = replace(self.job, cfg=cfg, overrides=overrides, folder=self.folder(), diagnostics={})
         return Composed(number, overrides, job, settings, self)
 
     def describe(self, number: int, overrides: list[str]) -> None:

@@ -108,6 +108,8 @@ def train(points: Sequence[Point], interrupt: Interrupt) -> Iterator[Trained]:
     batch: list[Point] = []
     loaded, size = None, 0
     for point in points:
+        if interrupt.requested():
+            return
         try:
             device, dtype, generator = set_up(point.job, point.config)
             loaded = loaded or load(point.config, device, dtype)
@@ -119,7 +121,7 @@ def train(points: Sequence[Point], interrupt: Interrupt) -> Iterator[Trained]:
             if size < 2 or not stackable(point, loaded):
                 return
         batch.append(point)
-        if len(batch) == size and not interrupt.requested():
+        if len(batch) == size:
             yield from attempt(batch, loaded, interrupt)
             batch = []
     if loaded and len(batch) > 1 and not interrupt.requested():
