@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from vi_core.errors import LabError
 
-from . import cli
+from .jobs import failures
 from .messages import one_line
 
 
@@ -22,7 +22,7 @@ class Collect(Callback):
         folder = Path(config.hydra.sweep.dir)
         try:
             if not run(config, folder):
-                cli.failures.append(str(folder))
+                failures.append(str(folder))
         except LabError as error:
             sys.stderr.write(f"error: {one_line(error)}\n")
-            cli.failures.append(str(folder))
+            failures.append(str(folder))

@@ -8,33 +8,28 @@ line; anything else is a defect and keeps its traceback. Torch is imported when 
 import argparse
 import logging
 import os
-import re
 import shutil
 import sys
-import traceback
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from vi_core.errors import ConfigError, LabError, did_you_mean
 
-from . import schema
+from . import schema, sweeper
+from .jobs import failures, finished_job, make_job, run_job
 from .messages import configuration_groups, one_line
 
 PACKAGE = (__package__ or "experiments").rpartition(".experiments")[0]
 CONFIG_MODULE = f"{PACKAGE}.conf" if PACKAGE else "conf"
 TASKS = ("fit", "plot", "collect", "report", "reproduce", "docs_figures")
 TASKS_WITHOUT_FOLDER = ("reproduce", "docs_figures")
-log = logging.getLogger(__name__)
-failures: list[str] = []
-"""Jobs of this process that failed, and checks under strict=true."""
 
 
 def main() -> None:
@@ -42,6 +37,7 @@ def main() -> None:
     argparse.ArgumentParser.error = _refuse  # type: ignore[method-assign]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to here
     schema.register()
+    sweeper.install()
     OmegaConf.register_new_resolver("collector", lambda: f"{__package__}.callback.Collect", replace=True)
     OmegaConf.register_new_resolver("after", lambda number, last: int(number) + int(last) + 1, replace=True)
     try:
@@ -103,54 +99,14 @@ def compose_and_run() -> None:
 @hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name="config")
 def under_hydra(cfg: DictConfig) -> float:
     """Run one job in the folder that Hydra made for it; return its objective, NaN if it failed."""
-    from .tasks.fit import Job
-
-    context = HydraConfig.get()
-    folder = Path(context.runtime.output_dir)
-    swept = list(context.sweeper.get("params") or {})
-    in_sweep = context.mode == RunMode.MULTIRUN
-    overrides = cast(list[str], OmegaConf.to_container(context.overrides.task, resolve=False))
-    job = Job(cfg, relative(folder), overrides, swept, in_sweep)
-    found = finished_job(job) if in_sweep and cfg.sweep.resume else None
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    job = make_job(cfg, folder)
+    found = finished_job(job) if job.in_sweep and cfg.sweep.resume else None
     if found is None:
         return run_job(job)
     logging.shutdown()
     shutil.rmtree(folder)
     return found
-
-
-def run_job(job: Any) -> float:
-    """Fit or compute; on an error record it beside the run, note the failure, and return NaN: a sweep goes on."""
-    from .tasks.fit import failed_summary, fit
-    from .tasks.study import study
-
-    try:
-        result = fit(job) if job.cfg.study is None else study(job)
-    except Exception as error:
-        sys.stderr.write(f"error: {one_line(error)}\n" if is_expected(error) else traceback.format_exc())
-        failures.append(str(job.folder))
-        failed_summary(job, error)
-        return float("nan")
-    missed = [check["name"] for check in result["checks"] if not check["passed"]]
-    if job.cfg.strict and missed:
-        sys.stderr.write(
-            f"error: strict=true, and {len(missed)} of {len(result['checks'])} checks failed: {missed[0]}\n"
-        )
-    if result["status"] == "diverged" or (job.cfg.strict and missed):
-        failures.append(str(job.folder))
-    return objective(result)
-
-
-def objective(result: dict[str, Any]) -> float:
-    """Return the final bound of a run, which sweepers need; NaN where it has none."""
-    value = result.get("objective", {}).get("mean")
-    return float("nan") if value is None else value
-
-
-def is_expected(error: Exception) -> bool:
-    """Whether an error is the user's to mend, and not a defect of the program."""
-    memory = isinstance(error, RuntimeError) and re.search("not enough memory|out of memory|allocate", str(error))
-    return bool(memory) or isinstance(error, (LabError, OmegaConfBaseException, OSError, MemoryError))
 
 
 def resume(folder: Path, arguments: list[str]) -> None:
@@ -221,31 +177,6 @@ def resumed_sweep(folder: Path) -> list[str]:
         raise ConfigError(f"sweep.resume={folder} is not a folder; give the folder of an earlier sweep.")
     last = max((int(path.name) for path in folder.iterdir() if path.name.isdigit()), default=-1)
     return [f"hydra.sweep.dir={folder}", f"hydra.sweep.subdir='${{after:${{hydra.job.num}},{last}}}'"]
-
-
-def finished_job(job: Any) -> float | None:
-    """Return the objective of a finished job of the same sweep with the same configuration, or None."""
-    from .identity import config_hash
-    from .tasks.collect import FINISHED, read_jobs
-    from .tasks.fit import drop_foreign_settings
-    from .tasks.study import drop_parts
-    from .validate import plain
-
-    try:
-        drop_foreign_settings(job) if job.cfg.study is None else drop_parts(job)
-        wanted = config_hash(plain(job.cfg))
-    except (LabError, OmegaConfBaseException):
-        return None  # running the job will say what is wrong
-    for other in read_jobs(job.folder.parent):
-        if other["config_hash"] == wanted and other["status"] in FINISHED:
-            log.info("job %d is finished already: %s", other["job"], " ".join(other["overrides"]))
-            return objective(other)
-    return None
-
-
-def relative(folder: Path) -> Path:
-    """Return the folder as seen from here, if it lies below."""
-    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def start_log(path: Path | None) -> None:

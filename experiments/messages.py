@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any
@@ -78,6 +79,7 @@ REWRITES: dict[str, Rewrite] = {
 }
 
 
+@cache
 def configuration_groups() -> list[str]:
     """Return the names of the folders of the configuration."""
     return [entry.name for entry in _configuration().iterdir() if entry.is_dir() and not entry.name.startswith("_")]

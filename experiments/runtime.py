@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import time
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ def describe_environment(cfg: DictConfig, device: torch.device) -> dict[str, Any
     }
 
 
+@cache
 def git_state() -> tuple[str | None, bool | None]:
     """Return commit and dirty flag of the program's own checkout, or None where it is not one."""
     root = Path(__file__).resolve().parents[1]

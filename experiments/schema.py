@@ -29,9 +29,10 @@ class Plot:
 
 @dataclass
 class Sweep:
-    """How a multirun goes on: `resume` names the folder of an earlier one."""
+    """How a multirun goes on, `resume` names the folder of an earlier one, and whether its jobs train together."""
 
     resume: str | None = None
+    batched: bool = False
 
 
 @dataclass

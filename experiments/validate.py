@@ -54,8 +54,9 @@ def check_keys(node: DictConfig, schema: type, prefix: str) -> None:
     """Refuse keys that were added with `+` and that the schema does not have."""
     known = schema.__dataclass_fields__
     for key in node:
-        hint = did_you_mean(str(key), known)
-        require(key in known, f"{prefix}{key} is not a setting.{hint} See --cfg job for all of them.")
+        if key not in known:
+            hint = did_you_mean(str(key), known)
+            raise ConfigError(f"{prefix}{key} is not a setting.{hint} See --cfg job for all of them.")
 
 
 def plain(node: Any) -> Any:

@@ -30,6 +30,7 @@ SHARED = (
     "diffusion",
     "initialization",
     "conditional",
+    "replicated",
 )
 """Root modules of vi_core that every part may use; they import only each other."""
 BASES = tuple(f"{leaf}.base" for leaf in LEAVES)

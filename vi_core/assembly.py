@@ -11,8 +11,9 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -25,6 +26,7 @@ from vi_core.models.base import HasDenoisingTerms, Model
 from vi_core.networks import multiply_in
 from vi_core.optimizers.base import Optimizer
 from vi_core.optimizers.coordinate_ascent import CoordinateAscent
+from vi_core.replicated import PerReplicate
 from vi_core.training.batches import Batches, steps_per_epoch
 from vi_core.training.steps import Step, make_step
 from vi_core.training.trainer import Trainer
@@ -71,6 +73,7 @@ def check_part(config: Any, path: str, kind: type | tuple[type, ...]) -> None:
         check_value(value, accepted[key], f"{path}.{key}")
 
 
+@cache
 def keyword_arguments(cls: type) -> dict[str, Any]:
     """Return the type of each keyword-only argument of a constructor, by name."""
     hints = typing.get_type_hints(cls.__init__)
@@ -140,6 +143,14 @@ def construct(config: Config, path: str, context: Config | None = None) -> Any:
     return cls(*(context[p.name] for p in positional if context), **settings)
 
 
+def per_replicate_settings(config: Config, path: str) -> list[str]:
+    """Return the paths of the settings, of a part and the parts inside, that may have a value for each replicate."""
+    accepted = keyword_arguments(locate(config["_target_"], path))
+    found = [f"{path}.{key}" for key in config if accepted.get(key) == PerReplicate]
+    inside = [key for key, value in config.items() if isinstance(value, Mapping) and "_target_" in value]
+    return found + [setting for key in inside for setting in per_replicate_settings(config[key], f"{path}.{key}")]
+
+
 @dataclass
 class Problem:
     """Everything that a run moves and sees."""
@@ -155,7 +166,28 @@ class Problem:
     batches: Batches
 
 
-def assemble(config: Config, device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> Problem:
+class Loaded(NamedTuple):
+    """A data set in place, which several problems may share."""
+
+    data: Data
+    checksum: str
+    """Of the data as they were read or drawn, before any cast."""
+
+
+def load(config: Config, device: torch.device, dtype: torch.dtype) -> Loaded:
+    """Read or draw the data set of a resolved configuration."""
+    check_part(config["dataset"], "dataset", KINDS["dataset"])
+    data: Data = construct(config["dataset"], "dataset").load()
+    return Loaded(data.to(device, dtype), data.checksum)
+
+
+def assemble(
+    config: Config,
+    device: torch.device,
+    dtype: torch.dtype,
+    generator: torch.Generator,
+    loaded: Loaded | None = None,
+) -> Problem:
     """Build data, model, family and step from the groups of a resolved configuration.
 
     Parameters are created in torch's default dtype, which the caller sets to `dtype`, from the default random stream.
@@ -166,14 +198,14 @@ def assemble(config: Config, device: torch.device, dtype: torch.dtype, generator
         device: Where tensors live.
         dtype: Of data and parameters.
         generator: Orders minibatches.
+        loaded: The data, where they are in place already.
     """
     for group in ("dataset", "model", "family", "bound", "estimator", "optimizer"):
         check_part(config[group], group, KINDS[group])
     dataset: Dataset = construct(config["dataset"], "dataset")
     bound: Bound = construct(config["bound"], "bound")
     estimator: Estimator = construct(config["estimator"], "estimator")
-    loaded = dataset.load()
-    data = loaded.to(device, dtype)
+    data, checksum = load(config, device, dtype) if loaded is None else loaded
     context: dict[str, Any] = {
         "event_size": data.train[0].numel(),
         "num_points": len(data.train),
@@ -192,4 +224,4 @@ def assemble(config: Config, device: torch.device, dtype: torch.dtype, generator
     step = make_step(model, family, bound, estimator, optimizer).to(device)
     batches = Batches(data, model, dataset.batch_size, generator)
     step.begin(batches.full)
-    return Problem(data, loaded.checksum, model, family, bound, estimator, step, batches)
+    return Problem(data, checksum, model, family, bound, estimator, step, batches)

@@ -23,7 +23,7 @@ from vi_core.training.recorder import Recorder
 from vi_core.training.trainer import Plan, Trainer
 
 from .. import diffusion, expectations, likelihood, mixtures, summary
-from ..files import write_json, write_npz, write_text
+from ..files import write_json, write_npz, write_text, yaml_text
 from ..identity import config_hash
 from ..interrupt import Interrupt
 from ..messages import keys_of, part_defaults
@@ -52,16 +52,15 @@ class Job:
     resume: bool = False
     diagnostics: dict[str, Any] = field(default_factory=dict)
     """What was measured before training."""
+    batch: dict[str, Any] | None = None
+    """What it shared its training with, in a batched sweep."""
 
 
 def fit(job: Job) -> dict[str, Any]:
     """Train and write the run's files; return its summary. Raises `LabError` for what the user can mend."""
     started = time.perf_counter()
-    plain(job.cfg)  # every interpolation resolves, or this raises
     check_folder(job)
-    drop_foreign_settings(job)
-    validate(job.cfg)
-    config = plain(job.cfg)
+    config = settle(job)
     trainer: Trainer = construct(config["trainer"], "trainer")
     device, dtype, generator = prepare(job.cfg, images=locate(config["dataset"]["_target_"], "dataset").images)
     problem = assemble(config, device, dtype, generator)
@@ -70,12 +69,25 @@ def fit(job: Job) -> dict[str, Any]:
     measure_gradient(job, problem, trainer, "start")  # a resumed run begins with the same parameters and stream
     with Interrupt() as interrupt:
         loop = build_loop(job, problem, trainer, plan, device, interrupt)
-        job.cfg.overrides = job.overrides
-        write_text(job.folder / "config.yaml", OmegaConf.to_yaml(job.cfg, resolve=True))
+        write_config(job)
         status = run_loop(job, loop, plan)
         result = write_results(job, problem, trainer, loop, status, device, started)
     interrupt.leave()
     return result
+
+
+def settle(job: Job) -> dict[str, Any]:
+    """Return the resolved settings of a job that can run, in plain dicts."""
+    plain(job.cfg)  # every interpolation resolves, or this raises
+    drop_foreign_settings(job)
+    validate(job.cfg)
+    return plain(job.cfg)
+
+
+def write_config(job: Job) -> None:
+    """Write the resolved settings of the run to its folder."""
+    job.cfg.overrides = job.overrides
+    write_text(job.folder / "config.yaml", yaml_text(plain(job.cfg)))
 
 
 def measure_gradient(job: Job, problem: Problem, trainer: Trainer, when: str) -> None:
@@ -94,8 +106,12 @@ def check_folder(job: Job) -> None:
         raise Occupied(
             f"{job.folder} already holds a run; choose another hydra.run.dir, or go on with resume={job.folder}."
         )
-    if job.cfg.sweep.resume and not job.in_sweep:
+    if job.in_sweep or job.resume:
+        return
+    if job.cfg.sweep.resume:
         raise LabError(f"sweep.resume={job.cfg.sweep.resume} goes on with a sweep: add -m and what it sweeps.")
+    if job.cfg.sweep.batched:
+        raise LabError("sweep.batched=true trains the jobs of a sweep together: add -m and what it sweeps.")
 
 
 def drop_foreign_settings(job: Job) -> None:
@@ -211,7 +227,8 @@ def summarize(
         "timing": summary.timing(loop, replicates),
         "environment": describe_environment(job.cfg, device),
     }
-    return result | judge(job, config, result, trace)
+    shared = {} if job.batch is None else {"batch": job.batch}
+    return result | shared | judge(job, config, result, trace)
 
 
 def heading(job: Job, config: dict[str, Any], subtitle: str, status: str) -> dict[str, Any]:
@@ -290,8 +307,8 @@ def draw_samples(problem: Problem) -> dict[str, np.ndarray]:
 def draw_figures(
     job: Job, problem: Problem, result: dict[str, Any], trace: Trace, samples: dict[str, np.ndarray]
 ) -> list[str]:
-    """Draw the run's figures where they are wanted; return their paths."""
-    if not job.cfg.plot.enabled:
+    """Draw the run's figures where they are wanted, for a job of a batch later; return their paths."""
+    if not job.cfg.plot.enabled or job.batch is not None:
         return []
     from ..figures import Finished, draw  # matplotlib, only where something is drawn
 

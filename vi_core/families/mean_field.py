@@ -12,6 +12,7 @@ from vi_core.distributions import Distribution, Gamma, Normal
 from vi_core.errors import Unsupported
 from vi_core.families.base import Joint, refuse_local
 from vi_core.families.packed import Entry, PackedFamily
+from vi_core.replicated import PerReplicate
 from vi_core.transforms import Positive
 from vi_core.types import Latent, Latents, Params
 
@@ -46,7 +47,7 @@ class MeanField(PackedFamily):
         positive: How scales, concentrations and rates are stored.
         spread: How scales are stored, if otherwise than by `positive`.
         loc, loc_std: Mean and standard deviation of the initial `loc`, drawn per replicate from the default stream.
-        scale, concentration, rate: Initial values.
+        scale, concentration, rate: Initial values. All of these are one number, or one for each replicate.
     """
 
     def __init__(
@@ -57,11 +58,11 @@ class MeanField(PackedFamily):
         *,
         positive: Positive,
         spread: Positive | None = None,
-        loc: float = 0.0,
-        loc_std: float = 1.0,
-        scale: float = 1.0,
-        concentration: float = 1.0,
-        rate: float = 1.0,
+        loc: PerReplicate = 0.0,
+        loc_std: PerReplicate = 1.0,
+        scale: PerReplicate = 1.0,
+        concentration: PerReplicate = 1.0,
+        rate: PerReplicate = 1.0,
     ):
         refuse_local(latents, "mean_field")
         entries = []

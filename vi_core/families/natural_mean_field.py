@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from vi_core.distributions import Distribution, Gamma, Normal
-from vi_core.errors import Unsupported, require
+from vi_core.errors import Unsupported
 from vi_core.exponential_family import fisher_information, gamma_log_normalizer, normal_log_normalizer
 from vi_core.families.base import Family, refuse_local
 from vi_core.families.mean_field import MeanFieldJoint, block_diagonal
+from vi_core.replicated import PerReplicate, column, require_each
 from vi_core.types import Latent, Params
 
 
@@ -33,7 +34,7 @@ class NaturalMeanField(Family):
         latents: The model's latents; all shared by the data points.
         replicates: R, independent copies.
         loc, loc_std: Mean and standard deviation of the initial `loc`, drawn per replicate from the default stream.
-        scale, concentration, rate: Initial values.
+        scale, concentration, rate: Initial values. All are one number, or one for each replicate.
     """
 
     def __init__(
@@ -42,33 +43,38 @@ class NaturalMeanField(Family):
         replicates: int = 1,
         /,
         *,
-        loc: float = 0.0,
-        loc_std: float = 1.0,
-        scale: float = 1.0,
-        concentration: float = 1.0,
-        rate: float = 1.0,
+        loc: PerReplicate = 0.0,
+        loc_std: PerReplicate = 1.0,
+        scale: PerReplicate = 1.0,
+        concentration: PerReplicate = 1.0,
+        rate: PerReplicate = 1.0,
     ):
         super().__init__()
         refuse_local(latents, "natural_mean_field")
         for name, latent in latents.items():
             if latent.support not in ("real", "positive"):
                 raise Unsupported(f"family=natural_mean_field has no factor for latent '{name}', {latent.support}.")
-        require(math.isfinite(loc), f"family.loc={loc} must be finite.")
-        require(0 <= loc_std < math.inf, f"family.loc_std={loc_std} must be finite and not negative.")
+        require_each(math.isfinite, loc, f"family.loc={loc} must be finite.")
+        spread = f"family.loc_std={loc_std} must be finite and not negative."
+        require_each(lambda std: 0 <= std < math.inf, loc_std, spread)
         for name, value in {"scale": scale, "concentration": concentration, "rate": rate}.items():
-            require(0 < value < math.inf, f"family.{name}={value} must be positive and finite.")
+            require_each(lambda v: 0 < v < math.inf, value, f"family.{name}={value} must be positive and finite.")
         self.latents, self.replicates = latents, replicates
         self.layout = {name: frozenset(NAMES[latent.support]) for name, latent in latents.items()}
         self.natural = nn.Parameter(torch.empty(replicates, 1, 2 * sum(map(_size, latents.values()))))
         self.assign(self._initial({"loc": loc, "scale": scale, "concentration": concentration, "rate": rate}, loc_std))
 
-    def _initial(self, values: dict[str, float], loc_std: float) -> Params:
+    def _initial(self, values: dict[str, PerReplicate], loc_std: PerReplicate) -> Params:
         params: Params = {}
         for name, latent in self.latents.items():
-            shape = (self.replicates, 1, *latent.shape)
-            params[name] = {field: torch.full(shape, float(values[field])) for field in NAMES[latent.support]}
-            if latent.support == "real" and loc_std:
-                params[name]["loc"] += loc_std * torch.randn(shape)
+            shape, trailing = (self.replicates, 1, *latent.shape), 1 + len(latent.shape)
+            params[name] = {
+                field: column(values[field], self.replicates, f"family.{field}", trailing).expand(shape).contiguous()
+                for field in NAMES[latent.support]
+            }
+            spread = column(loc_std, self.replicates, "family.loc_std", trailing)
+            if latent.support == "real" and bool(spread.any()):
+                params[name]["loc"] += spread * torch.randn(shape)
         return params
 
     def variational(self, x: object = None) -> Params:

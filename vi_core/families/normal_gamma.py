@@ -12,6 +12,7 @@ from vi_core.distributions import Gamma, Normal
 from vi_core.errors import Unsupported
 from vi_core.families.base import Joint
 from vi_core.families.packed import Entry, PackedFamily
+from vi_core.replicated import PerReplicate
 from vi_core.transforms import Positive
 from vi_core.types import Latent, Latents, Params
 
@@ -49,7 +50,7 @@ class NormalGammaFamily(PackedFamily):
         replicates: R, independent copies.
         positive: How precision_ratio, concentration and rate are stored.
         loc, loc_std: Mean and standard deviation of the initial `loc`, drawn per replicate from the default stream.
-        precision_ratio, concentration, rate: Initial values.
+        precision_ratio, concentration, rate: Initial values. All are one number, or one for each replicate.
     """
 
     def __init__(
@@ -59,11 +60,11 @@ class NormalGammaFamily(PackedFamily):
         /,
         *,
         positive: Positive,
-        loc: float = 0.0,
-        loc_std: float = 1.0,
-        precision_ratio: float = 1.0,
-        concentration: float = 1.0,
-        rate: float = 1.0,
+        loc: PerReplicate = 0.0,
+        loc_std: PerReplicate = 1.0,
+        precision_ratio: PerReplicate = 1.0,
+        concentration: PerReplicate = 1.0,
+        rate: PerReplicate = 1.0,
     ):
         if latents != {"mu": Latent("real"), "tau": Latent("positive")}:
             raise Unsupported(

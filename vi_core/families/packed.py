@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vi_core.errors import require
 from vi_core.families.base import Family
+from vi_core.replicated import PerReplicate, column, require_each
 from vi_core.transforms import Positive
 from vi_core.types import Params, flatten
 
@@ -23,19 +23,21 @@ class Entry(NamedTuple):
     latent: str
     name: str
     shape: tuple[int, ...]
-    initial: float
+    initial: PerReplicate
     positive: Positive | None = None
     """How a positive parameter is stored; None for a real one."""
-    initial_std: float = 0.0
+    initial_std: PerReplicate = 0.0
     """Standard deviation of the initial value over replicates and elements; for real parameters."""
 
     def check(self) -> None:
         """Raise `ConfigError` where the initial value or its spread is out of range."""
-        words = "must be finite." if self.positive is None else "must be positive and finite."
-        inside = math.isfinite(self.initial) and (self.positive is None or self.initial > 0)
-        require(inside, f"family.{self.name}={self.initial} {words}")
+        initial = f"family.{self.name}={self.initial}"
+        if self.positive is None:
+            require_each(math.isfinite, self.initial, f"{initial} must be finite.")
+        else:
+            require_each(lambda value: 0 < value < math.inf, self.initial, f"{initial} must be positive and finite.")
         spread = f"family.{self.name}_std={self.initial_std} must be finite and not negative."
-        require(0 <= self.initial_std < math.inf, spread)
+        require_each(lambda std: 0 <= std < math.inf, self.initial_std, spread)
 
     @property
     def size(self) -> int:
@@ -62,10 +64,12 @@ class PackedParameters(nn.Module):
         self.raw = nn.Parameter(torch.cat([self._initial(entry) for entry in self.stored], dim=-1))
 
     def _initial(self, entry: Entry) -> Tensor:
-        value = torch.full((self.replicates, 1, entry.size), float(entry.initial))
+        initial = column(entry.initial, self.replicates, f"family.{entry.name}", trailing=2)
+        value = initial.expand(self.replicates, 1, entry.size).contiguous()
         if entry.positive is not None:
             return entry.positive.inverse(value)
-        return value + entry.initial_std * torch.randn_like(value) if entry.initial_std else value
+        spread = column(entry.initial_std, self.replicates, f"family.{entry.name}_std", trailing=2)
+        return value + spread * torch.randn_like(value) if bool(spread.any()) else value
 
     def forward(self) -> Params:
         """Return the constrained parameters, each (R, 1, *event)."""

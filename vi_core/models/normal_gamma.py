@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from vi_core.distributions import HALF_LOG_2PI, Gamma, Normal, kl_gamma
-from vi_core.errors import Unsupported, require
+from vi_core.errors import Unsupported
 from vi_core.models.base import Factors, Layout, Model
+from vi_core.replicated import PerReplicate, each, hold, require_each
 from vi_core.types import Latent, Latents, Params
 
 TAU = frozenset({"concentration", "rate"})
@@ -52,22 +53,47 @@ class Expectations(NamedTuple):
 class NormalGamma(Model):
     """The model above. Latents `mu` (real) and `tau` (positive), shared by all data points.
 
+    Each setting is one number, or one for each replicate: numbers or buffers (R, 1).
+
     Args:
+        replicates: R.
         loc: mu_0, the prior mean of mu.
         precision_ratio: lambda_0, the prior precision of mu in units of tau.
         concentration: a_0 of tau's Gamma prior.
         rate: b_0 of tau's Gamma prior.
     """
 
+    loc: float | Tensor
+    precision_ratio: float | Tensor
+    concentration: float | Tensor
+    rate: float | Tensor
+    normalizer_mu: float | Tensor
+    """½ log(lambda_0/2π)"""
+    normalizer_tau: float | Tensor
+    """a_0 log b_0 − log Γ(a_0)"""
+
     def __init__(
-        self, *, loc: float = 1.0, precision_ratio: float = 0.1, concentration: float = 1.0, rate: float = 2.0
+        self,
+        replicates: int = 1,
+        /,
+        *,
+        loc: PerReplicate = 1.0,
+        precision_ratio: PerReplicate = 0.1,
+        concentration: PerReplicate = 1.0,
+        rate: PerReplicate = 2.0,
     ):
         super().__init__()
         self.latents = {"mu": Latent("real"), "tau": Latent("positive")}
-        require(math.isfinite(loc), f"model.loc={loc} must be finite.")
-        for name, value in {"precision_ratio": precision_ratio, "concentration": concentration, "rate": rate}.items():
-            require(0 < value < math.inf, f"model.{name}={value} must be positive and finite.")
-        self.loc, self.precision_ratio, self.concentration, self.rate = loc, precision_ratio, concentration, rate
+        require_each(math.isfinite, loc, f"model.loc={loc} must be finite.")
+        settings = {"precision_ratio": precision_ratio, "concentration": concentration, "rate": rate}
+        for name, value in settings.items():
+            require_each(lambda v: 0 < v < math.inf, value, f"model.{name}={value} must be positive and finite.")
+        for name, value in {"loc": loc, **settings}.items():
+            hold(self, name, value, replicates, f"model.{name}")
+        half_log_ratio = each(lambda ratio: 0.5 * math.log(ratio) - HALF_LOG_2PI, precision_ratio)
+        hold(self, "normalizer_mu", half_log_ratio, replicates, "model.precision_ratio")
+        gamma = each(lambda a, b: a * math.log(b) - math.lgamma(a), concentration, rate)
+        hold(self, "normalizer_tau", gamma, replicates, "model.concentration")
 
     def knows(self, layout: Layout) -> bool:
         """Mean field, with `mu.scale`, and the structured family, with `mu.precision_ratio`."""
@@ -99,10 +125,9 @@ class NormalGamma(Model):
         """The likelihood, N(mu | mu_0, 1/(lambda_0 tau)) and Gamma(tau | a_0, b_0), each (K, *batch)."""
         mu, tau = z["mu"], z["tau"]
         half_log_tau = 0.5 * tau.log()
-        a, b = self.concentration, self.rate
-        normalizer = half_log_tau + (0.5 * math.log(self.precision_ratio) - HALF_LOG_2PI)
-        prior_mu = torch.addcmul(normalizer, tau, (mu - self.loc).square(), value=-0.5 * self.precision_ratio)
-        prior_tau = torch.sub(2 * (a - 1) * half_log_tau + (a * math.log(b) - math.lgamma(a)), tau, alpha=b)
+        precision, log_power = self.precision_ratio * tau, 2 * (self.concentration - 1) * half_log_tau
+        prior_mu = torch.addcmul(half_log_tau + self.normalizer_mu, precision, (mu - self.loc).square(), value=-0.5)
+        prior_tau = log_power + self.normalizer_tau - self.rate * tau
         both = frozenset({"mu", "tau"})
         return {
             "likelihood": (self._log_likelihood(mu, tau, half_log_tau, x), both),
@@ -115,7 +140,7 @@ class NormalGamma(Model):
         return Normal(z["mu"], z["tau"].rsqrt()).log_prob(shaped)
 
     def posterior(self, x: NormalStatistics) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return (mu_n, lambda_n, a_n, b_n), scalars in float64."""
+        """Return (mu_n, lambda_n, a_n, b_n) in float64: scalars, or (R, 1) where the prior differs."""
         count, mean, sum_squares = (value.cpu().double() for value in x)
         ratio = self.precision_ratio + count
         loc = (self.precision_ratio * self.loc + count * mean) / ratio
@@ -123,16 +148,20 @@ class NormalGamma(Model):
         return loc, ratio, self.concentration + 0.5 * count, self.rate + 0.5 * (sum_squares + shrinkage)
 
     def exact(self, x: NormalStatistics) -> dict[str, float]:
+        """Nothing where the replicates have priors of their own: then there is not one answer."""
+        prior = (self.loc, self.precision_ratio, self.concentration, self.rate)
+        if any(isinstance(value, Tensor) for value in prior):
+            return {}
         loc, ratio, a, b = (value.item() for value in self.posterior(x))
-        prior = self.concentration * math.log(self.rate) - math.lgamma(self.concentration)
-        evidence = prior + math.lgamma(a) - a * math.log(b) + 0.5 * math.log(self.precision_ratio / ratio)
+        evidence = self.normalizer_tau + math.lgamma(a) - a * math.log(b)
+        evidence += self.normalizer_mu + HALF_LOG_2PI - 0.5 * math.log(ratio)
         variance_mu = b / (ratio * (a - 1)) if a > 1 else math.inf
         return {
             "mu": loc,
             "mu.std": math.sqrt(variance_mu),
             "tau": a / b,
             "tau.std": math.sqrt(a) / b,
-            "log_evidence": evidence - x.num_points.item() * HALF_LOG_2PI,
+            "log_evidence": float(evidence) - x.num_points.item() * HALF_LOG_2PI,
         }
 
     def expectations(self, params: Params) -> Expectations:
@@ -148,10 +177,10 @@ class NormalGamma(Model):
         """KL(q ‖ prior) = E_q(tau)[KL(q(mu | tau) ‖ p(mu | tau))] + KL(q(tau) ‖ p(tau)), (*batch)."""
         q = self.expectations(params)
         distance = q.tau * (q.loc - self.loc).square() + q.spread
-        log_prior_mu = 0.5 * (math.log(self.precision_ratio) + q.log_tau - self.precision_ratio * distance)
+        log_prior_mu = self.normalizer_mu + 0.5 * (q.log_tau - self.precision_ratio * distance)
         q_tau = Gamma(**params["tau"])
-        prior_tau = Gamma(q_tau.rate.new_full((), self.concentration), q_tau.rate.new_full((), self.rate))
-        return HALF_LOG_2PI - log_prior_mu - q.entropy_mu + kl_gamma(q_tau, prior_tau)
+        prior_tau = Gamma(*(torch.as_tensor(v).to(q_tau.rate) for v in (self.concentration, self.rate)))
+        return kl_gamma(q_tau, prior_tau) - log_prior_mu - q.entropy_mu
 
     def expected_bound(self, params: Params, x: NormalStatistics) -> Tensor:
         """ELBO = E_q[log p(x | mu, tau)] − KL(q ‖ prior), (*batch), differentiable."""

@@ -6,16 +6,17 @@ setting and not state, and a `Schedule` may multiply it by a factor of the step.
 rule here is tested step by step against it.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from vi_core.errors import ConfigError, require
 from vi_core.optimizers.schedules import Schedule
+from vi_core.replicated import PerReplicate, require_count, require_each
 
-Rate = float | Sequence[float]
+Rate = PerReplicate
 Metric = Callable[[], Tensor]
 """Returns the Fisher information on the stored parameters, (R, P, P), at their present values."""
 Confine = Callable[[Tensor], Tensor]
@@ -36,11 +37,16 @@ class Optimizer(nn.Module, ABC):
 
     def __init__(self, *, lr: Rate, schedule: Schedule | None = None):
         super().__init__()
-        rates = torch.tensor(lr, dtype=torch.float64)
-        valid = rates.numel() > 0 and bool((rates > 0).all()) and bool(rates.isfinite().all())
-        require(valid, f"optimizer.lr={lr} must be positive and finite: one number, or one for each replicate.")
-        self.register_buffer("lr", rates, persistent=False)
         self.schedule = schedule
+        self.settings: list[str] = []
+        self.setting("lr", lr, lambda rate: 0 < rate < math.inf, "must be positive and finite")
+
+    def setting(self, name: str, number: PerReplicate, valid: Callable[[float], bool], words: str) -> None:
+        """Keep a number as a scalar tensor, or as (R,) where it is one for each replicate; it is no state."""
+        require_each(valid, number, f"optimizer.{name}={number} {words}: one number, or one for each replicate.")
+        value = torch.tensor(number, dtype=torch.float64)
+        self.register_buffer(name, value, persistent=False)
+        self.settings.append(name)
 
     def bind(
         self,
@@ -51,11 +57,10 @@ class Optimizer(nn.Module, ABC):
     ) -> None:
         """Allocate state for `parameters`, whose first axis is R if `replicates` > 1; most rules ignore `metric`."""
         self.metric, self.confine = metric, confine
-        if self.lr.dim() == 1 and len(self.lr) != replicates:
-            raise ConfigError(
-                f"optimizer.lr has {len(self.lr)} values for replicates={replicates}; "
-                "give one value, or one for each replicate."
-            )
+        for name in self.settings:
+            value = self.get_buffer(name)
+            if value.dim():
+                require_count(len(value), replicates, f"optimizer.{name}")
         self.to(parameters[0].device, parameters[0].dtype)
         self.allocate(parameters)
 

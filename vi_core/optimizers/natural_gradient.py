@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vi_core.errors import Unsupported, require
-from vi_core.optimizers.base import Optimizer, Rate
+from vi_core.errors import Unsupported
+from vi_core.optimizers.base import Optimizer, Rate, over_replicates
 from vi_core.optimizers.schedules import Schedule
 
 
@@ -23,14 +23,15 @@ class NaturalGradient(Optimizer):
 
     Args:
         lr: One learning rate, or one for each replicate.
-        damping: Added to the diagonal of F.
+        damping: Added to the diagonal of F: one value, or one for each replicate.
         schedule: What multiplies lr in the course of the run.
     """
 
-    def __init__(self, *, lr: Rate = 0.1, damping: float = 0.0, schedule: Schedule | None = None):
+    damping: Tensor
+
+    def __init__(self, *, lr: Rate = 0.1, damping: Rate = 0.0, schedule: Schedule | None = None):
         super().__init__(lr=lr, schedule=schedule)
-        require(0 <= damping < math.inf, f"optimizer.damping={damping} must be finite and not negative.")
-        self.damping = damping
+        self.setting("damping", damping, lambda d: 0 <= d < math.inf, "must be finite and not negative")
 
     def allocate(self, parameters: Sequence[Tensor]) -> None:
         if self.metric is None:
@@ -44,7 +45,8 @@ class NaturalGradient(Optimizer):
         assert self.metric is not None
         information = self.metric()
         identity = torch.eye(information.shape[-1], dtype=information.dtype, device=information.device)
-        solution, _ = torch.linalg.solve_ex(information + self.damping * identity, gradient.squeeze(1))
+        damped = information + over_replicates(self.damping, information) * identity
+        solution, _ = torch.linalg.solve_ex(damped, gradient.squeeze(1))
         return [solution.unsqueeze(1)]
 
     def forward(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], alive: Tensor) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vi_core.errors import require
 from vi_core.optimizers.base import Optimizer, Rate
 
 
@@ -18,17 +17,18 @@ class RobbinsMonro(Optimizer):
 
     Args:
         lr: The scale of ρ_t: one value, or one for each replicate.
-        offset: Delays the decrease; not negative.
-        power: In (½, 1].
+        offset: Delays the decrease; not negative. One value, or one for each replicate.
+        power: In (½, 1]. One value, or one for each replicate.
     """
 
+    offset: Tensor
+    power: Tensor
     time: Tensor
 
-    def __init__(self, *, lr: Rate = 1.0, offset: float = 1000.0, power: float = 1.0):
+    def __init__(self, *, lr: Rate = 1.0, offset: Rate = 1000.0, power: Rate = 1.0):
         super().__init__(lr=lr)
-        require(0.5 < power <= 1, f"optimizer.power={power} must lie in (0.5, 1] for the steps to converge.")
-        require(0 <= offset < math.inf, f"optimizer.offset={offset} must be finite and not negative.")
-        self.offset, self.power = offset, power
+        self.setting("power", power, lambda p: 0.5 < p <= 1, "must lie in (0.5, 1] for the steps to converge")
+        self.setting("offset", offset, lambda o: 0 <= o < math.inf, "must be finite and not negative")
         self.register_buffer("time", torch.zeros(()))
 
     def rate(self) -> Tensor:

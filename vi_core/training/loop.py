@@ -42,7 +42,7 @@ class Loop:
     stopping: StoppingRule
     plan: Plan
     compilation: Compilation
-    checkpoint_path: Path
+    checkpoint_path: Path | None
     on_nonfinite: str
     evaluate: Callable[[], Tensor]
     interrupted: Callable[[], bool]
@@ -153,24 +153,25 @@ class Loop:
         )
 
     def save(self) -> None:
-        """Write a checkpoint, unless a replicate has just diverged and the run is to raise."""
+        """Write a checkpoint where one is kept, unless a replicate has just diverged and the run is to raise."""
         if self.on_nonfinite == "raise" and not bool(self.step.alive.all()):
             raise NonFinite(self.describe_divergence())
-        checkpoint.save(
-            self.checkpoint_path,
-            {
-                "done": self.done,
-                "ended": self.ended,
-                "checksum": self.checksum,
-                "seconds": time.perf_counter() - self.started,
-                "step": self.step.state_dict(),
-                "stopping": self.stopping.state_dict(),
-                "recorder": self.recorder.state_dict(),
-                "batches": self.batches.state_dict(),
-                "compile": self.compilation.mode,
-                "random": checkpoint.random_state(self.device),
-            },
-        )
+        if self.checkpoint_path is not None:
+            checkpoint.save(
+                self.checkpoint_path,
+                {
+                    "done": self.done,
+                    "ended": self.ended,
+                    "checksum": self.checksum,
+                    "seconds": time.perf_counter() - self.started,
+                    "step": self.step.state_dict(),
+                    "stopping": self.stopping.state_dict(),
+                    "recorder": self.recorder.state_dict(),
+                    "batches": self.batches.state_dict(),
+                    "compile": self.compilation.mode,
+                    "random": checkpoint.random_state(self.device),
+                },
+            )
 
     def load(self, content: dict[str, Any]) -> None:
         """Continue from a checkpoint's content. Raises `DataError` when it is of other data or settings."""

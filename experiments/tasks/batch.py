@@ -1,0 +1,246 @@
+"""Jobs of a sweep that differ in plain numbers alone, trained as replicates of one program; each then writes as a run.
+
+What may differ is the seed, and what the constructors declare as `PerReplicate`. J jobs of R replicates become one
+problem of J · R replicates, with one stream of random numbers that starts from all their seeds, and one loop.
+`vi_core.training.shares` cuts out of it the checkpoint of each job, and the job ends as if it had resumed from there.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vi_core.assembly import Loaded, Problem, assemble, construct, load, locate, per_replicate_settings
+from vi_core.errors import LabError, NonFinite
+from vi_core.replicated import values_of
+from vi_core.training import checkpoint
+from vi_core.training.compilation import Compilation
+from vi_core.training.evaluate import held_out_bound
+from vi_core.training.loop import Loop, Status
+from vi_core.training.recorder import Recorder
+from vi_core.training.shares import Share, Shares, cut
+from vi_core.training.trainer import Plan, Trainer
+
+from ..interrupt import Interrupt
+from ..jobs import is_expected
+from ..paths import get, put
+from ..progress import Progress
+from ..runtime import compiled_folder, prepare
+from ..validate import PARTS
+from . import fit
+from .fit import Job
+
+log = logging.getLogger(__name__)
+MOST_REPLICATES = 2048
+"""In one batch: with more, the arrays of a step leave the processor's cache, and a replicate costs more again."""
+MOST_CELLS = 5_000_000
+"""Rows of the trace times replicates in one batch: some 400 MB."""
+MOST_NUMBERS = 4_000_000
+"""Numbers of the data, as the model keeps them, times replicates in one batch."""
+OWN = ("overrides", "expected", "note", "report", "strict", "plot", "sweep")
+"""Settings that jobs of one batch may have each for itself: training does not look at them."""
+
+
+@dataclass
+class Point:
+    """A job, its resolved settings and, once it is known to be possible, its problem."""
+
+    job: Job
+    config: dict[str, Any]
+    trainer: Trainer = field(init=False)
+    problem: Problem = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.trainer = construct(self.config["trainer"], "trainer")
+
+
+@dataclass
+class Trained:
+    """What training left of a point."""
+
+    point: Point
+    status: Status
+    content: dict[str, Any]
+    """Of its checkpoint, without the random state."""
+    plan: Plan
+    device: torch.device
+
+
+def batchable(config: dict[str, Any]) -> list[str]:
+    """Return the paths of the settings in which jobs of one batch may differ."""
+    parts = (part for part in PARTS if config[part] is not None)
+    return ["seed", *(path for part in parts for path in per_replicate_settings(config[part], part))]
+
+
+def group_key(config: dict[str, Any]) -> str:
+    """Return a text that is the same for jobs which may share a batch."""
+    shared = deepcopy({key: value for key, value in config.items() if key not in OWN})
+    for path in batchable(config):
+        put(shared, path, None)
+    return json.dumps(shared, sort_keys=True, default=str)
+
+
+def merged(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the configuration of all replicates of all jobs: lists where the jobs differ."""
+    whole, each = deepcopy(dict(configs[0])), configs[0]["replicates"]
+    whole["replicates"] = each * len(configs)
+    for path in batchable(whole)[1:]:
+        own = [values_of(get(config, path)) for config in configs]
+        values = [value for values in own for value in (values * each if len(values) == 1 else values)]
+        put(whole, path, values[0] if len(set(values)) == 1 else values)
+    return whole
+
+
+def stream_seed(points: Sequence[Point]) -> int:
+    """Return the seed of a batch's stream: a hash of the seeds of its points, in their order."""
+    seeds = json.dumps([point.config["seed"] for point in points])
+    return int.from_bytes(hashlib.sha256(seeds.encode()).digest()[:8], "big") >> 1
+
+
+def train(points: Sequence[Point], interrupt: Interrupt) -> Iterator[Trained]:
+    """Train the points of a group batch after batch; yield what came of them. What is missing has to run alone."""
+    batch: list[Point] = []
+    loaded, size = None, 0
+    for point in points:
+        if interrupt.requested():
+            return
+        try:
+            device, dtype, generator = set_up(point.job, point.config)
+            loaded = loaded or load(point.config, device, dtype)
+            point.problem = assemble(point.config, device, dtype, generator, loaded)
+        except Exception:  # the job will say which when it is run alone
+            continue
+        if not size:
+            size = points_at_once(point)
+            if size < 2 or not stackable(point, loaded):
+                return
+        batch.append(point)
+        if len(batch) == size:
+            yield from attempt(batch, loaded, interrupt)
+            batch = []
+    if loaded and len(batch) > 1 and not interrupt.requested():
+        yield from attempt(batch, loaded, interrupt)
+
+
+def set_up(job: Job, config: dict[str, Any]) -> tuple[torch.device, torch.dtype, torch.Generator]:
+    """Set the process up for a job, as for a run."""
+    return prepare(job.cfg, images=locate(config["dataset"]["_target_"], "dataset").images)
+
+
+def points_at_once(point: Point) -> int:
+    """Return how many points like this make a batch of a sane size."""
+    batches, replicates = point.problem.batches, point.config["replicates"]
+    plan = point.trainer.plan(batches.steps_per_epoch, replicates)
+    kept = [batches.full] if isinstance(batches.full, Tensor) else batches.full or ()
+    numbers = sum(value.numel() for value in kept if isinstance(value, Tensor))
+    most = min(MOST_REPLICATES, MOST_CELLS // plan.rows, MOST_NUMBERS // max(1, numbers))
+    return max(1, most // replicates)
+
+
+def stackable(point: Point, loaded: Loaded) -> bool:
+    """Return whether this configuration takes the replicates of two points; say why not."""
+    device, dtype, generator = set_up(point.job, point.config)
+    try:
+        assemble(merged([point.config, point.config]), device, dtype, generator, loaded)
+    except LabError as error:
+        log.info("jobs like this one run one by one (%s)", error)
+        return False
+    return True
+
+
+def attempt(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -> list[Trained]:
+    """Train a batch, or say why it cannot be trained; its jobs then run one by one, and only one of them may fail."""
+    try:
+        return train_batch(points, loaded, interrupt)
+    except Exception as error:
+        if not is_expected(error):
+            raise
+        log.warning("a batch of %d jobs failed, and they run one by one (%s)", len(points), error)
+        return []
+
+
+def train_batch(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -> list[Trained]:
+    """Train all points in one loop, from one random stream."""
+    config, cfg, seed = merged([point.config for point in points]), points[0].job.cfg.copy(), stream_seed(points)
+    cfg.seed = seed
+    device, dtype, generator = prepare(cfg, images=locate(config["dataset"]["_target_"], "dataset").images)
+    problem = assemble(config, device, dtype, generator, loaded)
+    log.info("%d jobs of %d replicates in one batch", len(points), points[0].config["replicates"])
+    shares = [share_of(point, number, problem) for number, point in enumerate(points)]
+    for point in points:
+        point.job.batch = {"jobs": len(points), "replicates": config["replicates"], "seed": seed}
+    trainer: Trainer = construct(config["trainer"], "trainer")
+    plan = trainer.plan(problem.batches.steps_per_epoch, points[0].config["replicates"])
+    watch = Shares(trainer.stopping, shares, trainer.on_nonfinite, interrupt.requested)
+    watch.bind(problem.step.moving, problem.family.replicates)
+    compilation = Compilation(trainer.compile, problem.step, plan, problem.batches, compiled_folder() / "seconds.json")
+    drive(problem, compilation, watch.to(device), device, points[0].job.cfg.name)
+    ends = zip(points, watch.contents(), strict=True)
+    return [Trained(point, status, content, plan, device) for point, (status, content) in ends]
+
+
+def share_of(point: Point, number: int, whole: Problem) -> Share:
+    """Return a point's share of the batch; measure the noise of its first gradient where that is asked for."""
+    own, each = point.problem, point.config["replicates"]
+    replicates = slice(number * each, (number + 1) * each)
+    point.trainer.stopping.bind(own.step.moving, each)
+    share = Share(replicates, own.step.state_dict(), point.trainer.stopping.state_dict())
+    if point.trainer.gradient_draws:
+        own.step.load_state_dict(cut(whole.step.state_dict(), share.step, replicates))
+        fit.measure_gradient(point.job, own, point.trainer, "start")
+    return share
+
+
+def drive(problem: Problem, compilation: Compilation, watch: Shares, device: torch.device, name: str) -> None:
+    """Run the loop of a batch until all its shares have ended, with a sign of life."""
+    plan = compilation.plan
+    watch.loop = Loop(
+        step=problem.step,
+        batches=problem.batches,
+        recorder=Recorder(problem.step, plan.rows),
+        stopping=watch,
+        plan=plan,
+        compilation=compilation,
+        checkpoint_path=None,
+        on_nonfinite="skip",
+        evaluate=lambda: held_out_bound(problem.estimator, problem.model, problem.family, problem.bound, problem.data),
+        interrupted=watch.interrupted,
+        device=device,
+        checksum=problem.checksum,
+    )
+    progress = Progress(plan.steps, name, 0)
+
+    def look(done: int, recorder: Recorder) -> None:
+        watch.progress(done, recorder)
+        progress(done, recorder)
+
+    try:
+        watch.loop.run(look)
+    finally:
+        progress.close()
+
+
+def finish(trained: Trained, job: Job) -> dict[str, Any]:
+    """Write the run's files from where training left it, and return its summary; the stream is that of its own seed."""
+    started, point = time.perf_counter(), trained.point
+    fit.check_folder(job)
+    set_up(job, point.config)
+    content = trained.content | {"random": checkpoint.random_state(trained.device)}
+    loop = fit.build_loop(job, point.problem, point.trainer, trained.plan, trained.device, Interrupt())
+    loop.load(content)
+    fit.write_config(job)
+    if trained.status == "diverged" and point.trainer.on_nonfinite == "raise":
+        loop.recorder.trace().write(job.folder / "trace.csv")
+        raise NonFinite(loop.describe_divergence())
+    checkpoint.save(job.folder / "checkpoint.pt", content)
+    if loop.recorder.weight:
+        loop.recorder.close_row(loop.done)
+    started -= loop.seconds
+    return fit.write_results(job, point.problem, point.trainer, loop, trained.status, trained.device, started)
