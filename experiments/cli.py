@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -30,7 +31,7 @@ from .messages import configuration_groups, one_line
 
 PACKAGE = (__package__ or "experiments").rpartition(".experiments")[0]
 CONFIG_MODULE = f"{PACKAGE}.conf" if PACKAGE else "conf"
-TASKS = ("fit", "plot", "collect", "report", "reproduce", "docs_figures")
+TASKS = ("fit", "plot", "collect", "report", "reproduce", "docs_figures", "docs_benchmarks")
 TASKS_WITHOUT_FOLDER = ("reproduce", "docs_figures")
 log = logging.getLogger(__name__)
 failures: list[str] = []
@@ -121,11 +122,10 @@ def under_hydra(cfg: DictConfig) -> float:
 
 def run_job(job: Any) -> float:
     """Fit or compute; on an error record it beside the run, note the failure, and return NaN: a sweep goes on."""
-    from .tasks.fit import failed_summary, fit
-    from .tasks.study import study
+    from .tasks.fit import failed_summary
 
     try:
-        result = fit(job) if job.cfg.study is None else study(job)
+        result = work_of(job)(job)
     except Exception as error:
         sys.stderr.write(f"error: {one_line(error)}\n" if is_expected(error) else traceback.format_exc())
         failures.append(str(job.folder))
@@ -139,6 +139,21 @@ def run_job(job: Any) -> float:
     if result["status"] == "diverged" or (job.cfg.strict and missed):
         failures.append(str(job.folder))
     return objective(result)
+
+
+def work_of(job: Any) -> Callable[[Any], dict[str, Any]]:
+    """Return what the job's experiment asks for: a fit, a study or the benchmark."""
+    if job.cfg.benchmark is not None:
+        from .tasks.benchmark import benchmark
+
+        return benchmark
+    if job.cfg.study is not None:
+        from .tasks.study import study
+
+        return study
+    from .tasks.fit import fit
+
+    return fit
 
 
 def objective(result: dict[str, Any]) -> float:
@@ -185,6 +200,10 @@ def on_folder(task: str, arguments: list[str]) -> None:
         run(cfg, Path(cfg.run))
     elif task == "report":
         from .tasks.report import run
+
+        run(Path(cfg.run))
+    elif task == "docs_benchmarks":
+        from .tasks.docs_benchmarks import run
 
         run(Path(cfg.run))
     else:
