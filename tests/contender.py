@@ -15,7 +15,7 @@ def build(settings: Settings) -> Contender:
 
 
 class Scripted(Contender):
-    """Notes each call in the file `log` as `name steps`, and claims `seconds` for one iteration, one after the other."""
+    """Notes each call in the file `log` as `name steps`, and claims one of its `seconds` for an iteration of it."""
 
     def __init__(self, settings: Settings):
         self.settings, self.stride = settings, settings.get("stride", 1)

@@ -1,8 +1,8 @@
 """The benchmark: contenders that compute the same, take turns, and are caught when they answer wrongly.
 
 The reports' loops are held against this program: on images sample by sample, from the same weights and noise; on the
-Normal–Gamma problem against replicates of the same algorithm, within six of their standard deviations (one false alarm in
-some 10^8). Processes and turns are tested with `tests/contender.py`, which does what it is told.
+Normal–Gamma problem against replicates of the same algorithm, within six of their standard deviations (one false alarm
+in some 10^8). Processes and turns are tested with `tests/contender.py`, which does what it is told.
 """
 
 import math
@@ -183,7 +183,7 @@ def test_ours_makes_the_steps_that_are_asked_for(place: Place) -> None:
 
 
 def test_a_setting_that_does_not_exist_is_missing() -> None:
-    with pytest.raises(Missing, match="there is no setting trainer.nothing"):
+    with pytest.raises(Missing, match=r"there is no setting trainer\.nothing"):
         ours.compose(["experiment=bbvi"], ["trainer.nothing=1"])
     assert ours.compose(["experiment=bbvi"], ["estimator.num_samples=7"]).estimator.num_samples == 7
 
