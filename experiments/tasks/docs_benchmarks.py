@@ -44,7 +44,7 @@ def page(summary: dict, rows: list[Row], figures: list[str]) -> str:
     return engine.get_template("benchmarks.md.j2").render(
         machine=summary["machine"],
         checks=summary["checks"],
-        unjudged=summary["checks_skipped"],
+        unjudged=summary["unjudged"],
         commit=summary["environment"]["git_commit"],
         tables=[table for table in problems if table[2][0].at is None],
         curves=[table for table in problems if table[2][0].at is not None],
