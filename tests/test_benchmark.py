@@ -7,8 +7,8 @@ in some 10^8). Processes and turns are tested with `tests/contender.py`, which d
 
 import math
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -55,17 +55,23 @@ def place(tmp_path: Path) -> Place:
 # --- the reports' loops compute what this program computes ----------------------------------------------------------
 
 
-def distance(contender: Any, steps: int, arguments: list[str]) -> float:
-    """Largest distance of a contender's answer from 64 replicates of this program, in their standard deviations."""
+@cache
+def spreads(steps: int, arguments: tuple[str, ...]) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of E[mu] and E[tau] over 64 replicates of this program."""
     run = ours.Run({"overrides": [*arguments, "replicates=64"], "threads": 1})
     run.run(steps)
     family = run.problem.family
     with torch.no_grad():
         moments = family.distribution(family.variational()).moments()
+    return {name: (mean.mean().item(), mean.std().item()) for name, (mean, _) in moments.items()}
+
+
+def distance(contender: Any, steps: int, arguments: tuple[str, ...]) -> float:
+    """Largest distance of a contender's answer from the replicates, in their standard deviations."""
+    expected = spreads(steps, arguments)
     contender.run(steps)
     found = contender.answer()
-    spreads = {name: (mean.mean().item(), mean.std().item()) for name, (mean, _) in moments.items()}
-    return max(abs(found[name] - mean) / std for name, (mean, std) in spreads.items())
+    return max(abs(found[name] - mean) / std for name, (mean, std) in expected.items())
 
 
 def loop_000(place: Place) -> report_000.BlackBox:
@@ -73,38 +79,37 @@ def loop_000(place: Place) -> report_000.BlackBox:
     return cast(report_000.BlackBox, report_000.build(settings))
 
 
-ARGUMENTS_000 = overrides(START_000, estimator="score_function", **{"family/positive": "softplus"})
-ARGUMENTS_001 = [
+ARGUMENTS_000 = (*overrides(START_000, estimator="score_function", **{"family/positive": "softplus"}),)
+ARGUMENTS_001 = (
     "experiment=bbvi_structured",
-    "estimator.num_samples=5",
-    "optimizer.lr=1e-4",
+    "estimator.num_samples=10",
     *(f"family.{name}={value}" for name, value in START_001.items()),
-]
+)
 
 
 def test_report_000_follows_the_same_path(place: Place) -> None:
-    assert distance(loop_000(place), 200, ARGUMENTS_000) < SIGMAS
+    assert distance(loop_000(place), 100, ARGUMENTS_000) < SIGMAS
 
 
 def test_a_loop_that_forgets_the_likelihood_is_caught(place: Place, monkeypatch: Broke) -> None:
     loop = loop_000(place)
     loop.x = loop.x[:1]
-    assert distance(loop, 200, ARGUMENTS_000) > SIGMAS
+    assert distance(loop, 100, ARGUMENTS_000) > SIGMAS
 
 
 def loop_001(place: Place) -> report_001.SampleBySample:
-    settings = {"data": place.points(100), "num_samples": 5, "lr": 1e-4, "start": START_001}
+    settings = {"data": place.points(100), "num_samples": 10, "lr": 1e-5, "start": START_001}
     return cast(report_001.SampleBySample, report_001.build(settings))
 
 
 def test_report_001_follows_the_same_path(place: Place) -> None:
-    assert distance(loop_001(place), 60, ARGUMENTS_001) < SIGMAS
+    assert distance(loop_001(place), 50, ARGUMENTS_001) < SIGMAS
 
 
-def test_a_loop_that_forgets_half_the_density_is_caught(place: Place) -> None:
+def test_a_loop_that_forgets_the_density_of_the_data_is_caught(place: Place) -> None:
     loop = loop_001(place)
-    loop.x = loop.x[:50]
-    assert distance(loop, 60, ARGUMENTS_001) > SIGMAS
+    loop.x = loop.x[:1]
+    assert distance(loop, 50, ARGUMENTS_001) > SIGMAS
 
 
 def twins(num_samples: int, place: Place) -> tuple[report_000.Autoencoder, AmortizedNormal, VAE]:
@@ -152,7 +157,7 @@ def difference(num_samples: int, place: Place, images: int, slope: float = 0.2) 
 def test_report_000_has_the_same_bounds(num_samples: int, images: int, place: Place) -> None:
     """With one image, or one sample, both draw their noise in the same order."""
     assert difference(num_samples, place, images) < 2e-3  # of 543 nats, in float32
-    assert difference(num_samples, place, images, slope=0.21) > 2e-3
+    assert difference(num_samples, place, images, slope=0.4) > 5e-3
 
 
 def test_report_000_trains_on_images(place: Place) -> None:
@@ -463,8 +468,8 @@ def test_figures_of_timings() -> None:
     from vi_core.plots.timings import Timing, cost_figure, times_figure
 
     timings = [Timing("ours (eager)", at, 1.0 * at, 0.9 * at, 1.2 * at) for at in (1.0, 10.0)]
-    figure = cost_figure({("cost_k", "µs"): timings, ("cost_n", "µs"): timings, ("cost_threads", "ms"): timings})
-    assert [axes.get_xlabel() for axes in figure.axes] == ["k", "n", "threads"]
+    figure = cost_figure({("K", "µs"): timings, ("n", "µs"): timings, ("threads", "ms"): timings})
+    assert [axes.get_xlabel() for axes in figure.axes] == ["K", "n", "threads"]
     figure = times_figure({("bbvi", "µs per iteration"): timings})
     assert [axes.get_xlabel() for axes in figure.axes] == ["µs per iteration"]
-    assert SimpleNamespace(**{"scale": figure.axes[0].get_xscale()}).scale == "log"
+    assert figure.axes[0].get_xscale() == "log"

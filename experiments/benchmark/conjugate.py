@@ -2,8 +2,9 @@
 
 Who converges in 2,000 steps has to be at the mean-field optimum then. The reports' loops do not converge: they have to
 be where 256 replicates of the same algorithm are after as many steps, from the start of the report. Tolerances are five
-standard deviations of one run over those replicates. With 100,000 points all start at the optimum, where the average of
-a few estimates of the ELBO is exact to a nat: what is checked there is the density and not the update.
+standard deviations of one run over those replicates; for E[tau] there is room for the 0.007 that Adam still has to go.
+With 100,000 points all start at the optimum, where the average of a few estimates of the ELBO is exact to a nat: what is
+checked there is the density and not the update.
 """
 
 from collections.abc import Mapping
@@ -21,9 +22,9 @@ START_000 = {"loc": 0.0, "scale": 1.3132617, "concentration": 1.3132617, "rate":
 """softplus(1), as in report 000, which draws its loc."""
 START_001 = {"loc": 1.481584, "precision_ratio": 2.354285, "concentration": 3.022350, "rate": 0.874788}
 STEPS, STEPS_001 = 2000, 200
-OPTIMUM: Answers = {"mu": (0.890227, 0.05), "tau": (0.463315, 0.03)}
-AFTER_000: Answers = {"mu": (0.0, 0.0), "tau": (0.0, 0.0)}
-AFTER_001: Answers = {"mu": (0.0, 0.0), "tau": (0.0, 0.0)}
+OPTIMUM: Answers = {"mu": (0.890227, 0.04), "tau": (0.463315, 0.03)}
+AFTER_000: Answers = {"mu": (0.898, 0.60), "tau": (0.530, 0.12)}
+AFTER_001: Answers = {"mu": (1.271, 0.13), "tau": (1.506, 0.20)}
 
 
 def overrides(start: Mapping[str, float], **settings: object) -> list[str]:

@@ -26,6 +26,13 @@ CONTENDERS = (
     "ours", "ours_bfloat16", "report_000", "report_001", "pyro", "numpyro", "numpyro_k1", "jax_scan", "whole",
     "one_by_one", "off", "help", "default_run", "figures",
 )  # fmt: skip
+AXES = {
+    "cost_n": "number of points n",
+    "cost_k": "number of samples K",
+    "cost_replicates": "number of replicates",
+    "cost_threads": "number of threads",
+}
+"""What curves are drawn against."""
 TITLES = {
     "bbvi": "black-box VI, Normal–Gamma, n = 100, K = 50, one run",
     "bbvi_large": "the same with n = 100,000",

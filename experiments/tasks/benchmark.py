@@ -15,7 +15,7 @@ from ..benchmark.entries import Place, Problem
 from ..benchmark.images import write_images
 from ..benchmark.machine import cores, describe_machine
 from ..benchmark.measure import Effort, measure
-from ..benchmark.problems import CONTENDERS, ON_IMAGES, PROBLEMS, TITLES
+from ..benchmark.problems import AXES, CONTENDERS, ON_IMAGES, PROBLEMS, TITLES
 from ..benchmark.results import Row, label, read_rows, write_rows
 from ..benchmark.targets import check_line, judge
 from ..expectations import chosen_key
@@ -121,7 +121,7 @@ def draw(rows: Sequence[Row], folder: Path, plot: Any) -> list[Path]:
     timed = [row for row in rows if row.median is not None]
     panels: dict[tuple[str, str], list[Timing]] = {}
     for row in timed:
-        panels.setdefault((row.problem, row.unit), []).append(
+        panels.setdefault((AXES.get(row.problem, row.problem), row.unit), []).append(
             Timing(label(row), row.at, row.median or 0.0, row.q1 or 0.0, row.q3 or 0.0)
         )
     curves = {name: found for name, found in panels.items() if found[0].at is not None}

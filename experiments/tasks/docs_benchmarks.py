@@ -58,7 +58,7 @@ def significant(value: float | None, digits: int = 3) -> str:
     if value is None:
         return "–"
     rounded = float(f"{value:.{digits}g}")
-    return f"{rounded:,.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{rounded:.{digits}g}"
+    return f"{rounded:,.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{rounded:#.{digits}g}"
 
 
 def words(row: Row) -> str:
