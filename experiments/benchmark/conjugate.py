@@ -3,8 +3,8 @@
 Who converges in 2,000 steps has to be at the mean-field optimum then. The reports' loops do not converge: they have to
 be where 256 replicates of the same algorithm are after as many steps, from the start of the report. Tolerances are five
 standard deviations of one run over those replicates; for E[tau] there is room for the 0.007 that Adam still has to go.
-With 100,000 points all start at the optimum, where the average of a few estimates of the ELBO is exact to a nat: what is
-checked there is the density and not the update.
+With 100,000 points all start at the optimum, where the average of a few estimates of the ELBO is exact to a nat: there
+the density is checked, and not the update.
 """
 
 from collections.abc import Mapping
@@ -23,6 +23,8 @@ START_000 = {"loc": 0.0, "scale": 1.3132617, "concentration": 1.3132617, "rate":
 START_001 = {"loc": 1.481584, "precision_ratio": 2.354285, "concentration": 3.022350, "rate": 0.874788}
 STEPS, STEPS_001 = 2000, 200
 OPTIMUM: Answers = {"mu": (0.890227, 0.04), "tau": (0.463315, 0.03)}
+NEAR_OPTIMUM: Answers = {"mu": (0.890227, 0.11), "tau": (0.463315, 0.15)}
+"""With K = 1, whose noise Adam follows: E[tau] is 0.486 ± 0.025 after these steps."""
 AFTER_000: Answers = {"mu": (0.898, 0.60), "tau": (0.530, 0.12)}
 AFTER_001: Answers = {"mu": (1.271, 0.13), "tau": (1.506, 0.20)}
 
@@ -45,7 +47,7 @@ def bbvi(place: Place) -> Problem:
         Entry("report_001", "loop over K = 30", "report_001", report_001, scale, AFTER_001, steps=STEPS_001),
         Entry("pyro", "pathwise", "pyro_", common, scale, OPTIMUM),
         Entry("numpyro", "pathwise", "numpyro_", common, scale, OPTIMUM),
-        Entry("numpyro_k1", "pathwise, K = 1", "numpyro_", common | {"num_samples": 1}, scale, OPTIMUM),
+        Entry("numpyro_k1", "pathwise, K = 1", "numpyro_", common | {"num_samples": 1}, scale, NEAR_OPTIMUM),
         Entry("jax_scan", "by hand", "jax_scan", common | {"replicates": 1}, scale, OPTIMUM),
     ]
     return Problem("bbvi", "µs per iteration", entries, steps=STEPS, tail=200)

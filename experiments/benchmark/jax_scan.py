@@ -4,6 +4,8 @@ The score function with leave-one-out control variates and Adam on log-parameter
 statistics. Nothing is general here: it says how fast this machine can be made to go by whoever writes for one problem.
 """
 
+# pyright: reportMissingImports=false
+
 from typing import Any
 
 import numpy as np

@@ -18,6 +18,8 @@ def describe_machine(images: str) -> dict[str, str]:
         "system": platform.system(),
         "python": platform.python_version(),
     }
+    if hasattr(os, "getloadavg"):
+        found["load average"] = f"{os.getloadavg()[0]:.1f}"
     return found | {name: installed(name) for name in PACKAGES} | {"images": images}
 
 

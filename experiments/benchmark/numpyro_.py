@@ -3,7 +3,10 @@
 Both latents of the Normal–Gamma problem have reparameterised draws, so that the gradient is the pathwise one.
 """
 
+# pyright: reportMissingImports=false
+
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -83,7 +86,18 @@ class BlackBox(Contender):
 def layers(*sizes: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return linear layers with leaky rectifiers between them, as a pair that initialises and applies."""
     rectifier = stax.elementwise(lambda h: jnp.where(h > 0, h, 0.2 * h))
-    return stax.serial(*[part for size in sizes[:-1] for part in (stax.Dense(size), rectifier)], stax.Dense(sizes[-1]))
+    stack = [part for inputs, outputs in pairwise(sizes) for part in (linear(inputs, outputs), rectifier)]
+    return stax.serial(*stack[:-1])
+
+
+def linear(inputs: int, outputs: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return a layer with weights drawn as `torch.nn.Linear` draws them, so that all train from the same law."""
+    limit = inputs**-0.5
+
+    def draw(key: Any, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> Any:
+        return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+    return stax.Dense(outputs, W_init=draw, b_init=draw)
 
 
 class Autoencoder(Contender):
@@ -97,7 +111,10 @@ class Autoencoder(Contender):
     def __init__(self, settings: Settings):
         self.images = jnp.asarray(read_images(settings["data"]) > 127, dtype=jnp.float32)
         self.size, self.latent, hidden = settings["batch_size"], settings["latent"], settings["hidden"]
-        self.encoder, self.decoder = layers(hidden, hidden, 2 * self.latent), layers(hidden, hidden, PIXELS)
+        self.encoder, self.decoder = (
+            layers(PIXELS, hidden, hidden, 2 * self.latent),
+            layers(self.latent, hidden, hidden, PIXELS),
+        )
         self.svi = SVI(self.model, self.guide, numpyro.optim.Adam(settings["lr"]), TraceMeanField_ELBO())
         key, self.key = jax.random.split(jax.random.PRNGKey(settings.get("seed", 0)))
         self.state = self.svi.init(key, self.images[: self.size])

@@ -3,6 +3,8 @@
 Both latents of the Normal–Gamma problem have reparameterised draws, so that Pyro's gradient is the pathwise one.
 """
 
+# pyright: reportMissingImports=false
+
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +18,7 @@ try:
     import pyro
     import pyro.distributions as dist
     from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
+    from pyro.optim import PyroOptim
     from torch.distributions.constraints import positive
 except ImportError as error:
     raise Missing("Pyro is not installed: pip install 'vi-lab[bench]'") from error
@@ -41,7 +44,7 @@ class BlackBox(Contender):
         self.start = {name: torch.tensor(float(value)) for name, value in settings["start"].items()}
         particles = settings["num_samples"]
         loss = Trace_ELBO(num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=1)
-        self.svi = SVI(self.model, self.guide, pyro.optim.Adam({"lr": settings["lr"]}), loss)
+        self.svi = SVI(self.model, self.guide, PyroOptim(torch.optim.Adam, {"lr": settings["lr"]}), loss)
         self.losses: list[float] = []
 
     def model(self) -> None:
@@ -88,7 +91,9 @@ class Autoencoder(Contender):
         self.size, self.latent, hidden = settings["batch_size"], settings["latent"], settings["hidden"]
         self.encoder = layers(PIXELS, hidden, hidden, 2 * self.latent)
         self.decoder = layers(self.latent, hidden, hidden, PIXELS)
-        self.svi = SVI(self.model, self.guide, pyro.optim.Adam({"lr": settings["lr"]}), TraceMeanField_ELBO())
+        self.svi = SVI(
+            self.model, self.guide, PyroOptim(torch.optim.Adam, {"lr": settings["lr"]}), TraceMeanField_ELBO()
+        )
         self.order, self.losses, self.seen = torch.empty(0, dtype=torch.long), 0.0, 0
 
     def model(self, x: Tensor) -> None:

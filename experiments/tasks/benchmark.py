@@ -48,19 +48,28 @@ def benchmark(job: Job) -> dict[str, Any]:
     write_text(job.folder / "config.yaml", OmegaConf.to_yaml(job.cfg, resolve=True))
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder), Path(folder) / "images.npz", cores(), known.__getitem__)
-        images = ""
-        if any(name in ON_IMAGES for name in chosen_problems(settings["only"])):
-            images = write_images(job.cfg.dataset.root, place.images)
+        machine = describe_machine(provide_images(settings["only"], job.cfg.dataset.root, place.images))
         rows = run(settings, place, job.folder / TABLE)
     figures = draw(rows, job.folder, job.cfg.plot) if job.cfg.plot.enabled else []
-    result = heading(job, config, "", "completed") | {"estimates": {}, "machine": describe_machine(images)}
-    result["checks"], result["unjudged"] = judge(settings["targets"], rows)
-    result["checks_skipped"] = ""
+    result = summarize(job, config, rows, machine)
     result["timing"] = {"total_s": time.perf_counter() - started}
     result["environment"] = describe_environment(job.cfg, device)
     write_json(job.folder / "summary.json", result)
     log.info("%s", report(result, rows, figures))
     return result
+
+
+def provide_images(only: Sequence[str], root: str, path: Path) -> str:
+    """Write the images that the problems need; return what they are, nothing where none needs any."""
+    needed = any(name in ON_IMAGES for name in chosen_problems(only))
+    return write_images(root, path) if needed else ""
+
+
+def summarize(job: Job, config: dict[str, Any], rows: Sequence[Row], machine: dict[str, str]) -> dict[str, Any]:
+    """Return the content of summary.json but for time and environment."""
+    checks, unjudged = judge(config["benchmark"]["targets"], rows)
+    found = {"estimates": {}, "machine": machine, "checks": checks, "checks_skipped": "", "unjudged": unjudged}
+    return heading(job, config, "", "completed") | found
 
 
 def run(settings: dict[str, Any], place: Place, path: Path) -> list[Row]:

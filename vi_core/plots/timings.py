@@ -111,5 +111,5 @@ def _draw_curve(axes: Axes, timings: Sequence[Timing], number: int) -> None:
     dash = ("solid", *DASHES)[number % 5]
     spread = [median - low, high - median]
     axes.errorbar(
-        [point.at for point in points], median, spread, linestyle=dash, capsize=2, label=points[0].label, **style
+        [point.at or 0.0 for point in points], median, spread, linestyle=dash, capsize=2, label=points[0].label, **style
     )
