@@ -38,6 +38,7 @@ def overrides(start: Mapping[str, float], **settings: object) -> list[str]:
 def bbvi(place: Place) -> Problem:
     """100 points, one run."""
     common = {"problem": "bbvi", "data": place.points(100), "num_samples": 50, "lr": 1e-2, "start": START}
+    single = common | {"num_samples": 1}
     report_000 = common | {"start": START_000}
     report_001 = common | {"start": START_001, "num_samples": 30, "lr": 1e-5}
     scale = MICROSECONDS
@@ -46,8 +47,9 @@ def bbvi(place: Place) -> Problem:
         Entry("report_000", "loop", "report_000", report_000, scale, AFTER_000),
         Entry("report_001", "loop over K = 30", "report_001", report_001, scale, AFTER_001, steps=STEPS_001),
         Entry("pyro", "pathwise", "pyro_", common, scale, OPTIMUM),
-        Entry("numpyro", "pathwise", "numpyro_", common, scale, OPTIMUM),
-        Entry("numpyro_k1", "pathwise, K = 1", "numpyro_", common | {"num_samples": 1}, scale, NEAR_OPTIMUM),
+        Entry("numpyro", "pathwise, scan", "numpyro_", common, scale, OPTIMUM),
+        Entry("numpyro_k1", "pathwise, K = 1", "numpyro_", single | {"scan": 1}, scale, NEAR_OPTIMUM),
+        Entry("numpyro_k1_scan", "pathwise, K = 1, scan", "numpyro_", single, scale, NEAR_OPTIMUM),
         Entry("jax_scan", "by hand", "jax_scan", common | {"replicates": 1}, scale, OPTIMUM),
     ]
     return Problem("bbvi", "µs per iteration", entries, steps=STEPS, tail=200)
@@ -64,7 +66,7 @@ def bbvi_large(place: Place) -> Problem:
         *ours(place, "bbvi_large", overrides(start, **settings), scale=scale, answers=answers),
         Entry("report_000", "loop", "report_000", common, scale, answers),
         Entry("pyro", "pathwise", "pyro_", common, scale, answers),
-        Entry("numpyro", "pathwise", "numpyro_", common, scale, answers),
+        Entry("numpyro", "pathwise, scan", "numpyro_", common, scale, answers),
         Entry("jax_scan", "by hand", "jax_scan", common | {"replicates": 1}, scale, answers),
     ]
     return Problem("bbvi_large", "µs per iteration", entries, steps=30, tail=20)

@@ -52,7 +52,7 @@ def vae(place: Place) -> Problem:
         Entry("pyro", "images in memory", "pyro_", settings, EPOCH),
         Entry("numpyro", "images in memory", "numpyro_", settings, EPOCH),
     ]
-    return Problem("vae", "s per epoch", entries, steps=200, tail=40, agree=8.0)
+    return Problem("vae", "s per epoch", entries, steps=200, tail=40, agree=13.0)
 
 
 def iwae(place: Place) -> Problem:

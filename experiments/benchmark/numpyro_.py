@@ -1,4 +1,7 @@
-"""NumPyro's stochastic variational inference on the same problems: updates in a compiled scan, as `SVI.run` makes them.
+"""NumPyro's stochastic variational inference on the same problems.
+
+`SVI.run` has two ways, and both are here: with its progress bar, which is the default, it calls one compiled update after
+the other; without it, it makes all of them in one compiled scan.
 
 Both latents of the Normal–Gamma problem have reparameterised draws, so that the gradient is the pathwise one.
 """
@@ -27,7 +30,7 @@ except ImportError as error:
 
 MU_0, LAMBDA_0, A_0, B_0 = 1.0, 0.1, 1.0, 2.0
 SCAN, SCAN_IMAGES = 200, 10
-"""Updates in one call."""
+"""Updates in one call of a scan."""
 
 
 def build(settings: Settings) -> Contender:
@@ -38,17 +41,17 @@ def build(settings: Settings) -> Contender:
 class BlackBox(Contender):
     """Mean field on the Normal–Gamma problem, K particles at once.
 
-    Its settings are `data`, a .npy file, `num_samples`, `lr` and `start`, the first parameters of q.
+    Its settings are `data`, a .npy file, `num_samples`, `lr`, `start`, the first parameters of q, and `scan`, the number
+    of updates in one call: 1 is the way with a progress bar.
     """
-
-    stride = SCAN
 
     def __init__(self, settings: Settings):
         self.x, self.start = jnp.asarray(np.load(settings["data"])), settings["start"]
         loss = Trace_ELBO(num_particles=settings["num_samples"])
         self.svi = SVI(self.model, self.guide, numpyro.optim.Adam(settings["lr"]), loss)
         self.state = self.svi.init(jax.random.PRNGKey(settings.get("seed", 0)))
-        self.scan = jax.jit(lambda state: jax.lax.scan(lambda s, _: self.svi.update(s), state, None, length=SCAN))
+        self.stride = settings.get("scan", SCAN)
+        self.scan = jax.jit(self.svi.update if self.stride == 1 else self._updates)
         self.losses: list[Any] = []
 
     def model(self) -> None:
@@ -67,9 +70,12 @@ class BlackBox(Contender):
         numpyro.sample("tau", dist.Gamma(a, b))
         numpyro.sample("mu", dist.Normal(loc, scale))
 
+    def _updates(self, state: Any) -> tuple[Any, Any]:
+        return jax.lax.scan(lambda s, _: self.svi.update(s), state, None, length=self.stride)
+
     def run(self, steps: int) -> float:
         self.losses = []
-        return seconds_of(lambda: self._scans(steps // SCAN))
+        return seconds_of(lambda: self._scans(steps // self.stride))
 
     def _scans(self, count: int) -> None:
         for _ in range(count):
