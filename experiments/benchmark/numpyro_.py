@@ -1,7 +1,7 @@
 """NumPyro's stochastic variational inference on the same problems.
 
-`SVI.run` has two ways, and both are here: with its progress bar, which is the default, it calls one compiled update after
-the other; without it, it makes all of them in one compiled scan.
+`SVI.run` has two ways, and both are here: with its progress bar, which is the default, it calls one compiled update
+after the other; without it, it makes all of them in one compiled scan.
 
 Both latents of the Normal–Gamma problem have reparameterised draws, so that the gradient is the pathwise one.
 """
@@ -41,8 +41,8 @@ def build(settings: Settings) -> Contender:
 class BlackBox(Contender):
     """Mean field on the Normal–Gamma problem, K particles at once.
 
-    Its settings are `data`, a .npy file, `num_samples`, `lr`, `start`, the first parameters of q, and `scan`, the number
-    of updates in one call: 1 is the way with a progress bar.
+    Its settings are `data`, a .npy file, `num_samples`, `lr`, `start`, the first parameters of q, and `scan`, the
+    number of updates in one call: 1 is the way with a progress bar.
     """
 
     def __init__(self, settings: Settings):
