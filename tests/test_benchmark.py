@@ -28,7 +28,7 @@ from experiments.benchmark.results import Row, quantities, read_rows, write_rows
 from experiments.benchmark.targets import judge
 from experiments.tasks.benchmark import chosen_entries
 from experiments.tasks.docs_benchmarks import page, significant
-from tests.conftest import CommandLine, summary_of
+from tests.conftest import ROOT, CommandLine, summary_of
 from vi_core.bounds.elbo import ELBO
 from vi_core.bounds.iwelbo import IWELBO
 from vi_core.errors import DataError
@@ -267,6 +267,14 @@ def test_what_is_missing_or_breaks_is_reported() -> None:
     assert rows[1].note == "it is not installed"
     assert rows[2].note == "its process ended (exit code 3)"
     assert "no_such_module" in rows[3].note
+
+
+@pytest.mark.parametrize(("module", "package"), [("pyro_", "pyro"), ("numpyro_", "jax"), ("jax_scan", "jax")])
+def test_without_the_extra_a_contender_is_missing(module: str, package: str, tmp_path: Path) -> None:
+    """Even where it is installed: a package of that name without anything in it stands before it."""
+    (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError(name={package!r})\n")
+    with pytest.raises(Missing, match=f"{package} is not installed: pip install"):
+        Worker(module, [{}], 1, {"PYTHONPATH": f"{tmp_path}:{ROOT}"})
 
 
 def test_points_of_a_curve_share_a_process() -> None:

@@ -12,21 +12,17 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax.example_libraries import stax
+from numpyro.distributions.constraints import positive
+from numpyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 
 from .images import PIXELS, read_images
-from .protocol import Answer, Contender, Missing, Settings, seconds_of
-
-try:
-    import jax
-    import jax.numpy as jnp
-    import numpyro
-    import numpyro.distributions as dist
-    from jax.example_libraries import stax
-    from numpyro.distributions.constraints import positive
-    from numpyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
-except ImportError as error:
-    raise Missing("NumPyro is not installed: pip install 'vi-lab[bench]'") from error
+from .protocol import Answer, Contender, Settings, seconds_of
 
 MU_0, LAMBDA_0, A_0, B_0 = 1.0, 0.1, 1.0, 2.0
 SCAN, SCAN_IMAGES = 200, 10
@@ -74,6 +70,7 @@ class BlackBox(Contender):
         return jax.lax.scan(lambda s, _: self.svi.update(s), state, None, length=self.stride)
 
     def run(self, steps: int) -> float:
+        """Make more updates; return the seconds."""
         self.losses = []
         return seconds_of(lambda: self._scans(steps // self.stride))
 
@@ -84,6 +81,7 @@ class BlackBox(Contender):
         jax.block_until_ready((self.state, self.losses))
 
     def answer(self) -> Answer:
+        """Return what has been found."""
         found = {name: float(value) for name, value in self.svi.get_params(self.state).items()}
         elbo = -float(np.mean([np.asarray(losses) for losses in self.losses]))
         return {"mu": found["loc"], "tau": found["concentration"] / found["rate"], "elbo": elbo}
@@ -146,6 +144,7 @@ class Autoencoder(Contender):
         return jax.lax.scan(lambda s, chosen: self.svi.update(s, images[chosen]), state, order)
 
     def run(self, steps: int) -> float:
+        """Make more updates; return the seconds."""
         self.losses = []
         return seconds_of(lambda: self._scans(steps // SCAN_IMAGES))
 
@@ -163,4 +162,5 @@ class Autoencoder(Contender):
         jax.block_until_ready((self.state, self.losses))
 
     def answer(self) -> Answer:
+        """Return what has been found."""
         return {"bound": -float(np.mean([np.asarray(losses) for losses in self.losses])) / self.size}

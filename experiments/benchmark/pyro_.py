@@ -8,20 +8,16 @@ Both latents of the Normal–Gamma problem have reparameterised draws, so that P
 from itertools import pairwise
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import torch
+from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
+from pyro.optim import PyroOptim
 from torch import Tensor, nn
+from torch.distributions.constraints import positive
 
 from .images import PIXELS, read_images
-from .protocol import Answer, Contender, Missing, Settings, seconds_of
-
-try:
-    import pyro
-    import pyro.distributions as dist
-    from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
-    from pyro.optim import PyroOptim
-    from torch.distributions.constraints import positive
-except ImportError as error:
-    raise Missing("Pyro is not installed: pip install 'vi-lab[bench]'") from error
+from .protocol import Answer, Contender, Settings, seconds_of
 
 MU_0, LAMBDA_0, A_0, B_0 = 1.0, 0.1, 1.0, 2.0
 
@@ -64,10 +60,12 @@ class BlackBox(Contender):
         pyro.sample("mu", dist.Normal(loc, scale))
 
     def run(self, steps: int) -> float:
+        """Make more updates; return the seconds."""
         self.losses = []
         return seconds_of(lambda: self.losses.extend(self.svi.step() for _ in range(steps)))  # type: ignore[arg-type]
 
     def answer(self) -> Answer:
+        """Return what has been found."""
         loc, a, b = (pyro.param(name).item() for name in ("loc", "concentration", "rate"))
         return {"mu": loc, "tau": a / b, "elbo": -float(np.mean(self.losses))}
 
@@ -111,6 +109,7 @@ class Autoencoder(Contender):
             pyro.sample("z", dist.Normal(mean, torch.exp(0.5 * log_variance)).to_event(1))
 
     def run(self, steps: int) -> float:
+        """Make more updates; return the seconds."""
         self.losses, self.seen = 0.0, 0
         return seconds_of(lambda: [self._step() for _ in range(steps)])
 
@@ -122,4 +121,5 @@ class Autoencoder(Contender):
         self.seen += len(chosen)
 
     def answer(self) -> Answer:
+        """Return what has been found."""
         return {"bound": -self.losses / self.seen}

@@ -11,6 +11,9 @@ from typing import Any, TextIO
 
 from .protocol import Contender, Missing
 
+EXTRA = ("pyro", "numpyro", "jax")
+"""Packages of the extra `bench`."""
+
 
 class Warnings(logging.Handler):
     """Keeps the warnings of a contender: one that falls back to something else says so there."""
@@ -42,6 +45,10 @@ def main() -> None:
             send(replies, reply(json.loads(line), contenders) | {"warnings": heard.seen})
     except Missing as error:
         send(replies, {"missing": str(error)})
+    except ModuleNotFoundError as error:
+        extra = error.name in EXTRA
+        text = f"{error.name} is not installed: pip install 'vi-lab[bench]'" if extra else str(error)
+        send(replies, {"missing" if extra else "error": text})
     except Exception as error:
         send(replies, {"error": f"{type(error).__name__}: {error}".partition("\n")[0]})
 
