@@ -1,7 +1,8 @@
 """Problems on images: VAE and IWAE 784-200-200-20 on batches of 128, their memory, and what threads bring.
 
 The bound that a contender reaches has no exact value, and depends a little on how weights are drawn and images ordered:
-all are compared with the median of all, within five standard deviations of one run over seeds.
+all are compared with the median of all, within five standard deviations of one run over seeds, rounded up: 2.5 nats for
+the VAE (six seeds), 1.0 for the IWAE (four).
 """
 
 from typing import Any
@@ -61,7 +62,7 @@ def iwae(place: Place) -> Problem:
         *this_program(place, "iwae", "iwae_50", MILLISECONDS),
         Entry("report_000", "loop", "report_000", others(place, "iwae", IMPORTANCE), MILLISECONDS),
     ]
-    return Problem("iwae", "ms per step", entries, steps=50, tail=10, agree=12.0)
+    return Problem("iwae", "ms per step", entries, steps=50, tail=10, agree=8.0)
 
 
 def memory(place: Place) -> Problem:
