@@ -13,7 +13,7 @@ BATCH, EPOCH, HIDDEN, LATENT = 128, 469, 200, 20
 """Images in a step, steps in an epoch of 60,000, widths of layers."""
 MILLISECONDS = 1e3
 IMPORTANCE = 50
-BFLOAT16 = "trainer.products=bfloat16"
+BFLOAT16 = "matmul=bfloat16"
 CHUNKED = "estimator.chunk_size=10"
 
 
