@@ -146,16 +146,16 @@ def redraw(cfg: DictConfig, folder: Path) -> list[Path]:
 
 def table(title: str, rows: Sequence[Row]) -> list[str]:
     """Return the lines of one problem."""
-    head = f"{'':34}{'median':>11}{'quartiles':>21}{'least':>10}{'start':>8}{'first':>8}"
+    head = f"{'':38}{'median':>11}{'quartiles':>24}{'least':>10}{'start':>8}{'first':>8}"
     lines = ["", f"{title}, {rows[0].unit}", head]
     for row in rows:
         name = label(row) + ("" if row.at is None else f", {row.at:g}")
         if row.median is None:
-            lines.append(f"{name:34} {row.status}: {row.note}")
+            lines.append(f"{name:38} {row.status}: {row.note}")
             continue
         quartiles = f"{row.q1:.4g} – {row.q3:.4g}"
-        cells = f"{row.median:>11.4g}{quartiles:>21}{row.min:>10.4g}{_seconds(row.startup_s)}{_seconds(row.compile_s)}"
-        lines.append(f"{name:34}{cells}" + (f"  {row.note}" if row.note else ""))
+        cells = f"{row.median:>11.4g}{quartiles:>24}{row.min:>10.4g}{_seconds(row.startup_s)}{_seconds(row.compile_s)}"
+        lines.append(f"{name:38}{cells}" + (f"  {row.note}" if row.note else ""))
     return lines
 
 
