@@ -40,7 +40,7 @@ def times_figure(panels: Panels) -> Figure:
     heights = [max(lengths[i : i + COLUMNS]) for i in range(0, len(lengths), COLUMNS)]
     figure = blank(10.0, sum(0.85 + 0.2 * height for height in heights), "")
     ratios = [height + 1.5 for height in heights]
-    grid = figure.subplots(len(heights), COLUMNS, squeeze=False, height_ratios=ratios).ravel()
+    grid = figure.subplots(len(heights), min(COLUMNS, len(panels)), squeeze=False, height_ratios=ratios).ravel()
     for axes in grid[len(panels) :]:
         axes.remove()
     for axes, ((title, unit), timings) in zip(grid, panels.items(), strict=False):
@@ -86,7 +86,7 @@ def cost_figure(panels: Panels) -> Figure:
     """Draw one panel for each curve, with both axes logarithmic and the quartiles as bars."""
     rows = -(-len(panels) // COLUMNS)
     figure = blank(8.4, 0.5 + 2.9 * rows, "")
-    grid = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+    grid = figure.subplots(rows, min(COLUMNS, len(panels)), squeeze=False).ravel()
     for axes in grid[len(panels) :]:
         axes.remove()
     names = list(dict.fromkeys(timing.label for timings in panels.values() for timing in timings))
