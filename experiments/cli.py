@@ -28,7 +28,7 @@ from .messages import configuration_groups, one_line
 
 PACKAGE = (__package__ or "experiments").rpartition(".experiments")[0]
 CONFIG_MODULE = f"{PACKAGE}.conf" if PACKAGE else "conf"
-TASKS = ("fit", "plot", "collect", "report", "reproduce", "docs_figures")
+TASKS = ("fit", "plot", "collect", "report", "reproduce", "docs_figures", "docs_benchmarks")
 TASKS_WITHOUT_FOLDER = ("reproduce", "docs_figures")
 
 
@@ -148,6 +148,10 @@ def on_folder(task: str, arguments: list[str]) -> None:
         run(cfg, Path(cfg.run))
     elif task == "report":
         from .tasks.report import run
+
+        run(Path(cfg.run))
+    elif task == "docs_benchmarks":
+        from .tasks.docs_benchmarks import run
 
         run(Path(cfg.run))
     else:

@@ -34,12 +34,10 @@ def make_job(cfg: DictConfig, folder: Path) -> Any:
 
 def run_job(job: Any, work: Callable[[Any], dict[str, Any]] | None = None) -> float:
     """Fit or compute, or do other `work`; on an error record it beside the run, note the failure, and return NaN."""
-    from .tasks.fit import failed_summary, fit
-    from .tasks.study import study
+    from .tasks.fit import failed_summary
 
-    work = work or (fit if job.cfg.study is None else study)
     try:
-        result = work(job)
+        result = (work or work_of(job))(job)
     except Exception as error:
         sys.stderr.write(f"error: {one_line(error)}\n" if is_expected(error) else traceback.format_exc())
         failures.append(str(job.folder))
@@ -53,6 +51,21 @@ def run_job(job: Any, work: Callable[[Any], dict[str, Any]] | None = None) -> fl
     if result["status"] == "diverged" or (job.cfg.strict and missed):
         failures.append(str(job.folder))
     return objective(result)
+
+
+def work_of(job: Any) -> Callable[[Any], dict[str, Any]]:
+    """Return what the job's experiment asks for: a fit, a study or the benchmark."""
+    if job.cfg.benchmark is not None:
+        from .tasks.benchmark import benchmark
+
+        return benchmark
+    if job.cfg.study is not None:
+        from .tasks.study import study
+
+        return study
+    from .tasks.fit import fit
+
+    return fit
 
 
 def objective(result: dict[str, Any]) -> float:

@@ -62,6 +62,29 @@ class Report:
 
 
 @dataclass
+class Target:
+    """A number that a benchmark must reach: `quantity` as in `experiments.benchmark.results`, and one of the limits."""
+
+    quantity: str = MISSING
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+@dataclass
+class Benchmark:
+    """What `experiment=benchmark` measures.
+
+    `only` names problems and contenders, all if empty; each contender gets `repetitions` blocks of about `block_s`
+    seconds; `targets` are its checks.
+    """
+
+    only: Any = field(default_factory=list)
+    repetitions: int = 5
+    block_s: float = 0.7
+    targets: list[Target] = field(default_factory=list)
+
+
+@dataclass
 class Reproduce:
     """What `task=reproduce` runs: the names in `only`, all experiments of the page if empty, `parallel` at a time."""
 
@@ -81,6 +104,7 @@ class Root:
     dataset: Any = MISSING
     trainer: Any = MISSING
     study: Any = None
+    benchmark: Benchmark | None = None
     device: Device = field(default_factory=Device)
     plot: Plot = field(default_factory=Plot)
     sweep: Sweep = field(default_factory=Sweep)

@@ -9,7 +9,7 @@ from vi_core.assembly import KINDS, check_part, conforms
 from vi_core.errors import ConfigError, did_you_mean, require
 from vi_core.studies.base import Study
 
-from .schema import FIDELITIES, Device, Plot, Report, Reproduce, Root, Sweep
+from .schema import FIDELITIES, Benchmark, Device, Plot, Report, Reproduce, Root, Sweep
 
 PARTS = tuple(KINDS)
 CHOICES = {
@@ -43,6 +43,9 @@ def validate(cfg: DictConfig) -> None:
     valid = threads == "auto" or (conforms(threads, int) and threads >= 1)
     require(valid, f"threads={threads} must be an integer of at least 1, or auto.")
     kinds = KINDS if cfg.study is None else {"study": Study}
+    if cfg.benchmark is not None:
+        check_keys(cfg.benchmark, Benchmark, "benchmark.")
+        kinds = {}
     for part, kind in kinds.items():
         check_part(plain(cfg[part]), part, kind)
     for path in Path(cfg.sweep.resume or ".").parents:

@@ -399,13 +399,18 @@ def is_study(name: str) -> bool:
     return "/study: " in (CONF / "experiment" / f"{name}.yaml").read_text()
 
 
+def is_benchmark(name: str) -> bool:
+    """Whether an experiment times others; `tests/test_benchmark.py` runs it."""
+    return "\nbenchmark:" in (CONF / "experiment" / f"{name}.yaml").read_text()
+
+
 def needs(name: str) -> list[pytest.MarkDecorator]:
     """What skips an experiment whose data are not there."""
     return [needs_mnist] * on_mnist(name) + [needs_quakes] * (name in ON_QUAKES)
 
 
 ON_QUAKES = {"earthquakes_catalogue"}
-FITS = [name for name in names("experiment") if not is_study(name)]
+FITS = [name for name in names("experiment") if not is_study(name) and not is_benchmark(name)]
 STUDIES = [name for name in names("experiment") if is_study(name)]
 EXPERIMENTS = [pytest.param(name, marks=needs(name)) for name in FITS]
 WITHOUT_IMAGES = [pytest.param(name, marks=needs(name)) for name in FITS if not on_mnist(name)]

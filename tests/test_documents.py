@@ -34,9 +34,9 @@ def unknown_experiments(text: str) -> set[str]:
 
 
 def experiments() -> list[str]:
-    """Names of the experiments in the order of the report page."""
+    """Names of the experiments in the order of the report page, those that are not on it last."""
     order = {path.stem: yaml.safe_load(path.read_text())["report"]["order"] for path in CONF.glob("experiment/*.yaml")}
-    return sorted(order, key=lambda name: (order[name], name))
+    return sorted(order, key=lambda name: (order[name] is None, order[name], name))
 
 
 def unlisted(text: str) -> list[str]:

@@ -107,7 +107,7 @@ def checks(folder: Path, summary: dict[str, Any]) -> list[Check]:
     return [
         Check(
             quantity=item["name"],
-            label=label(item["name"], bound, fitted="objective" in summary),
+            label=_comma(label(item["name"], bound, fitted="objective" in summary), item.get("sense", "")),
             value=item["value"] if isinstance(item["value"], (int, float)) else None,
             expected=item["expected"],
             tolerance=item["tolerance"],

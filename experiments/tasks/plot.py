@@ -17,6 +17,12 @@ log = logging.getLogger(__name__)
 def run(cfg: DictConfig, folder: Path) -> None:
     """Redraw the figures of the run in `folder` with the plot settings of `cfg`."""
     config, _ = read_run(folder)
+    if config.get("benchmark") is not None:
+        from .benchmark import redraw as redraw_benchmark
+
+        for path in redraw_benchmark(cfg, folder):
+            log.info("figure  %s", path)
+        return
     if config.get("study") is not None:
         from .study import redraw
 

@@ -1,0 +1,33 @@
+"""How long a finished run's figures take: `python -m experiments.benchmark.drawing <run>`."""
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from vi_core.archive import load
+
+from ..schema import Plot
+
+
+def main() -> None:
+    """Draw all figures of the run in a folder that is thrown away; write the seconds as JSON."""
+    folder = Path(sys.argv[1])
+    archived = load(folder)
+    with np.load(folder / "samples.npz") as arrays:
+        samples = dict(arrays)
+    data = archived.problem.data.train.double().numpy()
+    started = time.perf_counter()
+    from ..figures import Finished, draw  # with matplotlib, as a run imports it
+
+    finished = Finished(archived.summary, archived.trace, samples, data, archived.problem.model)
+    with tempfile.TemporaryDirectory() as target:
+        draw(finished, Path(target), Plot())
+    sys.stdout.write(json.dumps({"seconds": time.perf_counter() - started}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""This program as a contender: a configuration, composed and assembled as for a run, in the loop that every run has.
+
+A block of n iterations is the last n of a run of `trainer.steps`, with recording and without checkpoints.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from vi_core.assembly import assemble, construct
+from vi_core.training.trainer import Trainer
+
+from .. import schema
+from ..interrupt import Interrupt
+from ..tasks.fit import Job, build_loop
+from ..validate import plain, validate
+from .protocol import Answer, Contender, Missing, Settings
+
+CONFIG_MODULE = "conf" if __name__.startswith("experiments.") else "vi_core.conf"
+STEPS = 10_000
+"""Of the run whose iterations are timed: as long as the reports' and the default one."""
+STRIDE = 100
+"""Compiled steps come several in a call."""
+ABSENT = object()
+
+
+def build(settings: Settings) -> Contender:
+    """Return the run of a problem."""
+    return Run(settings)
+
+
+def compose(overrides: list[str], optional: list[str]) -> DictConfig:
+    """Return the configuration; raise `Missing` where one of the `optional` overrides is no setting yet."""
+    schema.register()
+    with hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+        cfg = hydra.compose("config", overrides)
+    for text in optional:
+        key = text.partition("=")[0]
+        if OmegaConf.select(cfg, key, default=ABSENT) is ABSENT:
+            raise Missing(f"there is no setting {key}")
+    chosen = OmegaConf.merge(cfg, OmegaConf.from_dotlist(optional))
+    chosen.name, chosen.parts = "benchmark", {}
+    return cast(DictConfig, chosen)
+
+
+class Run(Contender):
+    """A run of this program.
+
+    Its settings are `overrides`, `optional` ones that may not exist, `threads`, and for images their file `data` and
+    `batch_size`.
+    """
+
+    def __init__(self, settings: Settings):
+        cfg = compose([*settings["overrides"], f"threads={settings['threads']}"], settings.get("optional", []))
+        cfg.trainer.steps, cfg.trainer.epochs = STEPS, None
+        cfg.trainer.eval_every, cfg.trainer.checkpoint_every = 0, STEPS
+        images = "batch_size" in settings
+        if images:
+            target = f"{__package__}.images.StoredImages"
+            stored = {"_target_": target, "path": settings["data"], "batch_size": settings["batch_size"]}
+            cfg.dataset = OmegaConf.create(stored)
+        validate(cfg)
+        self.folder = tempfile.TemporaryDirectory()
+        self.problem, self.loop = self._assemble(cfg, images)
+        self.stride = STRIDE if any("=chunk" in text for text in settings.get("optional", [])) else 1
+        self.blank = self.loop.recorder.state_dict()
+
+    def _assemble(self, cfg: DictConfig, images: bool) -> tuple[Any, Any]:
+        from ..runtime import prepare
+
+        config = plain(cfg)
+        trainer: Trainer = construct(config["trainer"], "trainer")
+        device, dtype, generator = prepare(cfg, images)
+        problem = assemble(config, device, dtype, generator)
+        plan = trainer.plan(problem.batches.steps_per_epoch, config["replicates"])
+        job = Job(cfg, Path(self.folder.name), [], [])
+        return problem, build_loop(job, problem, trainer, plan, device, Interrupt())
+
+    def run(self, steps: int) -> float:
+        seconds = 0.0
+        for first in range(0, steps, STEPS):
+            seconds += self._advance(min(STEPS, steps - first))
+        return seconds
+
+    def _advance(self, steps: int) -> float:
+        """Make the last `steps` of the run again, and return the loop's own time, without the checkpoint at the end."""
+        loop = self.loop
+        loop.recorder.load_state_dict(self.blank | {"metrics": loop.recorder.metrics})
+        loop.done, before = STEPS - steps, loop.seconds
+        status = loop.run(lambda *_: None)
+        assert status == "completed"
+        return loop.seconds - before
+
+    def answer(self) -> Answer:
+        trace = self.loop.recorder.trace()
+        bound = float(trace.columns[trace.bound].mean())
+        if self.problem.model.has_local:
+            return {"bound": bound}
+        family = self.problem.family
+        with torch.no_grad():
+            moments = family.distribution(family.variational()).moments()
+        return {name: mean.mean().item() for name, (mean, _) in moments.items()} | {"elbo": bound}
