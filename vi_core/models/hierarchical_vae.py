@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from vi_core.bernoulli import bernoulli_log_prob
+from vi_core import bernoulli
 from vi_core.conditional import layer_widths, normal_from
 from vi_core.distributions import Normal
 from vi_core.errors import Unsupported, require
@@ -71,7 +71,7 @@ class HierarchicalVAE(Model):
 
     def factors(self, z: Latents, x: Tensor) -> Factors:
         """Return log p(x | z1), log p(z1 | z2), ..., log p(zL), each (K, R, B), for images (B, pixels) in [0, 1]."""
-        found = {"likelihood": (bernoulli_log_prob(self.decoder(z["z1"]), x), frozenset({"z1"}))}
+        found = {"likelihood": (bernoulli.log_likelihood(self.decoder, z["z1"], x), frozenset({"z1"}))}
         for name, above in zip(self.names, [*self.names[1:], None], strict=True):
             mentioned = frozenset({name} if above is None else {name, above})
             found[name] = (self._conditional(name, above, z).log_prob(z[name]).sum(dim=-1), mentioned)

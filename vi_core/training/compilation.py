@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from vi_core.atomic import replacing
 from vi_core.training.batches import Batches
@@ -110,7 +111,7 @@ class Compilation:
 
     def _key(self, count: int) -> str:
         """Name what the compiled code depends on, but for values that go in."""
-        parts = [f"{name}:{type(part).__name__}" for name, part in self.step.named_modules()]
+        parts = [f"{name}:{type(part).__name__}:{whole_numbers(part)}" for name, part in self.step.named_modules()]
         state = [f"{tuple(value.shape)} {value.dtype} {value.device}" for value in self.step.state_dict().values()]
         run = [torch.__version__, torch.get_num_threads(), count, self.plan.log_every, self.batches.size]
         return hashlib.sha256(repr((parts, state, self.step.bound.name, run)).encode()).hexdigest()[:16]
@@ -119,6 +120,11 @@ class Compilation:
         """Go on as the run had settled, if it was for `auto` to settle."""
         if self.mode == "auto":
             self.mode = mode
+
+
+def whole_numbers(part: nn.Module) -> list[tuple[str, Any]]:
+    """Return the settings of a part that are shapes or types: others go into the code when it runs, most of them."""
+    return [(name, value) for name, value in vars(part).items() if isinstance(value, (int, torch.dtype))]
 
 
 def chunk_of(log_every: int) -> int:
