@@ -7,7 +7,8 @@ from vi_core.trace import Trace
 
 IRRELEVANT = (
     "experiment", "seed", "threads", "strict", "task", "plot", "device", "dataset.root", "dataset.path",
-    "dataset.download", "sweep", "trainer.log_every", "trainer.checkpoint_every", "hydra",
+    "dataset.download", "sweep", "trainer.log_every", "trainer.checkpoint_every",
+    "trainer.compile", "hydra",
 )  # fmt: skip
 """Overrides that leave an experiment's expected numbers in force: where a file lies matters less than what is in it."""
 

@@ -1,5 +1,6 @@
 """The state of the process that a job depends on: threads, dtype, seed, device. Set anew for each job."""
 
+import os
 import platform
 import subprocess
 import time
@@ -65,6 +66,12 @@ def time_product(threads: int) -> float:
         torch.mm(batch, layer)
         seconds.append(time.perf_counter() - start)
     return sorted(seconds)[7]
+
+
+def compiled_folder() -> Path:
+    """Return where compiled steps are kept from run to run: TORCHINDUCTOR_CACHE_DIR, or the user's cache folder."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(cache) / "vi-lab" / "compiled")))
 
 
 def describe_environment(cfg: DictConfig, device: torch.device) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from vi_core.models.base import HasDenoisingTerms, HasExactPosterior, HasExpecte
 from vi_core.trace import Trace
 from vi_core.training.batches import Batches
 from vi_core.training.evaluate import held_out_bound, log_weights
+from vi_core.training.loop import Loop
 
 from . import diffusion
 
@@ -154,14 +155,16 @@ def blankets(problem: Problem) -> dict[str, Any]:
     return {"blankets": {name: {"factors": [*kept.factors], "q": [*kept.terms]} for name, kept in found.items()}}
 
 
-def timing(seconds: float, steps: int, replicates: int) -> dict[str, float]:
+def timing(loop: Loop, replicates: int) -> dict[str, Any]:
     """Return what the loop cost; the total is filled in when everything is written."""
-    each = 1e6 * seconds / max(1, steps)
+    compiling = loop.compilation.seconds
+    each = 1e6 * (loop.seconds - compiling) / max(1, loop.done)
     return {
         "total_s": 0.0,
-        "loop_s": seconds,
-        "compile_s": 0.0,
-        "iterations": steps,
+        "loop_s": loop.seconds,
+        "compile_s": compiling,
+        "compiled": loop.compilation.mode if loop.compilation.steps else "off",
+        "iterations": loop.done,
         "us_per_iteration": each,
         "us_per_replicate_iteration": each / replicates,
     }

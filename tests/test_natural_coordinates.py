@@ -25,6 +25,7 @@ from vi_core.optimizers.base import Optimizer
 from vi_core.optimizers.natural_gradient import NaturalGradient
 from vi_core.optimizers.sgd import SGD
 from vi_core.training.batches import Batches
+from vi_core.training.compilation import Compilation
 from vi_core.training.loop import Loop
 from vi_core.training.recorder import Recorder
 from vi_core.training.steps import GradientStep
@@ -259,8 +260,10 @@ def test_its_message_says_what_to_do(x: NormalStatistics) -> None:
     for _ in range(3):
         step(x)
     batches = Batches(NormalData().load(), MODEL, None, torch.Generator())
+    plan = Plan(3, 1, 0, 1)
+    compilation = Compilation("off", step, plan, batches)
     loop = Loop(
-        step, batches, Recorder(step, 1), Fixed(), Plan(3, 1, 0, 1), checkpoint_path=None, on_nonfinite="raise",  # pyright: ignore[reportArgumentType]
+        step, batches, Recorder(step, 1), Fixed(), plan, compilation, checkpoint_path=None, on_nonfinite="raise",  # pyright: ignore[reportArgumentType]
         evaluate=lambda: torch.zeros(3), interrupted=lambda: False,
     )  # fmt: skip
     assert "step 3, replicate 1: not finite: the step" in loop.describe_divergence()

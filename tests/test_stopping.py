@@ -17,6 +17,7 @@ from vi_core.estimators.pathwise import Pathwise
 from vi_core.models.normal_gamma import NormalGamma
 from vi_core.optimizers.sgd import SGD
 from vi_core.training.batches import Batches
+from vi_core.training.compilation import Compilation
 from vi_core.training.loop import Loop
 from vi_core.training.recorder import Recorder
 from vi_core.training.steps import CoordinateAscentStep, GradientStep, Step
@@ -142,12 +143,14 @@ def loop(step: Step, rule: StoppingRule, folder: Path, steps: int, on_nonfinite:
     data = Data(Normal().load().train.double(), None, {}, "", identity, None)
     plan = Plan(steps=steps, log_every=10, eval_every=0, checkpoint_every=steps)
     rule.bind(step.moving, len(step.alive))
+    batches = Batches(data, step.model, None, torch.Generator())
     return Loop(
         step=step,
-        batches=Batches(data, step.model, None, torch.Generator()),
+        batches=batches,
         recorder=Recorder(step, plan.rows),
         stopping=rule,
         plan=plan,
+        compilation=Compilation("off", step, plan, batches),
         checkpoint_path=folder / "checkpoint.pt",
         on_nonfinite=on_nonfinite,
         evaluate=lambda: torch.zeros(1),

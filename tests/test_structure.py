@@ -26,6 +26,7 @@ SHARED = (
     "atomic",
     "exponential_family",
     "bernoulli",
+    "tracing",
     "diffusion",
 )
 """Root modules of vi_core that every part may use; they import only each other."""

@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from vi_core.networks import MLP
+from vi_core.tracing import is_tracing
 
 
 def log_likelihood(decoder: MLP, z: Tensor, x: Tensor) -> Tensor:
@@ -33,7 +34,7 @@ def log_likelihood(decoder: MLP, z: Tensor, x: Tensor) -> Tensor:
         x: Pixels in [0, 1], (..., D), that broadcast with (*batch, D); without gradient.
     """
     hidden, weight, bias = decoder.before_head(z)
-    if x.device.type != "cpu" or torch.compiler.is_compiling():  # the loop is for a cache, and hides the formula
+    if x.device.type != "cpu" or is_tracing():  # the loop is for a cache, and hides the formula
         logits = F.linear(hidden, weight, bias).to(x.dtype)
         return (x * logits - F.softplus(logits)).sum(dim=-1)
     batch = torch.broadcast_shapes(hidden.shape[1:-1], x.shape[:-1])

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -91,13 +91,14 @@ def start(plan: Plan, folder: Path) -> Child:
     return Child(plan, process, time.perf_counter())
 
 
-def server() -> BaseContext:
+def server() -> ForkServerContext | SpawnContext:
     """Return what starts children: forks of a process that has imported the program, or new ones where none can fork.
 
     That process must not have started threads, and children that run side by side are to have one each.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    context = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
+    forks = hasattr(os, "fork")
+    context = multiprocessing.get_context("forkserver") if forks else multiprocessing.get_context("spawn")
     context.set_forkserver_preload([f"{__name__.removesuffix('.report.runner')}.{module}" for module in SHARED])
     return context
 

@@ -16,6 +16,7 @@ from vi_core.errors import LabError, NonFinite
 from vi_core.models.base import GeneratesImages, HasDenoisingTerms
 from vi_core.trace import Trace
 from vi_core.training import checkpoint
+from vi_core.training.compilation import Compilation
 from vi_core.training.evaluate import held_out_bound
 from vi_core.training.loop import Loop
 from vi_core.training.recorder import Recorder
@@ -27,7 +28,7 @@ from ..identity import config_hash
 from ..interrupt import Interrupt
 from ..messages import keys_of, part_defaults
 from ..progress import Progress
-from ..runtime import describe_environment, prepare
+from ..runtime import compiled_folder, describe_environment, prepare
 from ..validate import PARTS, plain, validate
 
 log = logging.getLogger(__name__)
@@ -131,12 +132,14 @@ def build_loop(
     rows = len(content["recorder"]["steps"]) if content else 0
     trainer.stopping.bind(problem.step.moving, problem.family.replicates)
     trainer.stopping.to(device)
+    history = compiled_folder() / "seconds.json"
     loop = Loop(
         step=problem.step,
         batches=problem.batches,
         recorder=Recorder(problem.step, rows + plan.rows),
         stopping=trainer.stopping,
         plan=plan,
+        compilation=Compilation(trainer.compile, problem.step, plan, problem.batches, history),
         checkpoint_path=path,
         on_nonfinite=trainer.on_nonfinite,
         evaluate=lambda: held_out_bound(problem.estimator, problem.model, problem.family, problem.bound, problem.data),
@@ -203,7 +206,7 @@ def summarize(
             "checksum": problem.checksum,
             "points": len(problem.data.train),
         },
-        "timing": summary.timing(loop.seconds, loop.done, replicates),
+        "timing": summary.timing(loop, replicates),
         "environment": describe_environment(job.cfg, device),
     }
     return result | judge(job, config, result, trace)

@@ -42,6 +42,15 @@ class Batches:
 
     def next(self) -> tuple[Any, int]:
         """Return the next batch and its number of data points."""
+        stored, size = self.next_stored()
+        return self.decode(stored), size
+
+    def decode(self, stored: Any) -> Any:
+        """Return what a step sees of a stored batch; may draw random numbers."""
+        return stored if self.full is not None else self.data.decode(stored)
+
+    def next_stored(self) -> tuple[Any, int]:
+        """Return the next batch as it is stored, and its number of data points."""
         if self.full is not None:
             return self.full, 1
         if self.position >= len(self.order):
@@ -49,7 +58,21 @@ class Batches:
             self.position = 0
         index = self.order[self.position : self.position + self.size]
         self.position += len(index)
-        return self.data.decode(self.data.train.index_select(0, index)), len(index)
+        return self.data.train.index_select(0, index), len(index)
+
+    def full_ahead(self, count: int) -> bool:
+        """Whether the next `count` batches are of full size and of one epoch."""
+        left = len(self.order) - self.position
+        return self.full is not None or (left or len(self.data.train)) >= count * self.size
+
+    @property
+    def weight(self) -> int:
+        """Data points that count for a full batch: one for a summary of all."""
+        return self.size if self.full is None else 1
+
+    def example(self) -> Any:
+        """Return a stored batch of full size, without moving on."""
+        return self.data.train[: self.size] if self.full is None else self.full
 
     def state_dict(self) -> dict[str, Any]:
         return {"order": self.order.cpu(), "position": self.position, "generator": self.generator.get_state()}

@@ -12,6 +12,8 @@ from torch import Tensor
 from vi_core.errors import DataError, NonFinite
 from vi_core.training import checkpoint
 from vi_core.training.batches import Batches
+from vi_core.training.compilation import Compilation
+from vi_core.training.compiled import CompiledSteps
 from vi_core.training.recorder import Recorder
 from vi_core.training.steps import Step
 from vi_core.training.stopping import StoppingRule
@@ -28,6 +30,7 @@ class Loop:
 
     Attributes:
         plan: How many steps, and how often to record, evaluate and save.
+        compilation: Gives compiled steps in place of eager ones, where that pays.
         on_nonfinite: `raise`, `stop` or `skip` (freeze the replicate and go on) when one diverges.
         evaluate: Returns the held-out bound (R,).
         interrupted: Asked after every step; True ends the run in good order.
@@ -38,6 +41,7 @@ class Loop:
     recorder: Recorder
     stopping: StoppingRule
     plan: Plan
+    compilation: Compilation
     checkpoint_path: Path
     on_nonfinite: str
     evaluate: Callable[[], Tensor]
@@ -70,25 +74,42 @@ class Loop:
         return status
 
     def _advance(self) -> Status:
-        while self.done < self.plan.steps:
-            x, size = self.batches.next()
-            metrics = self.step(x)
-            self.done += 1
-            self.recorder.observe(metrics, size)
-            self.stopping.observe(metrics[self.step.bound.name])
-            status = self._after_step()
+        plan = self.plan
+        while self.done < plan.steps:
+            before = self.done
+            compiled = self.compilation.next(before, (plan.eval_every, plan.checkpoint_every, self.stopping.window))
+            if compiled is None:
+                self._eager_step()
+            else:
+                self._compiled_steps(*compiled)
+            status = self._after_steps(looks=self.done // LOOK_EVERY > before // LOOK_EVERY)
             if status:
                 return status
         return "completed"
 
-    def _after_step(self) -> Status | None:
+    def _eager_step(self) -> None:
+        x, size = self.batches.next()
+        metrics = self.step(x)
+        self.done += 1
+        self.recorder.observe(metrics, size)
+        self.stopping.observe(metrics[self.step.bound.name])
+
+    def _compiled_steps(self, steps: CompiledSteps, batches: list[Any]) -> None:
+        rows = steps(batches)
+        self.recorder.observe_rows(rows, self.batches.weight, self.done)
+        self.done += steps.count
+        if self.stopping.window is not None:
+            for bound in rows.metrics[:, 0]:
+                self.stopping.observe(bound)
+
+    def _after_steps(self, looks: bool) -> Status | None:
         last = self.done == self.plan.steps
-        if last or self.done % self.plan.log_every == 0:
+        if self.recorder.weight and (last or self.done % self.plan.log_every == 0):
             self.recorder.close_row(self.done)
         if self.plan.eval_every and (last or self.done % self.plan.eval_every == 0):
             self.recorder.record_held_out(self.evaluate())
         converged = self._converged()
-        if last or converged or self.done % LOOK_EVERY == 0:
+        if last or converged or looks:
             self.step.check()
             if self._diverged():
                 return "diverged"
@@ -146,6 +167,7 @@ class Loop:
                 "stopping": self.stopping.state_dict(),
                 "recorder": self.recorder.state_dict(),
                 "batches": self.batches.state_dict(),
+                "compile": self.compilation.mode,
                 "random": checkpoint.random_state(self.device),
             },
         )
@@ -162,6 +184,7 @@ class Loop:
             self.stopping.load_state_dict(content["stopping"])
             self.recorder.load_state_dict(content["recorder"])
             self.batches.load_state_dict(content["batches"])
+            self.compilation.resume(content["compile"])
             checkpoint.restore_random_state(content["random"], self.device)
             self.done, self.seconds, self.ended = content["done"], content["seconds"], content["ended"]
         except (KeyError, RuntimeError, AttributeError, TypeError) as error:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vi_core.trace import Trace
+from vi_core.training.compiled import Rows
 from vi_core.training.steps import Metrics, Step, trace_parameters
 from vi_core.types import column_names, flatten, unflatten
 
@@ -41,12 +42,35 @@ class Recorder:
 
     def observe(self, metrics: Metrics, size: int) -> None:
         """Add one step's metrics, each (R,), for a batch of `size` data points."""
-        stacked = torch.stack(list(metrics.values()))
+        self._add(list(metrics), torch.stack(list(metrics.values())), 1, size)
+
+    def observe_rows(self, rows: Rows, size: int, first: int) -> None:
+        """Add several steps after step `first`, each on `size` data points: whole rows, or a part of one."""
+        steps, count = len(rows.metrics), len(rows.parameters)
+        if not count:
+            return self._add(rows.names, rows.metrics.sum(dim=0), steps, size)
+        values = self._values(rows.names, rows.metrics[0])
+        target, every = slice(self.rows, self.rows + count), steps // count
+        values[target] = rows.metrics.unflatten(0, (count, every)).mean(dim=1)
+        self.parameters[target] = rows.parameters
+        self.steps[target] = first + every * np.arange(1, count + 1)
+        before = self.seconds[self.rows - 1] if self.rows else 0.0
+        self.seconds[target] = np.linspace(before, time.perf_counter() - self.started, count + 1)[1:]
+        self.rows += count
+        return None
+
+    def _add(self, names: list[str], total: Tensor, steps: int, size: int) -> None:
+        """Add the metrics (M, R) of `steps` steps to the open row."""
+        self._values(names, total)
+        self.sums = total * size if self.sums is None else torch.add(self.sums, total, alpha=size)
+        self.weight += steps * size
+
+    def _values(self, names: list[str], like: Tensor) -> Tensor:
+        """Return where rows are kept, reserved when the first metrics (M, R) come."""
         if self.values is None:
-            self.metrics = list(metrics)
-            self.values = stacked.new_full((self.capacity, *stacked.shape), torch.nan)
-        self.sums = stacked * size if self.sums is None else torch.add(self.sums, stacked, alpha=size)
-        self.weight += size
+            self.metrics = names
+            self.values = like.new_full((self.capacity, *like.shape), torch.nan)
+        return self.values
 
     def close_row(self, step: int) -> None:
         """End the interval at `step`."""

@@ -6,6 +6,8 @@ from typing import Literal
 from vi_core.errors import require
 from vi_core.training.stopping import StoppingRule
 
+Compile = Literal["auto", "off", "step", "chunk"]
+"""When steps are compiled: see `vi_core.training.compilation`."""
 MOST_ROWS = 100_000
 CHECKPOINTS = 10
 
@@ -38,6 +40,8 @@ class Trainer:
         on_nonfinite: What to do when a bound or gradient is not finite: `raise`, `stop`, or `skip` (freeze it).
         final_samples: Draws from which the final bound is estimated where it has no closed form, and its diagnostics.
         gradient_draws: Gradient estimates whose noise is measured at the first and at the last parameters; 0 for none.
+        compile: Whether steps are compiled: one (`step`) or several (`chunk`) in a call, not at all (`off`), or `auto`:
+            where compiling takes at most a tenth of what is left of the run.
         stopping: When to end before the last step.
     """
 
@@ -53,6 +57,7 @@ class Trainer:
         on_nonfinite: Literal["raise", "stop", "skip"] = "raise",
         final_samples: int = 1000,
         gradient_draws: int = 0,
+        compile: Compile = "auto",
         stopping: StoppingRule,
     ):
         require(
@@ -72,6 +77,7 @@ class Trainer:
         self.log_every, self.eval_every, self.checkpoint_every = log_every, eval_every, checkpoint_every
         self.on_nonfinite, self.final_samples, self.stopping = on_nonfinite, final_samples, stopping
         self.gradient_draws = gradient_draws
+        self.compile: Compile = compile
 
     def plan(self, steps_per_epoch: int, replicates: int) -> Plan:
         """Resolve every number of steps."""

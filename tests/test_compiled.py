@@ -1,0 +1,222 @@
+"""Compiled steps are the eager steps: same draws, same numbers to rounding, in the same rows; and they cost no run.
+
+Making machine code takes most of a minute, so that the quick tests run the traced graph of operations as it is; the
+slow ones run the compiler.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import CommandLine, summary_of, trace_text
+from tests.test_resume import drive
+from vi_core.optimizers.adam import Adam
+from vi_core.trace import Trace
+from vi_core.training import compilation, compiled
+from vi_core.training.compilation import Compilation, chunk_of, fits
+from vi_core.training.compiled import count_operations, rehearse
+from vi_core.training.loop import Loop
+from vi_core.training.trainer import Plan
+
+SHORT = ("replicates=3", "trainer.steps=40", "trainer.checkpoint_every=1000")
+NETWORKS = ("dtype=float64", "model.hidden=[8]", "family.hidden=[8]", "trainer.checkpoint_every=1000", "threads=1")
+PROBLEMS = {
+    "control variates": (*SHORT, "trainer.log_every=5"),
+    "rows that share no factor with a chunk": (*SHORT, "trainer.log_every=7"),
+    "rows longer than a chunk": (*SHORT, "trainer.log_every=20"),
+    "path derivative of a structured q": (
+        *SHORT, "experiment=bbvi_structured", "estimator=sticking_the_landing", "bound=iwelbo", "optimizer=adam",
+    ),
+    "adagrad": (*SHORT, "optimizer=adagrad", "estimator=pathwise"),
+    "robbins-monro": (*SHORT, "experiment=bbvi_robbins_monro"),
+    "natural gradient": (*SHORT, "estimator=exact", "optimizer=natural_gradient"),
+    "coordinate ascent": (*SHORT, "experiment=cavi_normal_gamma"),
+    "an autoencoder": (
+        *NETWORKS, "experiment=vae_digits", "trainer.limit=40", "dataset.binarization=dynamic", "trainer.log_every=1",
+    ),
+    "a categorical one, whose temperature falls": (
+        *NETWORKS, "experiment=categorical_vae_digits", "trainer.limit=40", "trainer.log_every=4",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def graph_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
+    """Run traced graphs without making machine code of them; the list holds the graphs."""
+    graphs: list[Any] = []
+
+    def lower(graph: Any, inputs: list[torch.Tensor]) -> Any:
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr(compiled, "lower", lower)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    return graphs
+
+
+def trained(folder: Path, *arguments: str) -> Loop:
+    folder.mkdir()
+    return drive(arguments, folder)
+
+
+def worst_difference(first: Trace, second: Trace) -> float:
+    """Return the largest difference of two traces, in units of each column's size."""
+    assert list(first.columns) == list(second.columns)
+    assert (first.step == second.step).all()
+    pairs = [(first.columns[name], second.columns[name]) for name in first.columns]
+    return max(float(np.nanmax(np.abs(a - b)) / max(1.0, np.nanmax(np.abs(a)))) for a, b in pairs)
+
+
+# --- the same numbers -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", PROBLEMS.values(), ids=PROBLEMS.keys())
+def test_a_chunk_is_its_steps(arguments: tuple[str, ...], graph_only: list[Any], tmp_path: Path) -> None:
+    eager = trained(tmp_path / "eager", *arguments, "trainer.compile=off")
+    chunked = trained(tmp_path / "chunked", *arguments, "trainer.compile=chunk")
+    assert len(graph_only) == 1
+    tolerance = 1e-9 if eager.step.witness.dtype == torch.float64 else 2e-4
+    assert worst_difference(eager.recorder.trace(), chunked.recorder.trace()) < tolerance
+    assert (chunked.done, chunked.step.good_steps.tolist()) == (eager.done, eager.step.good_steps.tolist())
+    for a, b in zip(eager.step.state_dict().values(), chunked.step.state_dict().values(), strict=True):
+        torch.testing.assert_close(b, a, rtol=1e3 * tolerance, atol=1e3 * tolerance)
+
+
+def test_another_formula_is_caught(graph_only: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: an update without bias correction, as a compiler would be given it."""
+
+    def without_correction(self: Adam, gradients: Any) -> list[torch.Tensor]:
+        return [0.1 * gradient for gradient in gradients]
+
+    arguments = PROBLEMS["control variates"]
+    eager = trained(tmp_path / "eager", *arguments, "trainer.compile=off")
+    monkeypatch.setattr(Adam, "_written_out", without_correction)
+    chunked = trained(tmp_path / "chunked", *arguments, "trainer.compile=chunk")
+    assert worst_difference(eager.recorder.trace(), chunked.recorder.trace()) > 1e-3
+
+
+def test_a_diverged_replicate_is_frozen(graph_only: list[Any], tmp_path: Path) -> None:
+    arguments = (*SHORT, "optimizer=sgd", "optimizer.lr=[1e-4,1e200,1e-4]", "trainer.on_nonfinite=skip")
+    eager = trained(tmp_path / "eager", *arguments, "trainer.compile=off")
+    chunked = trained(tmp_path / "chunked", *arguments, "trainer.compile=chunk")
+    assert len(graph_only) == 1
+    assert chunked.step.alive.tolist() == eager.step.alive.tolist() == [True, False, True]
+    assert chunked.step.good_steps.tolist() == eager.step.good_steps.tolist()
+
+
+def test_a_stopping_rule_sees_every_step(
+    graph_only: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = ("trainer/stopping=plateau", "trainer.stopping.window=20", "trainer.stopping.patience=2")
+    arguments = (*SHORT, *rule, "trainer.stopping.tolerance=1e6", "trainer.steps=400")
+    run = Loop.run
+    monkeypatch.setattr(Loop, "run", lambda *a: {"converged": "completed"}.get(run(*a), "too long"))
+    eager = trained(tmp_path / "eager", *arguments, "trainer.compile=off")
+    chunked = trained(tmp_path / "chunked", *arguments, "trainer.compile=chunk")
+    assert len(graph_only) == 1
+    assert chunked.done == eager.done == 60
+
+
+def test_resumed_chunks_go_on_bit_for_bit(graph_only: list[Any], tmp_path: Path) -> None:
+    arguments = (*SHORT, "trainer.log_every=5", "trainer.compile=chunk")
+    whole = trained(tmp_path / "whole", *arguments)
+    (tmp_path / "cut").mkdir()
+    drive(arguments, tmp_path / "cut", steps=2)
+    resumed = drive(arguments, tmp_path / "cut", resume=True)
+    first, second = whole.recorder.trace(), resumed.recorder.trace()
+    assert all((first.columns[name] == second.columns[name]).all() for name in first.columns)
+
+
+def test_a_rehearsal_leaves_no_trace(tmp_path: Path) -> None:
+    loop = trained(tmp_path / "run", *SHORT, "trainer.compile=off")
+    before, random = {k: v.clone() for k, v in loop.step.state_dict().items()}, torch.get_rng_state()
+    rehearse(loop.step, loop.batches)
+    assert all(bool((value == before[name]).all()) for name, value in loop.step.state_dict().items())
+    assert bool((torch.get_rng_state() == random).all())
+
+
+# --- when ------------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_happens_within_a_chunk() -> None:
+    plan = Plan(steps=100, log_every=10, eval_every=25, checkpoint_every=1000)
+    taken = [done for done in range(100) if fits(done, 10, plan, (plan.eval_every, plan.checkpoint_every, None))]
+    assert taken == [0, 10, 30, 40, 50, 60, 80, 90]
+    assert not fits(95, 10, plan, ())
+    assert [done for done in (0, 10, 20) if fits(done, 10, Plan(100, 15, 0, 100), ())] == [0, 20]
+    assert [chunk_of(every) for every in (1, 3, 5, 7, 10, 25)] == [10, 9, 10, 7, 10, 10]
+
+
+def decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, expected: float) -> str:
+    """Return what `auto` settles on, where an eager step takes a millisecond."""
+    loop = trained(tmp_path / f"{steps}_{expected}", *SHORT, "trainer.compile=off")
+    clock = iter(np.arange(0, 1000) * 1e-3)
+    found = Compilation("auto", loop.step, Plan(steps, 10, 0, steps), loop.batches)
+    monkeypatch.setattr(compilation.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(compilation, "operation_seconds", lambda: 1e-6)
+    monkeypatch.setattr(found, "_expected", lambda count: expected)
+    for done in range(compilation.WATCHED + 3):
+        found._decide(done)
+    monkeypatch.undo()
+    return found.mode
+
+
+def test_auto_compiles_where_it_cannot_cost_a_tenth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes 1 ms / 20, as the clock advances by one tick between the first and the last look."""
+    eager = 1e-3 / compilation.WATCHED
+    assert decided(tmp_path, monkeypatch, int(300 / eager), 20.0) == "chunk"
+    assert decided(tmp_path, monkeypatch, int(300 / eager), 40.0) == "off"
+    assert decided(tmp_path, monkeypatch, 10_000, 0.0) == "off"
+
+
+def test_what_compiling_took_is_remembered(graph_only: list[Any], tmp_path: Path) -> None:
+    loop = trained(tmp_path / "run", *SHORT, "trainer.compile=chunk")
+    history = tmp_path / "cache" / "seconds.json"
+    again = Compilation("auto", loop.step, loop.plan, loop.batches, history)
+    count = chunk_of(loop.plan.log_every)
+    assert again._expected(count) == pytest.approx(compilation.WARM * loop.compilation.seconds)
+    assert Compilation("auto", loop.step, loop.plan, loop.batches, None)._expected(count) > 0
+    history.write_text("{")
+    assert compilation.read_history(history) == {}
+
+
+def test_operations_are_counted(tmp_path: Path) -> None:
+    loop = trained(tmp_path / "run", *SHORT, "trainer.compile=off")
+    assert 100 < count_operations(loop.step, loop.batches) < 400
+
+
+# --- failure ---------------------------------------------------------------------------------------------------------
+
+
+def test_steps_that_cannot_be_compiled_are_made(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise RuntimeError("no compiler\nand more lines")
+
+    monkeypatch.setattr(compiled, "lower", refuse)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    arguments = ("--run", "trainer.steps=30", "trainer.checkpoint_every=30", "plot.enabled=false")
+    result = cli(*arguments, "trainer.compile=chunk", "hydra.run.dir=run")
+    assert (result.code, result.out.count("cannot be compiled (no compiler)")) == (0, 1)
+    assert cli(*arguments, "trainer.compile=off", "hydra.run.dir=eager").code == 0
+    assert trace_text(tmp_path / "run") == trace_text(tmp_path / "eager")
+    timing = summary_of(tmp_path / "run")["timing"]
+    assert (timing["compiled"], timing["compile_s"]) == ("off", 0.0)
+
+
+# --- the compiler ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["step", "chunk"])
+def test_machine_code_gives_the_same_numbers(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    arguments = PROBLEMS["control variates"]
+    eager = trained(tmp_path / "eager", *arguments, "trainer.compile=off")
+    fast = trained(tmp_path / "fast", *arguments, f"trainer.compile={mode}")
+    assert fast.compilation.steps is not None
+    assert worst_difference(eager.recorder.trace(), fast.recorder.trace()) < 1e-9

@@ -1,0 +1,144 @@
+"""Several steps as one compiled function of the state: draws, bound, gradient, update and what the trace records.
+
+The step is run once on tensors that only note what is done to them (`make_fx`), n times over; TorchInductor makes
+machine code of that list. Nothing is asked of Python afterwards, which in eager mode takes longer than the arithmetic
+of a small problem. The state goes in and is changed in place: parameters, the optimizer's averages, masks, counters.
+
+The random numbers are those of the eager step, in the same order (`fallback_random`), so that results differ by the
+rounding of fused arithmetic and nothing else.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vi_core.tracing import tracing
+from vi_core.training.batches import Batches
+from vi_core.training.checkpoint import random_state, restore_random_state
+from vi_core.training.steps import Metrics, Step, trace_parameters
+
+Function = Callable[..., tuple[Tensor, ...]]
+
+
+class Rows(NamedTuple):
+    """What n steps leave for the trace."""
+
+    names: list[str]
+    """Of the metrics."""
+    metrics: Tensor
+    """(n, M, R) before each update."""
+    parameters: Tensor
+    """(rows, R, P + 1) after the last update of each row, the gradient's norm last; no rows where they are longer."""
+
+
+class CompiledSteps:
+    """`count` steps of `step` in one call.
+
+    Args:
+        step: The algorithm.
+        batches: Decodes what is stored, as a part of the step.
+        count: n, steps in a call.
+        every: Steps in a row of the trace: a divisor of n, or more than n.
+    """
+
+    def __init__(self, step: Step, batches: Batches, count: int, every: int):
+        from torch.utils import _pytree as pytree
+
+        self.count, self.every, self.shared = count, every, batches.full is not None
+        self.body, x = _Recorded(step, batches), batches.example()
+        self.state = {**dict(self.body.named_parameters()), **dict(self.body.named_buffers())}
+        self.flatten = pytree.tree_leaves
+        _, self.structure = pytree.tree_flatten([x] * (1 if self.shared else count))
+        self.unflatten = pytree.tree_unflatten
+        self.names = list(rehearse(step, batches))
+        examples = [pytree.tree_map(torch.clone, x) for _ in range(count)]  # the same tensor twice would be one input
+        self.function = self._compile(self._inputs(examples))
+
+    def __call__(self, batches: Sequence[Any]) -> Rows:
+        """Make the steps on n stored batches, and return what the trace records of them."""
+        with torch.no_grad():
+            metrics, *parameters = self.function(*self._inputs(batches))
+        return Rows(self.names, metrics, parameters[0] if parameters else metrics.new_empty(0))
+
+    def _inputs(self, batches: Sequence[Any]) -> list[Tensor]:
+        seen = batches[:1] if self.shared else batches
+        return [*(tensor.detach() for tensor in self.state.values()), *self.flatten(list(seen))]
+
+    def _compile(self, inputs: list[Tensor]) -> Function:
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        with tracing():
+            graph = make_fx(self._steps, tracing_mode="fake")(*inputs)
+        return lower(graph, inputs)
+
+    def _steps(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The steps as a function of flat tensors, which it changes."""
+        moving = {name for name, _ in self.body.named_parameters()}
+        state = {
+            name: tensor.detach().requires_grad_() if name in moving else tensor
+            for name, tensor in zip(self.state, inputs[: len(self.state)], strict=True)
+        }
+        batches = self.unflatten(list(inputs[len(self.state) :]), self.structure)
+        metrics, parameters = [], []
+        for index in range(self.count):
+            x = batches[0 if self.shared else index]
+            seen, after = torch.func.functional_call(self.body, state, (x, (index + 1) % self.every == 0))
+            metrics.append(torch.stack([value.detach() for value in seen.values()]))
+            parameters += [] if after is None else [after.detach()]
+        return (torch.stack(metrics), *([torch.stack(parameters)] if parameters else []))
+
+
+def lower(graph: Any, inputs: list[Tensor]) -> Function:
+    """Make machine code of a graph of tensor operations, for inputs with the shapes of `inputs`."""
+    from torch._inductor import config
+    from torch._inductor.compile_fx import compile_fx
+
+    with torch.no_grad(), config.patch(fallback_random=True, compile_threads=1):
+        return compile_fx(graph, inputs)  # pyright: ignore[reportReturnType]
+
+
+class _Recorded(nn.Module):
+    """A step, and what the trace records after it."""
+
+    def __init__(self, step: Step, batches: Batches):
+        super().__init__()
+        self.step, self.decode = step, batches.decode
+
+    def forward(self, stored: Any, closes: bool) -> tuple[Metrics, Tensor | None]:
+        metrics = self.step(self.decode(stored))
+        return metrics, recorded_parameters(self.step) if closes else None
+
+
+def recorded_parameters(step: Step) -> Tensor:
+    """Return q's parameters and the norm of the last gradient, NaN where there is none, (R, P + 1)."""
+    norm = step.grad_norm
+    last = step.witness.new_full((len(step.alive),), torch.nan) if norm is None else norm
+    return torch.cat([trace_parameters(step), last.unsqueeze(-1)], dim=-1)
+
+
+def rehearse(step: Step, batches: Batches) -> Metrics:
+    """Make one step and take it back, random numbers too; what the program keeps for later steps is then in place."""
+    device = step.alive.device
+    random, state = random_state(device), {name: value.clone() for name, value in step.state_dict().items()}
+    metrics = step(batches.decode(batches.example()))
+    step.load_state_dict(state)
+    restore_random_state(random, device)
+    return metrics
+
+
+def count_operations(step: Step, batches: Batches) -> int:
+    """Return the number of tensor operations in one step, forward and backward, by making it and taking it back."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Counter(TorchDispatchMode):
+        calls = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.calls += 1
+            return func(*args, **(kwargs or {}))
+
+    with Counter() as counter:
+        rehearse(step, batches)
+    return counter.calls
