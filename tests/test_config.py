@@ -167,7 +167,13 @@ def concrete(kind: type) -> set[type]:
     for path in folder.glob("*.py") if folder.is_dir() else ():
         importlib.import_module(f"{package}.{path.stem}".removesuffix(".__init__"))
     below = {cls for child in kind.__subclasses__() for cls in concrete(child)}
-    return {cls for cls in {kind, *below} if not inspect.isabstract(cls) and cls.__module__.startswith("vi_core.")}
+    return {cls for cls in {kind, *below} if is_part(cls) and cls.__module__.startswith("vi_core.")}
+
+
+def is_part(cls: type) -> bool:
+    """Whether a class can be built from plain settings and context, unlike those that only the program makes."""
+    kinds = {parameter.kind for parameter in inspect.signature(cls).parameters.values()}
+    return not inspect.isabstract(cls) and inspect.Parameter.POSITIONAL_OR_KEYWORD not in kinds
 
 
 @pytest.mark.parametrize("kinds", sorted(set(KINDS.values()), key=str), ids=lambda kinds: kinds[0].__name__)

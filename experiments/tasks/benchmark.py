@@ -50,7 +50,7 @@ def benchmark(job: Job) -> dict[str, Any]:
         place = Place(Path(folder), Path(folder) / "images.npz", cores(), known.__getitem__)
         machine = describe_machine(provide_images(settings["only"], job.cfg.dataset.root, place.images))
         rows = run(settings, place, job.folder / TABLE)
-    figures = draw(rows, job.folder, job.cfg.plot) if job.cfg.plot.enabled else []
+    figures = redraw(job.cfg, job.folder) if job.cfg.plot.enabled else []
     result = summarize(job, config, rows, machine)
     result["timing"] = {"total_s": time.perf_counter() - started}
     result["environment"] = describe_environment(job.cfg, device)
