@@ -30,6 +30,7 @@ PROBLEMS = {
     "path derivative of a structured q": (
         *SHORT, "experiment=bbvi_structured", "estimator=sticking_the_landing", "bound=iwelbo", "optimizer=adam",
     ),
+    "Markov blankets": (*SHORT, "experiment=rao_blackwell", "trainer.log_every=4", "trainer.gradient_draws=0"),
     "adagrad": (*SHORT, "optimizer=adagrad", "estimator=pathwise"),
     "robbins-monro": (*SHORT, "experiment=bbvi_robbins_monro"),
     "natural gradient": (*SHORT, "estimator=exact", "optimizer=natural_gradient"),

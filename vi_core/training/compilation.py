@@ -32,7 +32,7 @@ WATCHED = 20
 """Eager steps that `auto` times, after two that are slower than the others."""
 WORTH = 0.1
 """The part of what is left of a run that compiling may take."""
-COLD, COLD_BASE = 30_000.0, 3e6
+COLD, COLD_BASE = 8_000.0, 4e6
 """Time to compile, in operations on one number: for each operation of the graph, and for any graph."""
 WARM = 0.25
 """The part of it that is left where the compiled code is found."""

@@ -1,8 +1,8 @@
 """Several steps as one compiled function of the state: draws, bound, gradient, update and what the trace records.
 
-The step is run once on tensors that only note what is done to them (`make_fx`), n times over; TorchInductor makes
-machine code of that list. Nothing is asked of Python afterwards, which in eager mode takes longer than the arithmetic
-of a small problem. The state goes in and is changed in place: parameters, the optimizer's averages, masks, counters.
+The step is run once on tensors that only note what is done to them (`make_fx`); TorchInductor makes machine code of
+that list, n times over. Nothing is asked of Python afterwards, which in eager mode takes longer than the arithmetic of
+a small problem. The state goes in and is changed in place: parameters, the optimizer's averages, masks, counters.
 
 The random numbers are those of the eager step, in the same order (`fallback_random`), so that results differ by the
 rounding of fused arithmetic and nothing else.
@@ -50,7 +50,7 @@ class CompiledSteps:
         self.body, x = _Recorded(step, batches), batches.example()
         self.state = {**dict(self.body.named_parameters()), **dict(self.body.named_buffers())}
         self.flatten = pytree.tree_leaves
-        _, self.structure = pytree.tree_flatten([x] * (1 if self.shared else count))
+        _, self.structure = pytree.tree_flatten(x)
         self.unflatten = pytree.tree_unflatten
         self.names = list(rehearse(step, batches))
         examples = [pytree.tree_map(torch.clone, x) for _ in range(count)]  # the same tensor twice would be one input
@@ -69,25 +69,45 @@ class CompiledSteps:
     def _compile(self, inputs: list[Tensor]) -> Function:
         from torch.fx.experimental.proxy_tensor import make_fx
 
+        width = len(self.state)
+        leaves = (len(inputs) - width) // (1 if self.shared else self.count)
         with tracing():
-            graph = make_fx(self._steps, tracing_mode="fake")(*inputs)
-        return lower(graph, inputs)
+            trace = make_fx(self._one_step, tracing_mode="fake", _allow_non_fake_inputs=True)
+            step = trace(*inputs[: width + leaves])
+        return lower(repeated(step, width, self.count, self.every, self.shared), inputs)
 
-    def _steps(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The steps as a function of flat tensors, which it changes."""
+    def _one_step(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """A step as a function of flat tensors, which it changes: the metrics (M, R), and what is recorded after it."""
         moving = {name for name, _ in self.body.named_parameters()}
         state = {
             name: tensor.detach().requires_grad_() if name in moving else tensor
             for name, tensor in zip(self.state, inputs[: len(self.state)], strict=True)
         }
-        batches = self.unflatten(list(inputs[len(self.state) :]), self.structure)
-        metrics, parameters = [], []
-        for index in range(self.count):
-            x = batches[0 if self.shared else index]
-            seen, after = torch.func.functional_call(self.body, state, (x, (index + 1) % self.every == 0))
-            metrics.append(torch.stack([value.detach() for value in seen.values()]))
-            parameters += [] if after is None else [after.detach()]
-        return (torch.stack(metrics), *([torch.stack(parameters)] if parameters else []))
+        x = self.unflatten(list(inputs[len(self.state) :]), self.structure)
+        metrics, parameters = torch.func.functional_call(self.body, state, (x,))
+        return torch.stack([value.detach() for value in metrics.values()]), parameters.detach()
+
+
+def repeated(step: Any, width: int, count: int, every: int, shared: bool) -> Any:
+    """Return the graph of `count` steps out of the graph of one, whose first `width` inputs are the state."""
+    from torch.fx import Graph, GraphModule
+
+    inputs = [node for node in step.graph.nodes if node.op == "placeholder"]
+    graph = Graph()
+    state = [graph.placeholder(f"state_{index}") for index in range(width)]
+    batches = [
+        [graph.placeholder(f"batch_{index}_{leaf}") for leaf in range(len(inputs) - width)]
+        for index in range(1 if shared else count)
+    ]
+    seen: list[Any] = [
+        graph.graph_copy(step.graph, dict(zip(inputs, state + batches[0 if shared else index], strict=True)))
+        for index in range(count)
+    ]
+    metrics = graph.call_function(torch.stack, ([metrics for metrics, _ in seen],))
+    closing = [parameters for _, parameters in seen[every - 1 :: every]]
+    rows = [graph.call_function(torch.stack, (closing,))] if closing else []
+    graph.output((metrics, *rows))
+    return GraphModule(step, graph)
 
 
 def lower(graph: Any, inputs: list[Tensor]) -> Function:
@@ -106,9 +126,8 @@ class _Recorded(nn.Module):
         super().__init__()
         self.step, self.decode = step, batches.decode
 
-    def forward(self, stored: Any, closes: bool) -> tuple[Metrics, Tensor | None]:
-        metrics = self.step(self.decode(stored))
-        return metrics, recorded_parameters(self.step) if closes else None
+    def forward(self, stored: Any) -> tuple[Metrics, Tensor]:
+        return self.step(self.decode(stored)), recorded_parameters(self.step)
 
 
 def recorded_parameters(step: Step) -> Tensor:
