@@ -188,6 +188,11 @@ def test_ours_makes_the_steps_that_are_asked_for(place: Place) -> None:
     assert run.answer().keys() == {"mu", "tau", "elbo"}
 
 
+def test_a_mode_is_what_the_command_line_makes_of_it() -> None:
+    """YAML takes `off` for false, and Hydra's command line does not."""
+    assert ours.compose([], ["trainer.compile=off"]).trainer.compile == "off"
+
+
 def test_a_setting_that_does_not_exist_is_missing() -> None:
     with pytest.raises(Missing, match=r"there is no setting trainer\.nothing"):
         ours.compose(["experiment=bbvi"], ["trainer.nothing=1"])

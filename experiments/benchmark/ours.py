@@ -5,7 +5,7 @@ A block of n iterations is the last n of a run of `trainer.steps`, with recordin
 
 import tempfile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import hydra
 import torch
@@ -38,13 +38,13 @@ def compose(overrides: list[str], optional: list[str]) -> DictConfig:
     schema.register()
     with hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         cfg = hydra.compose("config", overrides)
-    for text in optional:
-        key = text.partition("=")[0]
-        if OmegaConf.select(cfg, key, default=ABSENT) is ABSENT:
-            raise Missing(f"there is no setting {key}")
-    chosen = OmegaConf.merge(cfg, OmegaConf.from_dotlist(optional))
+        for text in optional:
+            key = text.partition("=")[0]
+            if OmegaConf.select(cfg, key, default=ABSENT) is ABSENT:
+                raise Missing(f"there is no setting {key}")
+        chosen = hydra.compose("config", [*overrides, *optional])
     chosen.name, chosen.parts = "benchmark", {}
-    return cast(DictConfig, chosen)
+    return chosen
 
 
 class Run(Contender):
