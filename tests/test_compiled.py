@@ -4,6 +4,7 @@ Making machine code takes most of a minute, so that the quick tests run the trac
 slow ones run the compiler.
 """
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,23 @@ def test_auto_compiles_where_it_cannot_cost_a_tenth(tmp_path: Path, monkeypatch:
     assert decided(tmp_path, monkeypatch, int(300 / eager), 20.0) == "chunk"
     assert decided(tmp_path, monkeypatch, int(300 / eager), 40.0) == "off"
     assert decided(tmp_path, monkeypatch, 10_000, 0.0) == "off"
+
+
+@pytest.mark.parametrize(("seconds", "mode"), [(0.5, "step"), (2.0, "off")])
+def test_auto_gives_up_compiled_steps_that_are_slower(
+    seconds: float, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An eager step takes a second, and a compiled one `seconds`."""
+    loop = trained(tmp_path / "run", *SHORT, "trainer.compile=off")
+    found = Compilation("step", loop.step, loop.plan, loop.batches)
+    now = itertools.count(step=seconds)
+    monkeypatch.setattr(compilation.time, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(compilation, "WATCHED", 1)
+    found.eager = 1.0
+    for _ in range(3):
+        found._compare(1.0, 1)
+    monkeypatch.undo()
+    assert (found.mode, found.eager) == (mode, None)
 
 
 def test_what_compiling_took_is_remembered(graph_only: list[Any], tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
 same steps were compiled before, as compiled code is kept between runs; else it is estimated from the number of
 operations in a step and from what an operation takes on this machine. It compiles if that is at most a tenth of what is
 left, so that even steps that gain nothing by it cost no more than that. Steps so short that most of their time is no
-arithmetic are compiled `CHUNK` at a time.
+arithmetic are compiled `CHUNK` at a time. Compiled steps that turn out to be slower are given up.
 """
 
 import hashlib
@@ -53,6 +53,8 @@ class Compilation:
         self.seconds = 0.0
         """What compiling took."""
         self.calls, self.since = 0, 0.0
+        self.eager: float | None = None
+        """Seconds of an eager step, while `auto` compares compiled ones with it."""
 
     def next(self, done: int, periods: tuple[int | None, ...]) -> tuple[CompiledSteps, list[Any]] | None:
         """Return compiled steps that can follow step `done`, with their batches as stored; None asks for an eager step.
@@ -61,6 +63,8 @@ class Compilation:
         """
         if self.mode == "auto":
             self._decide(done)
+        elif self.eager is not None and self.steps is not None:
+            self._compare(self.eager, self.steps.count)
         if self.mode in ("auto", "off"):
             return None
         count = chunk_of(self.plan.log_every) if self.mode == "chunk" else 1
@@ -82,7 +86,19 @@ class Compilation:
         count = chunk_of(self.plan.log_every) if mode == "chunk" else 1
         least = WARM * COLD_BASE * operation_seconds()
         pays = least <= WORTH * left and self._expected(count) <= WORTH * left
-        self.mode = mode if pays else "off"
+        self.mode, self.eager, self.calls = mode if pays else "off", eager, 0
+
+    def _compare(self, eager: float, count: int) -> None:
+        """Time compiled calls, and go back to eager steps of `eager` seconds if those are faster."""
+        self.calls += 1
+        if self.calls == 2:
+            self.since = time.perf_counter()
+        if self.calls < 2 + WATCHED:
+            return
+        self.eager = None
+        if time.perf_counter() - self.since > WATCHED * count * eager:
+            self.mode = "off"
+            log.info("compiled steps are slower here than eager ones; the run goes on with those")
 
     def _expected(self, count: int) -> float:
         """Return what compiling `count` steps may take, in seconds."""
