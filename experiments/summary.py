@@ -16,7 +16,7 @@ from vi_core.estimators.score_function import ScoreFunction
 from vi_core.models.base import HasDenoisingTerms, HasExactPosterior, HasExpectedBound
 from vi_core.trace import Trace
 from vi_core.training.batches import Batches
-from vi_core.training.evaluate import held_out_bound, log_weights
+from vi_core.training.evaluate import log_weights
 from vi_core.training.loop import Loop
 
 from . import diffusion, likelihood
@@ -90,7 +90,7 @@ def final_bound(problem: Problem, repeats: int, exact: dict[str, float], alive: 
     model, family, bound, estimator = problem.model, problem.family, problem.bound, problem.estimator
     closed_form = closed_form_elbo(problem)
     if model.has_local:
-        values = held_out_bound(estimator, model, family, bound, problem.data)
+        values = problem.held_out()
         method = "held-out data" if problem.data.test is not None else "training data, fresh samples"
     elif bound.name == "elbo" and closed_form is not None:
         values, method = closed_form, "closed form"

@@ -320,14 +320,6 @@ def test_what_cannot_be_stacked_is_a_group_of_its_own(cli: CommandLine, tmp_path
     assert [row["estimator.num_samples"] for row in rows(tmp_path / "sweep")] == ["5", "5", "10", "10"]
 
 
-def test_networks_run_one_by_one(cli: CommandLine, tmp_path: Path) -> None:
-    arguments = ("experiment=vae_digits", "trainer.limit=2", "trainer.final_samples=2", "plot.enabled=false")
-    result = cli("-m", BATCHED, *arguments, "seed=0,1", "hydra.sweep.dir=sweep")
-    assert (result.code, result.err) == (0, "")
-    assert result.out.count("jobs like this one run one by one") == 1
-    assert [row["status"] for row in rows(tmp_path / "sweep")] == ["completed", "completed"]
-
-
 def test_a_setting_that_follows_a_number(cli: CommandLine, tmp_path: Path) -> None:
     """An experiment whose data follow the seed has no template: every job has data of its own, and runs alone."""
     conf = tmp_path / "conf" / "experiment"

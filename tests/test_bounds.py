@@ -5,6 +5,7 @@ which the score-function identity E[Σ_k s_k ∇ log q(z_k)] with s = `bound.sig
 """
 
 import math
+from collections.abc import Callable
 from itertools import pairwise, product
 
 import pytest
@@ -183,3 +184,33 @@ def test_additive_bounds_are_those_with_a_separate_term_for_each_sample(bound: B
     hessian = torch.autograd.functional.hessian(lambda w: bound(w), torch.randn(3, dtype=torch.float64))
     assert isinstance(hessian, Tensor)
     assert bool((hessian == 0).all()) == bound.additive
+
+
+# --- weights that do not count ----------------------------------------------------------------------------------------
+
+
+def normalized_weights(function: Callable[[Tensor], Tensor], log_w: Tensor) -> Tensor:
+    """∂L/∂log w."""
+    log_w = log_w.clone().requires_grad_()
+    return torch.autograd.grad(function(log_w).sum(), log_w)[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_weight_is_so_small_that_it_slows_the_processor(dtype: torch.dtype) -> None:
+    """In float32 e^{−90} is subnormal; the bound does not notice, and what counts is as it was."""
+    log_w = torch.linspace(-900, 0, 2001, dtype=dtype).reshape(-1, 1) - torch.tensor([0.0, 5000.0], dtype=dtype)
+    plain = normalized_weights(lambda values: values.logsumexp(dim=0), log_w)
+    kept = normalized_weights(IWELBO(), log_w)
+    least = torch.finfo(dtype).eps ** 2
+    assert bool(((plain > 0) & (plain < torch.finfo(dtype).tiny)).any())
+    assert kept[kept > 0].min() > least / 3
+    assert bool((kept == 0).any())
+    torch.testing.assert_close(kept, plain, rtol=1e-6, atol=least)
+    assert bool((IWELBO()(log_w) == log_w.logsumexp(dim=0) - math.log(len(log_w))).all())
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_is_not_finite_is_seen(bad: float) -> None:
+    log_w = torch.tensor([[0.0, 0.0], [-200.0, bad], [1.0, 1.0]])
+    assert IWELBO()(log_w).isfinite().tolist() == [True, False]
+    assert IWELBO()(torch.full((3, 1), -math.inf)).item() == -math.inf

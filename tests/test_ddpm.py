@@ -6,6 +6,7 @@ q(x_t | x_{t−1}) and conditions by Schur complements; it shares no formula wit
 """
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from vi_core.models.ddpm import DDPM
 from vi_core.models.decoders import Decoder, DiscretizedDecoder, GaussianDecoder
 from vi_core.models.denoisers import Denoiser, GreyLevelDenoiser, NetworkDenoiser
 from vi_core.plots.denoising import reverse_figure, terms_figure
+from vi_core.tracing import tracing
 
 T, N = 25, 20_000
 LIMIT = oracles.limit(N)
@@ -331,6 +333,21 @@ def test_terms_sum_to_the_elbo(case: str) -> None:
     assert z(terms.sum(dim=1)) < limit
     assert z(terms.sum(dim=1) - terms[:, 1]) > limit  # the sum begins at t > 2
     assert z(terms.sum(dim=1) - 2 * terms[:, 0]) > limit  # L_0 without its minus
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_traced_terms_are_the_terms(case: str) -> None:
+    """A trace decodes every step; value and gradient are those of decoding the first alone, and finite."""
+    decoder, x = CASES[case]
+    model, points = network_model(decoder, x.shape[1]), x.expand(40, -1)
+    noise, t = torch.randn(1, 40, x.shape[1]), torch.arange(40).remainder(4).add(1).unsqueeze(0)
+    found = []
+    for context in (nullcontext(), tracing()):
+        with context:
+            term = model.denoising(points, t, noise).term
+        found.append([term.detach(), *torch.autograd.grad(term.sum(), [*model.parameters()], materialize_grads=True)])
+    torch.testing.assert_close(*found)
+    assert bool(torch.cat([value.flatten() for value in found[1]]).isfinite().all())
 
 
 # --- estimators -----------------------------------------------------------------------------------------------------

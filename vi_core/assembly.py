@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from vi_core.bounds.base import Bound
 from vi_core.datasets.base import Data, Dataset
@@ -28,7 +29,9 @@ from vi_core.optimizers.base import Optimizer
 from vi_core.optimizers.coordinate_ascent import CoordinateAscent
 from vi_core.replicated import PerReplicate
 from vi_core.training.batches import Batches, steps_per_epoch
-from vi_core.training.steps import Step, make_step
+from vi_core.training.evaluate import held_out_bound
+from vi_core.training.stacked import StackedBatches, StackedStep
+from vi_core.training.steps import GradientStep, Step, make_step
 from vi_core.training.trainer import Trainer
 
 Config = Mapping[str, Any]
@@ -165,6 +168,20 @@ class Problem:
     step: Step
     batches: Batches
 
+    def held_out(self) -> Tensor:
+        """Return the bound per data point on the held-out part, or on all data where there is none, (R,)."""
+        return held_out_bound(self.estimator, self.model, self.family, self.bound, self.data)
+
+
+@dataclass
+class StackedProblem(Problem):
+    """Several problems whose networks are stacked, as one."""
+
+    singles: Sequence[Problem]
+
+    def held_out(self) -> Tensor:
+        return torch.cat([single.held_out() for single in self.singles])
+
 
 class Loaded(NamedTuple):
     """A data set in place, which several problems may share."""
@@ -225,3 +242,23 @@ def assemble(
     batches = Batches(data, model, dataset.batch_size, generator)
     step.begin(batches.full)
     return Problem(data, checksum, model, family, bound, estimator, step, batches)
+
+
+def can_stack(problem: Problem) -> bool:
+    """Whether a problem has networks that a gradient moves, so that problems like it can be stacked."""
+    return isinstance(problem.step, GradientStep) and problem.step.named is None and problem.family.replicates == 1
+
+
+def stacked(config: Config, singles: Sequence[Problem]) -> StackedProblem:
+    """Return problems that `can_stack` as one, whose tensors theirs become views of.
+
+    Args:
+        config: With the optimizer of all of them; it has numbers for each where they differ.
+        singles: Problems that differ in their parameters and the order of their minibatches alone.
+    """
+    first, steps = singles[0], [single.step for single in singles if isinstance(single.step, GradientStep)]
+    context = {"steps_per_epoch": first.batches.steps_per_epoch}
+    step = StackedStep(steps, construct(config["optimizer"], "optimizer", context), first.batches.full is not None)
+    step.to(first.data.train.device)
+    parts = (first.data, first.checksum, step.model, step.family, first.bound, step.estimator)
+    return StackedProblem(*parts, step, StackedBatches([single.batches for single in singles]), singles)

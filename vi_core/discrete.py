@@ -31,7 +31,8 @@ def gumbel(num_samples: int, like: Tensor) -> Tensor:
 
 def one_hot_argmax(values: Tensor) -> Tensor:
     """Return the one-hot vectors of the largest entries along the last axis, same shape and dtype."""
-    return torch.zeros_like(values).scatter_(-1, values.argmax(dim=-1, keepdim=True), 1)
+    categories = torch.arange(values.shape[-1], device=values.device)
+    return (categories == values.argmax(dim=-1, keepdim=True)).to(values.dtype)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ JOBS = ["-m", "experiment=bbvi", "replicates=1", "trainer.steps=2000", "plot.ena
 
 def sweep(place: Place) -> Problem:
     """A grid of 8 learning rates and 16 seeds, as one batch and one by one."""
-    batched = {"arguments": [*JOBS, *GRID, "sweep.batched=true"], "needs": "sweep.batched"}
+    batched = {"arguments": [*JOBS, *GRID, "sweep.batched=true"]}
     few = {"few": [*JOBS, "seed=range(4)"], "one": [*JOBS, "seed=range(1)"], "points": GRID_POINTS}
     entries = [
         Entry("ours", "batched", "whole_command", batched, threads=None),
@@ -32,8 +32,7 @@ def command(place: Place) -> Problem:
 
 def one_run(mode: str) -> dict[str, Any]:
     """Return the settings of a run of one replicate in a mode of compiling."""
-    arguments = ["experiment=bbvi", "replicates=1", f"trainer.compile={mode}"]
-    return {"arguments": arguments, "needs": "trainer.compile"}
+    return {"arguments": ["experiment=bbvi", "replicates=1", f"trainer.compile={mode}"]}
 
 
 def startup(place: Place) -> Problem:

@@ -1,6 +1,6 @@
 """The words in which problems are written: who takes part, with which settings, and what they have to answer."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from .protocol import Settings
 Answers = Mapping[str, tuple[float, float]]
 """Quantity -> its right value and the tolerance."""
 MODES = {"eager": "trainer.compile=off", "step": "trainer.compile=step", "chunk": "trainer.compile=chunk"}
-"""Modes of this program, and the setting that chooses each; where there is no such setting, there is only `eager`."""
+"""Modes of this program, and the setting that chooses each."""
 
 
 @dataclass(frozen=True)
@@ -76,19 +76,17 @@ class Problem:
 
 @dataclass(frozen=True)
 class Place:
-    """Where problems find and put their files, and what there is.
+    """Where problems find and put their files, and what the machine has.
 
     Attributes:
         folder: For data.
         images: The file of images.
         cores: Of this machine.
-        has: Whether a setting exists in this version of the program.
     """
 
     folder: Path
     images: Path
     cores: int
-    has: Callable[[str], bool]
 
     def points(self, count: int) -> str:
         """Return the file of so many points of `dataset=normal`: for 100 those of report 001."""
@@ -113,8 +111,7 @@ def ours(
     """
     found = []
     for mode in modes:
-        optional = [MODES[mode]] if mode != "eager" or place.has("trainer.compile") else []
-        settings = {"overrides": [*overrides], "optional": optional, "threads": entry.get("threads", 1), **(more or {})}
+        settings = {"overrides": [*overrides, MODES[mode]], "threads": entry.get("threads", 1), **(more or {})}
         cache = {"TORCHINDUCTOR_CACHE_DIR": str(place.folder / f"cache_{name}_{mode}")}
         found.append(Entry("ours", mode, "ours", settings, environment=cache, **entry))
     return found

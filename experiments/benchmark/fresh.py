@@ -8,7 +8,6 @@ from pathlib import Path
 
 from .entries import Entry, Place
 from .processes import Worker, command, python
-from .protocol import Missing
 
 STEPS = 3
 """Training steps whose memory is watched."""
@@ -18,8 +17,6 @@ FINISHED = "finished"
 def whole_command(entry: Entry, place: Place) -> float:
     """Return the wall seconds of a command, in an empty folder; one is kept for its figures."""
     settings = entry.settings
-    if settings.get("needs") and not place.has(settings["needs"]):
-        raise Missing(f"there is no setting {settings['needs']}")
     folder = Path(tempfile.mkdtemp(dir=place.folder))
     cold = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "cache")}
     seconds = command([*settings["arguments"]], folder, cold)

@@ -7,7 +7,7 @@ the VAE (six seeds), 1.0 for the IWAE (four).
 
 from typing import Any
 
-from .entries import Entry, Place, Problem, ours
+from .entries import MODES, Entry, Place, Problem, ours
 
 BATCH, EPOCH, HIDDEN, LATENT = 128, 469, 200, 20
 """Images in a step, steps in an epoch of 60,000, widths of layers."""
@@ -39,7 +39,7 @@ def stored(place: Place) -> dict[str, Any]:
 def this_program(place: Place, name: str, variant: str, scale: float) -> list[Entry]:
     """Return this program in float32, and with products in bfloat16."""
     found = ours(place, name, overrides(variant), ("eager", "step"), more=stored(place), scale=scale)
-    short = dict(found[-1].settings) | {"optional": [*found[-1].settings["optional"], BFLOAT16]}
+    short = dict(found[-1].settings) | {"overrides": [*found[-1].settings["overrides"], BFLOAT16]}
     cache = {"TORCHINDUCTOR_CACHE_DIR": str(place.folder / f"cache_{name}_bfloat16")}
     return [*found, Entry("ours_bfloat16", "step", "ours", short, scale, environment=cache)]
 
@@ -67,11 +67,11 @@ def iwae(place: Place) -> Problem:
 
 def memory(place: Place) -> Problem:
     """Peak memory of training steps, above what the process had before the first of them."""
-    settings = {"overrides": overrides("iwae_50"), "threads": 1, **stored(place)}
-    off = ["trainer.compile=off"] if place.has("trainer.compile") else []
+    eager = [*overrides("iwae_50"), MODES["eager"]]
+    settings = {"threads": 1, **stored(place)}
     entries = [
-        Entry("ours", "chunks of 10 samples", "peak_memory", settings | {"optional": [*off, CHUNKED]}),
-        Entry("whole", "all samples at once", "peak_memory", settings | {"optional": off}),
+        Entry("ours", "chunks of 10 samples", "peak_memory", settings | {"overrides": [*eager, CHUNKED]}),
+        Entry("whole", "all samples at once", "peak_memory", settings | {"overrides": eager}),
     ]
     return Problem("memory", "MiB above the start", entries, fresh=True)
 
@@ -81,7 +81,6 @@ def cost_threads(place: Place) -> Problem:
     entries: list[Entry] = []
     for threads in sorted({2**i for i in range(8) if 2**i <= place.cores} | {place.cores}):
         for variant, name in (("vae", "VAE"), ("iwae_50", "IWAE, K = 50")):
-            settings = {"overrides": overrides(variant), "threads": threads, **stored(place)}
-            settings["optional"] = ["trainer.compile=off"] if place.has("trainer.compile") else []
+            settings = {"overrides": [*overrides(variant), MODES["eager"]], "threads": threads, **stored(place)}
             entries.append(Entry("ours", name, "ours", settings, MILLISECONDS, at=threads, threads=threads))
     return Problem("cost_threads", "ms per step", entries, steps=10, tail=5)

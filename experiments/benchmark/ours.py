@@ -18,14 +18,13 @@ from .. import schema
 from ..interrupt import Interrupt
 from ..tasks.fit import Job, build_loop
 from ..validate import plain, validate
-from .protocol import Answer, Contender, Missing, Settings
+from .protocol import Answer, Contender, Settings
 
 CONFIG_MODULE = "conf" if __name__.startswith("experiments.") else "vi_core.conf"
 STEPS = 10_000
 """Of the run whose iterations are timed: as long as the reports' and the default one."""
 STRIDE = 100
 """Compiled steps come several in a call."""
-ABSENT = object()
 
 
 def build(settings: Settings) -> Contender:
@@ -33,29 +32,23 @@ def build(settings: Settings) -> Contender:
     return Run(settings)
 
 
-def compose(overrides: list[str], optional: list[str]) -> DictConfig:
-    """Return the configuration; raise `Missing` where one of the `optional` overrides is no setting yet."""
+def compose(overrides: list[str]) -> DictConfig:
+    """Return the configuration that a command with these overrides would have."""
     schema.register()
     with hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         cfg = hydra.compose("config", overrides)
-        for text in optional:
-            key = text.partition("=")[0]
-            if OmegaConf.select(cfg, key, default=ABSENT) is ABSENT:
-                raise Missing(f"there is no setting {key}")
-        chosen = hydra.compose("config", [*overrides, *optional])
-    chosen.name, chosen.parts = "benchmark", {}
-    return chosen
+    cfg.name, cfg.parts = "benchmark", {}
+    return cfg
 
 
 class Run(Contender):
     """A run of this program.
 
-    Its settings are `overrides`, `optional` ones that may not exist, `threads`, and for images their file `data` and
-    `batch_size`.
+    Its settings are `overrides`, `threads`, and for images their file `data` and `batch_size`.
     """
 
     def __init__(self, settings: Settings):
-        cfg = compose([*settings["overrides"], f"threads={settings['threads']}"], settings.get("optional", []))
+        cfg = compose([*settings["overrides"], f"threads={settings['threads']}"])
         cfg.trainer.steps, cfg.trainer.epochs = STEPS, None
         cfg.trainer.eval_every, cfg.trainer.checkpoint_every = 0, STEPS
         images = "batch_size" in settings
@@ -66,7 +59,7 @@ class Run(Contender):
         validate(cfg)
         self.folder = tempfile.TemporaryDirectory()
         self.problem, self.loop = self._assemble(cfg, images)
-        self.stride = STRIDE if any("=chunk" in text for text in settings.get("optional", [])) else 1
+        self.stride = STRIDE if "trainer.compile=chunk" in settings["overrides"] else 1
         self.blank = self.loop.recorder.state_dict()
 
     def _assemble(self, cfg: DictConfig, images: bool) -> tuple[Any, Any]:

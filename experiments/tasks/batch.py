@@ -1,7 +1,8 @@
 """Jobs of a sweep that differ in plain numbers alone, trained as replicates of one program; each then writes as a run.
 
 What may differ is the seed, and what the constructors declare as `PerReplicate`. J jobs of R replicates become one
-problem of J · R replicates, with one stream of random numbers that starts from all their seeds, and one loop.
+problem of J · R replicates, with one stream of random numbers that starts from all their seeds, and one loop. Jobs with
+networks, which have one replicate each, are stacked instead (`vi_core.training.stacked`).
 `vi_core.training.shares` cuts out of it the checkpoint of each job, and the job ends as if it had resumed from there.
 """
 
@@ -17,12 +18,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vi_core.assembly import Loaded, Problem, assemble, construct, load, locate, per_replicate_settings
-from vi_core.errors import LabError, NonFinite
+from vi_core.assembly import (
+    Loaded,
+    Problem,
+    StackedProblem,
+    assemble,
+    can_stack,
+    construct,
+    load,
+    locate,
+    per_replicate_settings,
+    stacked,
+)
+from vi_core.errors import LabError, NonFinite, Unsupported
 from vi_core.replicated import values_of
 from vi_core.training import checkpoint
 from vi_core.training.compilation import Compilation
-from vi_core.training.evaluate import held_out_bound
+from vi_core.training.compiled import rehearse
 from vi_core.training.loop import Loop, Status
 from vi_core.training.recorder import Recorder
 from vi_core.training.shares import Share, Shares, cut
@@ -43,7 +55,7 @@ MOST_REPLICATES = 2048
 MOST_CELLS = 5_000_000
 """Rows of the trace times replicates in one batch: some 400 MB."""
 MOST_NUMBERS = 4_000_000
-"""Numbers of the data, as the model keeps them, times replicates in one batch."""
+"""Numbers of the data, as the model keeps them, and of the parameters, times replicates in one batch."""
 OWN = ("overrides", "expected", "note", "report", "strict", "plot", "sweep")
 """Settings that jobs of one batch may have each for itself: training does not look at them."""
 
@@ -119,7 +131,7 @@ def train(points: Sequence[Point], interrupt: Interrupt) -> Iterator[Trained]:
             continue
         if not size:
             size = points_at_once(point)
-            if size < 2 or not stackable(point, loaded):
+            if size < 2 or not fits_twice(point, loaded):
                 return
         batch.append(point)
         if len(batch) == size:
@@ -139,20 +151,38 @@ def points_at_once(point: Point) -> int:
     batches, replicates = point.problem.batches, point.config["replicates"]
     plan = point.trainer.plan(batches.steps_per_epoch, replicates)
     kept = [batches.full] if isinstance(batches.full, Tensor) else batches.full or ()
-    numbers = sum(value.numel() for value in kept if isinstance(value, Tensor))
+    numbers = sum(value.numel() for value in (*kept, *point.problem.step.moving) if isinstance(value, Tensor))
     most = min(MOST_REPLICATES, MOST_CELLS // plan.rows, MOST_NUMBERS // max(1, numbers))
     return max(1, most // replicates)
 
 
-def stackable(point: Point, loaded: Loaded) -> bool:
-    """Return whether this configuration takes the replicates of two points; say why not."""
-    device, dtype, generator = set_up(point.job, point.config)
+def fits_twice(point: Point, loaded: Loaded) -> bool:
+    """Return whether two points like this one can make a step together; say why not."""
     try:
-        assemble(merged([point.config, point.config]), device, dtype, generator, loaded)
+        whole = combine([point, point], 0, loaded)
+        if isinstance(whole, StackedProblem):
+            rehearse(whole.step, whole.batches)
     except LabError as error:
-        log.info("jobs like this one run one by one (%s)", error)
-        return False
-    return True
+        reason = str(error)
+    except RuntimeError:  # in which torch.func speaks of its own insides
+        reason = "torch.func cannot map their steps over stacked networks"
+    else:
+        return True
+    log.info("jobs like this one run one by one (%s)", reason)
+    return False
+
+
+def combine(points: Sequence[Point], seed: int, loaded: Loaded) -> Problem:
+    """Set the process up for a batch whose stream starts from `seed`; return its problem."""
+    config, cfg = merged([point.config for point in points]), points[0].job.cfg.copy()
+    cfg.seed = seed
+    device, dtype, generator = prepare(cfg, images=locate(config["dataset"]["_target_"], "dataset").images)
+    if not can_stack(points[0].problem):
+        return assemble(config, device, dtype, generator, loaded)
+    inside = [path for path in batchable(config)[1:] if not path.startswith("optimizer.")]
+    if any(isinstance(get(config, path), list) for path in inside):
+        raise Unsupported(f"{' or '.join(inside)} differs, and networks are stacked only with one value for all.")
+    return stacked(config, [point.problem for point in points])
 
 
 def attempt(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -> list[Trained]:
@@ -168,18 +198,17 @@ def attempt(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -> li
 
 def train_batch(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -> list[Trained]:
     """Train all points in one loop, from one random stream."""
-    config, cfg, seed = merged([point.config for point in points]), points[0].job.cfg.copy(), stream_seed(points)
-    cfg.seed = seed
-    device, dtype, generator = prepare(cfg, images=locate(config["dataset"]["_target_"], "dataset").images)
-    problem = assemble(config, device, dtype, generator, loaded)
+    seed = stream_seed(points)
+    problem = combine(points, seed, loaded)
+    replicates, device = problem.family.replicates, problem.step.alive.device
     log.info("%d jobs of %d replicates in one batch", len(points), points[0].config["replicates"])
     shares = [share_of(point, number, problem) for number, point in enumerate(points)]
     for point in points:
-        point.job.batch = {"jobs": len(points), "replicates": config["replicates"], "seed": seed}
-    trainer: Trainer = construct(config["trainer"], "trainer")
+        point.job.batch = {"jobs": len(points), "replicates": replicates, "seed": seed}
+    trainer: Trainer = construct(points[0].config["trainer"], "trainer")
     plan = trainer.plan(problem.batches.steps_per_epoch, points[0].config["replicates"])
     watch = Shares(trainer.stopping, shares, trainer.on_nonfinite, interrupt.requested)
-    watch.bind(problem.step.moving, problem.family.replicates)
+    watch.bind(problem.step.moving, replicates)
     compilation = Compilation(trainer.compile, problem.step, plan, problem.batches, compiled_folder() / "seconds.json")
     drive(problem, compilation, watch.to(device), device, points[0].job.cfg.name)
     ends = zip(points, watch.contents(), strict=True)
@@ -210,7 +239,7 @@ def drive(problem: Problem, compilation: Compilation, watch: Shares, device: tor
         compilation=compilation,
         checkpoint_path=None,
         on_nonfinite="skip",
-        evaluate=lambda: held_out_bound(problem.estimator, problem.model, problem.family, problem.bound, problem.data),
+        evaluate=problem.held_out,
         interrupted=watch.interrupted,
         device=device,
         checksum=problem.checksum,

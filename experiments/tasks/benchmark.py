@@ -26,9 +26,6 @@ from .fit import Job, check_folder, heading
 
 log = logging.getLogger(__name__)
 TABLE = "benchmark.csv"
-NEEDED = ("trainer.compile", "sweep.batched")
-"""Settings that some commands need."""
-ABSENT = object()
 
 
 def benchmark(job: Job) -> dict[str, Any]:
@@ -36,7 +33,6 @@ def benchmark(job: Job) -> dict[str, Any]:
     started = time.perf_counter()
     plain(job.cfg)  # every interpolation resolves, or this raises
     check_folder(job)
-    known = {key: OmegaConf.select(job.cfg, key, default=ABSENT) is not ABSENT for key in NEEDED}
     drop_parts(job)
     validate(job.cfg)
     config = plain(job.cfg)
@@ -47,7 +43,7 @@ def benchmark(job: Job) -> dict[str, Any]:
     job.cfg.overrides = job.overrides
     write_text(job.folder / "config.yaml", OmegaConf.to_yaml(job.cfg, resolve=True))
     with tempfile.TemporaryDirectory() as folder:
-        place = Place(Path(folder), Path(folder) / "images.npz", cores(), known.__getitem__)
+        place = Place(Path(folder), Path(folder) / "images.npz", cores())
         machine = describe_machine(provide_images(settings["only"], job.cfg.dataset.root, place.images))
         rows = run(settings, place, job.folder / TABLE)
     figures = redraw(job.cfg, job.folder) if job.cfg.plot.enabled else []

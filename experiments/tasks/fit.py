@@ -17,7 +17,6 @@ from vi_core.models.base import GeneratesImages, HasDenoisingTerms
 from vi_core.trace import Trace
 from vi_core.training import checkpoint
 from vi_core.training.compilation import Compilation
-from vi_core.training.evaluate import held_out_bound
 from vi_core.training.loop import Loop
 from vi_core.training.recorder import Recorder
 from vi_core.training.trainer import Plan, Trainer
@@ -159,7 +158,7 @@ def build_loop(
         compilation=Compilation(trainer.compile, problem.step, plan, problem.batches, history),
         checkpoint_path=path,
         on_nonfinite=trainer.on_nonfinite,
-        evaluate=lambda: held_out_bound(problem.estimator, problem.model, problem.family, problem.bound, problem.data),
+        evaluate=problem.held_out,
         interrupted=interrupt.requested,
         device=device,
         checksum=problem.checksum,

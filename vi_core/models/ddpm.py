@@ -22,6 +22,7 @@ from vi_core.errors import Unsupported, require
 from vi_core.models.base import Denoising, Factors, Layout, Model
 from vi_core.models.decoders import Decoder
 from vi_core.models.denoisers import Denoiser
+from vi_core.tracing import is_tracing
 from vi_core.types import Latent, Latents
 
 
@@ -106,9 +107,16 @@ class DDPM(Model):
         back = self.backward(state, predicted, t)
         terms = kl_normal(self.process.posterior(start, state, t), back).sum(dim=-1)
         first = (t == 1).expand_as(terms)
-        start, loc, scale = (value.expand_as(state)[first] for value in (start, back.loc, back.scale))
-        decoded = -self.decoder.log_prob(start, Normal(loc, scale)).sum(dim=-1)
-        return Denoising((noise - predicted).square().sum(dim=-1), terms.masked_scatter(first, decoded))
+        start, loc, scale = (value.expand_as(state) for value in (start, back.loc, back.scale))
+        if is_tracing():  # where shapes must not depend on values, everything is decoded
+            terms = torch.where(first, self._decoding(start, loc, scale), terms)
+        else:
+            terms = terms.masked_scatter(first, self._decoding(start[first], loc[first], scale[first]))
+        return Denoising((noise - predicted).square().sum(dim=-1), terms)
+
+    def _decoding(self, start: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+        """Return −log p(x_0 | x_1), (...), for x_0 and the Normal of x_1's reverse step, each (..., D)."""
+        return -self.decoder.log_prob(start, Normal(loc, scale)).sum(dim=-1)
 
     def affine_optimum(self, mean: Tensor, covariance: Tensor) -> Tensor:
         process, variance = self.process, self.variance

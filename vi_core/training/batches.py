@@ -82,6 +82,10 @@ class Batches:
     def state_dict(self) -> dict[str, Any]:
         return {"order": self.order.cpu(), "position": self.position, "generator": self.generator.get_state()}
 
+    def state_of(self, run: int) -> dict[str, Any]:
+        """Return the state for one of several runs that see these batches."""
+        return self.state_dict()
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.order = state["order"].to(self.data.train.device)
         self.position = state["position"]

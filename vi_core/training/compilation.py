@@ -34,7 +34,7 @@ WORTH = 0.1
 """The part of what is left of a run that compiling may take."""
 COLD, COLD_BASE = 8_000.0, 4e6
 """Time to compile, in operations on one number: for each operation of the graph, and for any graph."""
-WARM = 0.25
+WARM = 0.5
 """The part of it that is left where the compiled code is found."""
 
 
@@ -56,10 +56,10 @@ class Compilation:
         self.eager: float | None = None
         """Seconds of an eager step, while `auto` compares compiled ones with it."""
 
-    def next(self, done: int, periods: tuple[int | None, ...]) -> tuple[CompiledSteps, list[Any]] | None:
+    def next(self, done: int, window: int | None) -> tuple[CompiledSteps, list[Any]] | None:
         """Return compiled steps that can follow step `done`, with their batches as stored; None asks for an eager step.
 
-        Something happens at multiples of each of the `periods`, which must not lie within what is compiled.
+        The stopping rule looks at multiples of `window`, which must not lie within what is compiled.
         """
         if self.mode == "auto":
             self._decide(done)
@@ -67,8 +67,8 @@ class Compilation:
             self._compare(self.eager, self.steps.count)
         if self.mode in ("auto", "off"):
             return None
-        count = chunk_of(self.plan.log_every) if self.mode == "chunk" else 1
-        if not fits(done, count, self.plan, periods) or not self.batches.full_ahead(count) or not self._compile(count):
+        count = self._count(self.mode)
+        if not fits(done, count, self.plan, window) or not self.batches.full_ahead(count) or not self._compile(count):
             return None
         assert self.steps is not None
         return self.steps, [self.batches.next_stored()[0] for _ in range(count)]
@@ -83,10 +83,13 @@ class Compilation:
         eager = (time.perf_counter() - self.since) / WATCHED
         left = (self.plan.steps - done) * eager
         mode: Compile = "chunk" if eager < SHORT_S else "step"
-        count = chunk_of(self.plan.log_every) if mode == "chunk" else 1
         least = WARM * COLD_BASE * operation_seconds()
-        pays = least <= WORTH * left and self._expected(count) <= WORTH * left
+        pays = least <= WORTH * left and self._expected(self._count(mode)) <= WORTH * left
         self.mode, self.eager, self.calls = mode if pays else "off", eager, 0
+
+    def _count(self, mode: str) -> int:
+        """Return the steps in a call."""
+        return chunk_of(self.plan.log_every) if mode == "chunk" else 1
 
     def _compare(self, eager: float, count: int) -> None:
         """Time compiled calls, and go back to eager steps of `eager` seconds if those are faster."""
@@ -148,9 +151,10 @@ def chunk_of(log_every: int) -> int:
     return CHUNK if log_every >= CHUNK else log_every * (CHUNK // log_every)
 
 
-def fits(done: int, count: int, plan: Plan, periods: tuple[int | None, ...]) -> bool:
+def fits(done: int, count: int, plan: Plan, window: int | None) -> bool:
     """Whether nothing happens within the `count` steps after step `done` that they do not see."""
     last = done + count - 1
+    periods = (plan.eval_every, plan.checkpoint_every, window)
     crossed = any(period and done // period != last // period for period in periods)
     inside = plan.log_every > count and done // plan.log_every != last // plan.log_every
     return done % count == 0 and last < plan.steps and not crossed and not inside

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vi_core.tracing import tracing
 from vi_core.training.batches import Batches
 from vi_core.training.checkpoint import random_state, restore_random_state
-from vi_core.training.steps import Metrics, Step, trace_parameters
+from vi_core.training.steps import Metrics, Step, recorded_parameters
 
 Function = Callable[..., tuple[Tensor, ...]]
 
@@ -130,21 +130,15 @@ class _Recorded(nn.Module):
         return self.step(self.decode(stored)), recorded_parameters(self.step)
 
 
-def recorded_parameters(step: Step) -> Tensor:
-    """Return q's parameters and the norm of the last gradient, NaN where there is none, (R, P + 1)."""
-    norm = step.grad_norm
-    last = step.witness.new_full((len(step.alive),), torch.nan) if norm is None else norm
-    return torch.cat([trace_parameters(step), last.unsqueeze(-1)], dim=-1)
-
-
 def rehearse(step: Step, batches: Batches) -> Metrics:
     """Make one step and take it back, random numbers too; what the program keeps for later steps is then in place."""
     device = step.alive.device
     random, state = random_state(device), {name: value.clone() for name, value in step.state_dict().items()}
-    metrics = step(batches.decode(batches.example()))
-    step.load_state_dict(state)
-    restore_random_state(random, device)
-    return metrics
+    try:
+        return step(batches.decode(batches.example()))
+    finally:
+        step.load_state_dict(state)
+        restore_random_state(random, device)
 
 
 def count_operations(step: Step, batches: Batches) -> int:

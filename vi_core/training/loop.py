@@ -77,7 +77,7 @@ class Loop:
         plan = self.plan
         while self.done < plan.steps:
             before = self.done
-            compiled = self.compilation.next(before, (plan.eval_every, plan.checkpoint_every, self.stopping.window))
+            compiled = self.compilation.next(before, self.stopping.window)
             if compiled is None:
                 self._eager_step()
             else:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vi_core.trace import Trace
 from vi_core.training.compiled import Rows
-from vi_core.training.steps import Metrics, Step, trace_parameters
+from vi_core.training.steps import Metrics, Step, recorded_parameters
 from vi_core.types import column_names, flatten, unflatten
 
 
@@ -30,9 +30,8 @@ class Recorder:
         self.metrics: list[str] = []
         self.sums: Tensor | None = None
         self.weight = 0
-        width = trace_parameters(step).shape[1]
         witness = step.witness
-        self.parameters = witness.new_full((capacity, len(witness), width + 1), torch.nan)
+        self.parameters = witness.new_full((capacity, *recorded_parameters(step).shape), torch.nan)
         self.values: Tensor | None = None
         self.capacity = capacity
         self.held_out = witness.new_full((capacity, len(witness)), torch.nan)
@@ -77,10 +76,7 @@ class Recorder:
         assert self.sums is not None and self.values is not None
         row = self.rows
         self.values[row] = self.sums / self.weight
-        norm = self.step.grad_norm
-        if norm is not None:
-            self.parameters[row, :, -1] = norm
-        self.parameters[row, :, :-1] = trace_parameters(self.step)
+        self.parameters[row] = recorded_parameters(self.step)
         self.steps[row], self.seconds[row] = step, time.perf_counter() - self.started
         self.sums, self.weight, self.rows = None, 0, row + 1
 

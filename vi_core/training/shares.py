@@ -31,6 +31,7 @@ class End(NamedTuple):
     sums: Tensor | None
     """(metrics, replicates of the run), of the interval that was open."""
     weight: int
+    batches: dict[str, Any]
 
 
 @dataclass
@@ -96,8 +97,8 @@ class Shares(StoppingRule):
     def contents(self) -> list[tuple[Status, dict[str, Any]]]:
         """Return how each run ended, and its checkpoint but for the random state; after the end of the loop."""
         self._end_all("diverged")  # the loop ends by itself when no replicate is left
-        recorded, batches = self.loop.recorder.state_dict(), self.loop.batches.state_dict()
-        return [self._content(share, recorded, batches) for share in self.shares]
+        recorded = self.loop.recorder.state_dict()
+        return [self._content(share, recorded) for share in self.shares]
 
     @property
     def _replicates(self) -> int:
@@ -124,11 +125,10 @@ class Shares(StoppingRule):
         step = cut(loop.step.state_dict(), share.step, share.replicates)
         stopping = cut(self.rule.state_dict(), share.stopping, share.replicates)
         sums = None if recorder.sums is None else recorder.sums[:, share.replicates].clone()
-        return End(status, loop.done, recorder.rows, step, stopping, sums, recorder.weight)
+        batches = loop.batches.state_of(self.shares.index(share))
+        return End(status, loop.done, recorder.rows, step, stopping, sums, recorder.weight, batches)
 
-    def _content(
-        self, share: Share, recorded: dict[str, Any], batches: dict[str, Any]
-    ) -> tuple[Status, dict[str, Any]]:
+    def _content(self, share: Share, recorded: dict[str, Any]) -> tuple[Status, dict[str, Any]]:
         assert share.end is not None
         end, rows, own = share.end, slice(0, share.end.rows), share.replicates
         return end.status, {
@@ -148,13 +148,17 @@ class Shares(StoppingRule):
                 "sums": end.sums,
                 "weight": end.weight,
             },
-            "batches": batches,
+            "batches": end.batches,
             "compile": self.loop.compilation.mode,
         }
 
 
 def cut(state: State, like: State, replicates: slice) -> dict[str, Tensor]:
-    """Return a copy of `state` with `replicates` alone, wherever `like`, a state of so many replicates, has fewer."""
+    """Return a copy of `state` with `replicates` alone, wherever `like`, a state of so many replicates, has fewer.
+
+    What is stacked has an axis more than in `like`, where a run has one replicate.
+    """
     return {
-        name: (value if value.shape == like[name].shape else value[replicates]).clone() for name, value in state.items()
+        name: (value if value.shape == like[name].shape else value[replicates].reshape(like[name].shape)).clone()
+        for name, value in state.items()
     }

@@ -82,11 +82,6 @@ class GradientStep(Step):
 
     def __init__(self, model: Model, family: Family, bound: Bound, estimator: Estimator, optimizer: Optimizer):
         estimator.check(model, family, bound)
-        if family.replicates > 1 and any(True for _ in model.parameters()):
-            raise Unsupported(
-                f"replicates={family.replicates} needs a model without weights of its own, and {type(model).__name__} "
-                "has one set; use replicates=1 and sweep the seed: -m 'seed=range(3)'."
-            )
         self.named = family.stored_names()
         names = self.named or [name for part in (family, model) for name, _ in part.named_parameters()]
         super().__init__(model, family, bound, [bound.name, *names])
@@ -114,20 +109,19 @@ class GradientStep(Step):
 
     def forward(self, x: Any) -> Metrics:
         self.data = x
-        estimate = self.estimator(self.model, self.family, self.bound, x)
         moving = self.moving
-        objective = estimate.surrogate.sum() * (1 / estimate.surrogate.shape[1])
+        objective, metrics = self.estimate(x)
         gradients = torch.autograd.grad(objective, moving, allow_unused=True, materialize_grads=True)
-        metrics = {
-            name: over_batch(value) for name, value in {self.bound.name: estimate.bound, **estimate.terms}.items()
-        }
-        metrics |= self.family.monitor()
         self.watch(torch.cat([metrics[self.bound.name].unsqueeze(-1), self._seen(gradients)], dim=-1))
         with torch.no_grad():
             self.optimizer(moving, gradients, self.alive)
             self.good_steps.add_(self.alive)
         self.family.advance()
         return metrics
+
+    def estimate(self, x: Any) -> tuple[Tensor, Metrics]:
+        """Return what ascends, summed over replicates, and the metrics, each (R,)."""
+        return estimate(self.model, self.family, self.estimator, self.bound, x)
 
     def _seen(self, gradients: tuple[Tensor, ...]) -> Tensor:
         """Return the gradient (R, P) where its elements have names, else the norm for each tensor, (R, tensors)."""
@@ -136,6 +130,13 @@ class GradientStep(Step):
         if self.family.replicates == 1:
             return torch.stack(torch._foreach_norm(gradients)).unsqueeze(0)
         return torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients], dim=-1)
+
+
+def estimate(model: Model, family: Family, estimator: Estimator, bound: Bound, x: Any) -> tuple[Tensor, Metrics]:
+    """Return the surrogate of a bound, summed over replicates and averaged over the batch, and the metrics (R,)."""
+    found = estimator(model, family, bound, x)
+    metrics = {name: over_batch(value) for name, value in {bound.name: found.bound, **found.terms}.items()}
+    return found.surrogate.sum() * (1 / found.surrogate.shape[1]), metrics | family.monitor()
 
 
 def over_batch(value: Tensor) -> Tensor:
@@ -229,6 +230,11 @@ def make_step(model: Model, family: Family, bound: Bound, estimator: Estimator, 
             "or model/hyperparameters=fixed."
         )
     assert isinstance(optimizer, Optimizer)
+    if family.replicates > 1 and any(True for _ in model.parameters()):
+        raise Unsupported(
+            f"replicates={family.replicates} needs a model without weights of its own, and {type(model).__name__} "
+            "has one set; use replicates=1 and sweep the seed: -m 'seed=range(3)'."
+        )
     return GradientStep(model, family, bound, estimator, optimizer)
 
 
@@ -238,3 +244,10 @@ def trace_parameters(step: Step) -> Tensor:
         return step.witness.new_empty(len(step.alive), 0)
     with torch.no_grad():
         return torch.cat([value.flatten(1) for value in flatten(step.family.variational())], dim=-1)
+
+
+def recorded_parameters(step: Step) -> Tensor:
+    """Return q's parameters and the norm of the last gradient, NaN where there is none, (R, P + 1)."""
+    norm = step.grad_norm
+    last = step.witness.new_full((len(step.alive),), torch.nan) if norm is None else norm
+    return torch.cat([trace_parameters(step), last.unsqueeze(-1)], dim=-1)
