@@ -66,14 +66,14 @@ def iwae(place: Place) -> Problem:
 
 
 def memory(place: Place) -> Problem:
-    """Peak memory of training steps, above what the process had before the first of them."""
+    """Peak memory of training steps, above what the process has between them."""
     eager = [*overrides("iwae_50"), MODES["eager"]]
     settings = {"threads": 1, **stored(place)}
     entries = [
         Entry("ours", "chunks of 10 samples", "peak_memory", settings | {"overrides": [*eager, CHUNKED]}),
         Entry("whole", "all samples at once", "peak_memory", settings | {"overrides": eager}),
     ]
-    return Problem("memory", "MiB above the start", entries, fresh=True)
+    return Problem("memory", "MiB in a step", entries, fresh=True)
 
 
 def cost_threads(place: Place) -> Problem:

@@ -23,8 +23,8 @@ PROBLEMS: dict[str, Callable[[Place], Problem]] = {
 ON_IMAGES = {"vae", "iwae", "memory", "cost_threads"}
 """Problems that need the file of images."""
 CONTENDERS = (
-    "ours", "ours_bfloat16", "report_000", "report_001", "pyro", "numpyro", "numpyro_k1", "numpyro_k1_scan", "jax_scan",
-    "whole", "one_by_one", "off", "help", "default_run", "figures",
+    "ours", "ours_float64", "ours_bfloat16", "report_000", "report_001", "pyro", "numpyro", "numpyro_k1",
+    "numpyro_k1_scan", "jax_scan", "whole", "one_by_one", "off", "help", "default_run", "figures",
 )  # fmt: skip
 AXES = {
     "cost_n": "number of points n",
