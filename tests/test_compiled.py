@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.conftest import CommandLine, summary_of, trace_text
+from tests.test_config import EXPERIMENTS, run_experiment
 from tests.test_resume import drive
 from vi_core.optimizers.adam import Adam
 from vi_core.trace import Trace
@@ -232,6 +233,15 @@ def test_steps_that_cannot_be_compiled_are_made(
     assert trace_text(tmp_path / "run") == trace_text(tmp_path / "eager")
     timing = summary_of(tmp_path / "run")["timing"]
     assert (timing["compiled"], timing["compile_s"]) == ("off", 0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_steps_of_every_experiment_are_traced(
+    name: str, graph_only: list[Any], cli: CommandLine, tmp_path: Path
+) -> None:
+    runs = run_experiment(name, cli, tmp_path, "trainer.compile=step", "plot.enabled=false")
+    assert len(graph_only) == len(runs)
 
 
 # --- the compiler ----------------------------------------------------------------------------------------------------

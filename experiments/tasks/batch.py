@@ -26,7 +26,6 @@ from vi_core.assembly import (
     can_stack,
     construct,
     load,
-    locate,
     per_replicate_settings,
     stacked,
 )
@@ -44,7 +43,7 @@ from ..interrupt import Interrupt
 from ..jobs import is_expected
 from ..paths import get, put
 from ..progress import Progress
-from ..runtime import compiled_folder, prepare
+from ..runtime import compiled_folder
 from ..validate import PARTS
 from . import fit
 from .fit import Job
@@ -124,7 +123,7 @@ def train(points: Sequence[Point], interrupt: Interrupt) -> Iterator[Trained]:
         if interrupt.requested():
             return
         try:
-            device, dtype, generator = set_up(point.job, point.config)
+            device, dtype, generator = fit.set_up(point.job.cfg, point.config)
             loaded = loaded or load(point.config, device, dtype)
             point.problem = assemble(point.config, device, dtype, generator, loaded)
         except Exception:  # the job will say which when it is run alone
@@ -139,11 +138,6 @@ def train(points: Sequence[Point], interrupt: Interrupt) -> Iterator[Trained]:
             batch = []
     if loaded and len(batch) > 1 and not interrupt.requested():
         yield from attempt(batch, loaded, interrupt)
-
-
-def set_up(job: Job, config: dict[str, Any]) -> tuple[torch.device, torch.dtype, torch.Generator]:
-    """Set the process up for a job, as for a run."""
-    return prepare(job.cfg, images=locate(config["dataset"]["_target_"], "dataset").images)
 
 
 def points_at_once(point: Point) -> int:
@@ -176,7 +170,7 @@ def combine(points: Sequence[Point], seed: int, loaded: Loaded) -> Problem:
     """Set the process up for a batch whose stream starts from `seed`; return its problem."""
     config, cfg = merged([point.config for point in points]), points[0].job.cfg.copy()
     cfg.seed = seed
-    device, dtype, generator = prepare(cfg, images=locate(config["dataset"]["_target_"], "dataset").images)
+    device, dtype, generator = fit.set_up(cfg, config)
     if not can_stack(points[0].problem):
         return assemble(config, device, dtype, generator, loaded)
     inside = [path for path in batchable(config)[1:] if not path.startswith("optimizer.")]
@@ -260,7 +254,7 @@ def finish(trained: Trained, job: Job) -> dict[str, Any]:
     """Write the run's files from where training left it, and return its summary; the stream is that of its own seed."""
     started, point = time.perf_counter(), trained.point
     fit.check_folder(job)
-    set_up(job, point.config)
+    fit.set_up(job.cfg, point.config)
     content = trained.content | {"random": checkpoint.random_state(trained.device)}
     loop = fit.build_loop(job, point.problem, point.trainer, trained.plan, trained.device, Interrupt())
     loop.load(content)

@@ -61,7 +61,7 @@ def fit(job: Job) -> dict[str, Any]:
     check_folder(job)
     config = settle(job)
     trainer: Trainer = construct(config["trainer"], "trainer")
-    device, dtype, generator = prepare(job.cfg, images=locate(config["dataset"]["_target_"], "dataset").images)
+    device, dtype, generator = set_up(job.cfg, config)
     problem = assemble(config, device, dtype, generator)
     likelihood.check(problem, trainer.likelihood_samples)
     plan = trainer.plan(problem.batches.steps_per_epoch, config["replicates"])
@@ -73,6 +73,11 @@ def fit(job: Job) -> dict[str, Any]:
         result = write_results(job, problem, trainer, loop, status, device, started)
     interrupt.leave()
     return result
+
+
+def set_up(cfg: DictConfig, config: dict[str, Any]) -> tuple[torch.device, torch.dtype, torch.Generator]:
+    """Set the process up for a run with these settings."""
+    return prepare(cfg, images=locate(config["dataset"]["_target_"], "dataset").images)
 
 
 def settle(job: Job) -> dict[str, Any]:
