@@ -54,14 +54,17 @@ PROBLEMS = {
 
 @pytest.fixture
 def graph_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
-    """Run traced graphs without making machine code of them; the list holds the graphs."""
+    """Run traced graphs without making machine code of them, and store them in memory; the list holds the graphs."""
     graphs: list[Any] = []
+    stored: dict[Path | None, Any] = {}
 
-    def lower(graph: Any, inputs: list[torch.Tensor]) -> Any:
+    def lower(graph: Any, inputs: list[torch.Tensor], path: Path | None) -> Any:
         graphs.append(graph)
+        stored[path] = graph
         return graph
 
     monkeypatch.setattr(compiled, "lower", lower)
+    monkeypatch.setattr(compiled, "read_code", stored.get)
     monkeypatch.setattr(compilation, "CHUNK", 4)  # what is traced is n times as long
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     return graphs
@@ -160,14 +163,15 @@ def test_nothing_happens_within_a_chunk() -> None:
     assert [chunk_of(every) for every in (1, 3, 5, 7, 10, 25)] == [10, 9, 10, 7, 10, 10]
 
 
-def decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, expected: float) -> str:
-    """Return what `auto` settles on, where an eager step takes a millisecond."""
-    loop = trained(tmp_path / f"{steps}_{expected}", *SHORT, "trainer.compile=off")
+def decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, base: float) -> str:
+    """Return what `auto` settles on, where compiling takes `base` operations of a microsecond; nothing is stored."""
+    loop = trained(tmp_path / f"{steps}_{base}", *SHORT, "trainer.compile=off")
     clock = iter(np.arange(0, 1000) * 1e-3)
     found = Compilation("auto", loop.step, Plan(steps, 10, 0, steps), loop.batches)
     monkeypatch.setattr(compilation.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(compilation, "operation_seconds", lambda: 1e-6)
-    monkeypatch.setattr(found, "_expected", lambda count: expected)
+    monkeypatch.setattr(compilation, "COLD", 0.0)
+    monkeypatch.setattr(compilation, "COLD_BASE", base)
     for done in range(compilation.WATCHED + 3):
         found._decide(done)
     monkeypatch.undo()
@@ -177,37 +181,93 @@ def decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, expecte
 def test_auto_compiles_where_it_cannot_cost_a_tenth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step takes 1 ms / 20, as the clock advances by one tick between the first and the last look."""
     eager = 1e-3 / compilation.WATCHED
-    assert decided(tmp_path, monkeypatch, int(300 / eager), 20.0) == "chunk"
-    assert decided(tmp_path, monkeypatch, int(300 / eager), 40.0) == "off"
-    assert decided(tmp_path, monkeypatch, 10_000, 0.0) == "off"
+    assert decided(tmp_path, monkeypatch, int(300 / eager), 20e6) == "chunk"
+    assert decided(tmp_path, monkeypatch, int(300 / eager), 40e6) == "off"
 
 
 @pytest.mark.parametrize(("seconds", "mode"), [(0.5, "step"), (2.0, "off")])
 def test_auto_gives_up_compiled_steps_that_are_slower(
-    seconds: float, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seconds: float, mode: str, graph_only: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An eager step takes a second, and a compiled one `seconds`."""
     loop = trained(tmp_path / "run", *SHORT, "trainer.compile=off")
     found = Compilation("step", loop.step, loop.plan, loop.batches)
+    assert found._compile(1)
     now = itertools.count(step=seconds)
     monkeypatch.setattr(compilation.time, "perf_counter", lambda: next(now))
     monkeypatch.setattr(compilation, "WATCHED", 1)
     found.eager = 1.0
     for _ in range(3):
-        found._compare(1.0, 1)
+        found._watch(1)
     monkeypatch.undo()
-    assert (found.mode, found.eager) == (mode, None)
+    assert (found.mode, found.watched) == (mode, True)
 
 
-def test_what_compiling_took_is_remembered(graph_only: list[Any], tmp_path: Path) -> None:
-    loop = trained(tmp_path / "run", *SHORT, "trainer.compile=chunk")
+# --- what is stored --------------------------------------------------------------------------------------------------
+
+
+def compiled_once(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Loop:
+    """A run in chunks, long enough that what its steps take is remembered."""
+    monkeypatch.setattr(compilation, "WATCHED", 2)
+    monkeypatch.setattr(compilation, "SHORT_S", 60.0)
+    return trained(folder, *SHORT, *arguments, "trainer.compile=chunk")
+
+
+def test_what_reading_and_a_step_take_is_remembered(
+    graph_only: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     history = tmp_path / "cache" / "seconds.json"
-    again = Compilation("auto", loop.step, loop.plan, loop.batches, history)
-    count = chunk_of(loop.plan.log_every)
-    assert again._expected(count) == pytest.approx(compilation.WARM * loop.compilation.seconds)
-    assert Compilation("auto", loop.step, loop.plan, loop.batches, None)._expected(count) > 0
+    first = compiled_once(tmp_path / "first", monkeypatch).compilation
+    ((reading, step),) = compilation.read_history(history).values()
+    assert reading == pytest.approx(compilation.WARM * first.seconds)
+    assert 0 < step < 1
+    second = compiled_once(tmp_path / "second", monkeypatch).compilation
+    ((reading, _),) = compilation.read_history(history).values()
+    assert reading == pytest.approx(second.seconds)
     history.write_text("{")
     assert compilation.read_history(history) == {}
+
+
+def test_the_same_steps_are_compiled_once(
+    graph_only: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rate and a seed go into the code when it runs; a number of the prior is a part of it, and so is a shape."""
+    for index, (arguments, graphs) in enumerate(
+        [((), 1), (("optimizer.lr=0.5", "seed=3"), 1), (("model.loc=3.25",), 2), (("replicates=2",), 3), ((), 3)]
+    ):
+        compiled_once(tmp_path / str(index), monkeypatch, *arguments)
+        assert len(graph_only) == graphs
+
+
+@pytest.mark.parametrize(("reading", "step", "graphs"), [(0.0, 0.0, 1), (1e9, 0.0, 0), (0.0, 1e9, 0)])
+def test_auto_reads_what_is_stored_if_the_run_ends_sooner(
+    reading: float, step: float, graphs: int, graph_only: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = tmp_path / "cache" / "seconds.json"
+    compiled_once(tmp_path / "first", monkeypatch)
+    (key,) = compilation.read_history(history)
+    compilation.write_history(history, {key: (reading, step)})
+    again = trained(tmp_path / "again", *SHORT, "trainer.compile=auto").compilation
+    assert (again.steps is not None) == bool(graphs)
+    assert len(graph_only) == 1
+
+
+def test_auto_does_not_compile_for_what_only_looks_the_same(
+    graph_only: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another prior has a key in the history, and no code."""
+    history = tmp_path / "cache" / "seconds.json"
+    compiled_once(tmp_path / "first", monkeypatch)
+    (key,) = compilation.read_history(history)
+    compilation.write_history(history, {key: (0.0, 0.0)})
+    again = trained(tmp_path / "again", *SHORT, "model.loc=3.25", "trainer.compile=auto").compilation
+    assert (again.mode, again.steps, len(graph_only)) == ("off", None, 1)
+
+
+def test_damaged_code_is_no_code(tmp_path: Path) -> None:
+    (tmp_path / "code.bin").write_bytes(b"nothing")
+    assert compiled.read_code(tmp_path / "code.bin") is None
+    assert compiled.read_code(tmp_path / "none.bin") is None
 
 
 def test_operations_are_counted(tmp_path: Path) -> None:
@@ -253,6 +313,8 @@ def test_machine_code_gives_the_same_numbers(mode: str, tmp_path: Path, monkeypa
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     arguments = PROBLEMS["control variates"]
     eager = trained(tmp_path / "eager", *arguments, "trainer.compile=off")
-    fast = trained(tmp_path / "fast", *arguments, f"trainer.compile={mode}")
-    assert fast.compilation.steps is not None
-    assert worst_difference(eager.recorder.trace(), fast.recorder.trace()) < 1e-9
+    for name in ("compiled", "read back"):
+        fast = trained(tmp_path / name, *arguments, f"trainer.compile={mode}")
+        assert fast.compilation.steps is not None
+        assert fast.compilation.steps.was_stored == (name == "read back")
+        assert worst_difference(eager.recorder.trace(), fast.recorder.trace()) < 1e-9

@@ -142,7 +142,7 @@ def test_what_is_kept_in_two_places_stays_one() -> None:
 
 def test_stacked_steps_are_traced(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The traced step draws what the eager one draws."""
-    monkeypatch.setattr(compiled, "lower", lambda graph, inputs: graph)
+    monkeypatch.setattr(compiled, "lower", lambda graph, inputs, path: graph)
     eager, traced = (stacked(config, [problem(config, seed, 1e-3) for seed in range(2)]) for _ in range(2))
     steps = compiled.CompiledSteps(traced.step, traced.batches, 1, 1)
     torch.manual_seed(5)

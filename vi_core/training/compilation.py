@@ -1,15 +1,17 @@
 """When to compile: no run waits longer than in eager mode by more than a tenth.
 
-`auto` times some eager steps and holds what is left of the run against what compiling may take. That is known where the
-same steps were compiled before, as compiled code is kept between runs; else it is estimated from the number of
-operations in a step and from what an operation takes on this machine. It compiles if that is at most a tenth of what is
-left, so that even steps that gain nothing by it cost no more than that. Steps so short that most of their time is no
-arithmetic are compiled `CHUNK` at a time. Compiled steps that turn out to be slower are given up.
+`auto` times some eager steps and holds what is left of the run against what compiling may take. Where an earlier run
+has left the code, both what reading it takes and what a compiled step takes are known: it is read if that ends the run
+sooner. Else what compiling takes is estimated from the number of operations in a step and from what an operation takes
+on this machine, and it compiles if that is at most a tenth of what is left, so that even steps that gain nothing by it
+cost no more than that. Steps so short that most of their time is no arithmetic are compiled `CHUNK` at a time. Compiled
+steps that turn out to be slower are given up.
 """
 
 import hashlib
 import json
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from torch import nn
 
 from vi_core.atomic import replacing
 from vi_core.training.batches import Batches
-from vi_core.training.compiled import CompiledSteps, count_operations
+from vi_core.training.compiled import CompiledSteps, NotStored, count_operations
 from vi_core.training.steps import Step
 from vi_core.training.trainer import Compile, Plan
 
@@ -34,8 +36,8 @@ WORTH = 0.1
 """The part of what is left of a run that compiling may take."""
 COLD, COLD_BASE = 8_000.0, 4e6
 """Time to compile, in operations on one number: for each operation of the graph, and for any graph."""
-WARM = 0.5
-"""The part of it that is left where the compiled code is found."""
+WARM = 0.3
+"""The part of it that is left where the code is read: what is expected before it was read once."""
 
 
 class Compilation:
@@ -44,7 +46,7 @@ class Compilation:
     Args:
         mode: `off`, `step`, `chunk`, or `auto`.
         step, plan, batches: Of the run.
-        history: A file that remembers how long compiling takes, beside the compiled code; None for no memory.
+        history: A file that remembers what reading and a step took, beside the stored code; None for no memory.
     """
 
     def __init__(self, mode: Compile, step: Step, plan: Plan, batches: Batches, history: Path | None = None):
@@ -54,7 +56,9 @@ class Compilation:
         """What compiling took."""
         self.calls, self.since = 0, 0.0
         self.eager: float | None = None
-        """Seconds of an eager step, while `auto` compares compiled ones with it."""
+        """Seconds of an eager step, if `auto` measured it."""
+        self.watched = False
+        """Whether compiled steps have been timed."""
 
     def next(self, done: int, window: int | None) -> tuple[CompiledSteps, list[Any]] | None:
         """Return compiled steps that can follow step `done`, with their batches as stored; None asks for an eager step.
@@ -63,8 +67,8 @@ class Compilation:
         """
         if self.mode == "auto":
             self._decide(done)
-        elif self.eager is not None and self.steps is not None:
-            self._compare(self.eager, self.steps.count)
+        elif self.steps is not None and not self.watched:
+            self._watch(self.steps.count)
         if self.mode in ("auto", "off"):
             return None
         count = self._count(self.mode)
@@ -83,49 +87,64 @@ class Compilation:
         eager = (time.perf_counter() - self.since) / WATCHED
         left = (self.plan.steps - done) * eager
         mode: Compile = "chunk" if eager < SHORT_S else "step"
-        least = WARM * COLD_BASE * operation_seconds()
-        pays = least <= WORTH * left and self._expected(self._count(mode)) <= WORTH * left
-        self.mode, self.eager, self.calls = mode if pays else "off", eager, 0
+        self.eager, self.calls = eager, 0
+        found = self._read(mode, left)
+        self.mode = mode if found or self._pays(self._count(mode), left) else "off"
 
     def _count(self, mode: str) -> int:
         """Return the steps in a call."""
         return chunk_of(self.plan.log_every) if mode == "chunk" else 1
 
-    def _compare(self, eager: float, count: int) -> None:
-        """Time compiled calls, and go back to eager steps of `eager` seconds if those are faster."""
+    def _watch(self, count: int) -> None:
+        """Time compiled calls, remember it, and go back to eager steps if those are faster."""
         self.calls += 1
         if self.calls == 2:
             self.since = time.perf_counter()
         if self.calls < 2 + WATCHED:
             return
-        self.eager = None
-        if time.perf_counter() - self.since > WATCHED * count * eager:
+        self.watched = True
+        step = (time.perf_counter() - self.since) / (WATCHED * count)
+        self._remember(count, step)
+        if self.eager is not None and step > self.eager:
             self.mode = "off"
             log.info("compiled steps are slower here than eager ones; the run goes on with those")
 
-    def _expected(self, count: int) -> float:
-        """Return what compiling `count` steps may take, in seconds."""
-        known = read_history(self.history).get(self._key(count))
-        if known is not None:
-            return known
-        operations = count_operations(self.step, self.batches)
-        return (COLD_BASE + COLD * operations * count) * operation_seconds()
+    def _remember(self, count: int, step: float) -> None:
+        """Note what reading the code will take, and what a compiled step takes."""
+        assert self.steps is not None
+        reading = self.seconds if self.steps.was_stored else WARM * self.seconds
+        write_history(self.history, read_history(self.history) | {self._key(count): (reading, step)})
 
-    def _compile(self, count: int) -> bool:
-        """Compile once; where that fails, say so and go on in eager mode."""
+    def _read(self, mode: Compile, left: float) -> bool:
+        """Read stored code if there is some and that ends a run with `left` seconds of eager steps sooner."""
+        count = self._count(mode)
+        reading, step = read_history(self.history).get(self._key(count), (math.inf, math.inf))
+        assert self.eager is not None
+        return reading + left * step / self.eager < left and self._compile(count, compiles=False)
+
+    def _pays(self, count: int, left: float) -> bool:
+        """Whether compiling `count` steps takes at most a tenth of `left` seconds of eager steps."""
+        second = operation_seconds()
+        if COLD_BASE * second > WORTH * left:
+            return False
+        return (COLD_BASE + COLD * count_operations(self.step, self.batches) * count) * second <= WORTH * left
+
+    def _compile(self, count: int, compiles: bool = True) -> bool:
+        """Read or compile once; where that fails, say so and go on in eager mode. Without `compiles` only read."""
         if self.steps is not None:
             return True
+        folder = None if self.history is None else self.history.parent / "steps"
         started = time.perf_counter()
         try:
-            self.steps = CompiledSteps(self.step, self.batches, count, self.plan.log_every)
+            self.steps = CompiledSteps(self.step, self.batches, count, self.plan.log_every, folder, compiles)
+        except NotStored:
+            return False
         except Exception as error:
             self.mode = "off"
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             log.warning("these steps cannot be compiled (%s); the run goes on without: trainer.compile=off", reason)
             return False
         self.seconds = time.perf_counter() - started
-        key, history = self._key(count), read_history(self.history)
-        write_history(self.history, history | {key: self.seconds * (1 if key in history else WARM)})
         return True
 
     def _key(self, count: int) -> str:
@@ -170,15 +189,16 @@ def operation_seconds() -> float:
     return sorted(seconds)[100]
 
 
-def read_history(path: Path | None) -> dict[str, float]:
-    """Return seconds by what was compiled; nothing where the file is missing or damaged."""
+def read_history(path: Path | None) -> dict[str, tuple[float, float]]:
+    """Return seconds to read and of a step by what was compiled; nothing where the file is missing or damaged."""
     try:
-        return {} if path is None else {key: float(value) for key, value in json.loads(path.read_text()).items()}
+        content = {} if path is None else json.loads(path.read_text())
+        return {key: (float(reading), float(step)) for key, (reading, step) in content.items()}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}
 
 
-def write_history(path: Path | None, content: dict[str, float]) -> None:
+def write_history(path: Path | None, content: dict[str, tuple[float, float]]) -> None:
     """Keep seconds by what was compiled, where the file can be written."""
     if path is None:
         return

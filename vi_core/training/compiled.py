@@ -4,11 +4,17 @@ The step is run once on tensors that only note what is done to them (`make_fx`);
 that list, n times over. Nothing is asked of Python afterwards, which in eager mode takes longer than the arithmetic of
 a small problem. The state goes in and is changed in place: parameters, the optimizer's averages, masks, counters.
 
+Machine code is stored under a hash of the graph of one step, with all numbers that are in it, and of the shapes that go
+in: a later run traces the same step, which is quick, and reads the code back.
+
 The random numbers are those of the eager step, in the same order (`fallback_random`), so that results differ by the
 rounding of fused arithmetic and nothing else.
 """
 
+import hashlib
+import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +25,7 @@ from vi_core.training.batches import Batches
 from vi_core.training.checkpoint import random_state, restore_random_state
 from vi_core.training.steps import Metrics, Step, recorded_parameters
 
+log = logging.getLogger(__name__)
 Function = Callable[..., tuple[Tensor, ...]]
 SETTINGS = {
     "fallback_random": True,
@@ -41,6 +48,10 @@ class Rows(NamedTuple):
     """(rows, R, P + 1) after the last update of each row, the gradient's norm last; no rows where they are longer."""
 
 
+class NotStored(Exception):
+    """No earlier run has left machine code of these steps."""
+
+
 class CompiledSteps:
     """`count` steps of `step` in one call.
 
@@ -49,11 +60,16 @@ class CompiledSteps:
         batches: Decodes what is stored, as a part of the step.
         count: n, steps in a call.
         every: Steps in a row of the trace: a divisor of n, or more than n.
+        folder: Where machine code is stored, or None for nowhere.
+        compiles: Whether to compile where none is stored, instead of raising `NotStored`.
     """
 
-    def __init__(self, step: Step, batches: Batches, count: int, every: int):
+    def __init__(
+        self, step: Step, batches: Batches, count: int, every: int, folder: Path | None = None, compiles: bool = True
+    ):
         from torch.utils import _pytree as pytree
 
+        self.folder, self.compiles = folder, compiles
         self.count, self.every, self.shared = count, every, batches.full is not None
         self.body, x = _Recorded(step, batches), batches.example()
         self.state = {**dict(self.body.named_parameters()), **dict(self.body.named_buffers())}
@@ -82,7 +98,23 @@ class CompiledSteps:
         with tracing():
             trace = make_fx(self._one_step, tracing_mode="fake", _allow_non_fake_inputs=True)
             step = trace(*inputs[: width + leaves])
-        return lower(repeated(step, width, self.count, self.every, self.shared), inputs)
+        path = self._path(step, inputs)
+        stored = None if path is None else read_code(path)
+        self.was_stored = stored is not None
+        if stored is not None:
+            return stored
+        if not self.compiles:
+            raise NotStored
+        return lower(repeated(step, width, self.count, self.every, self.shared), inputs, path)
+
+    def _path(self, step: Any, inputs: list[Tensor]) -> Path | None:
+        """Return the file for the code of this step; None where nothing is stored, or tensors are part of the graph."""
+        if self.folder is None or any(node.op == "get_attr" for node in step.graph.nodes):
+            return None
+        shapes = [(tuple(x.shape), x.stride(), str(x.dtype), str(x.device)) for x in inputs]
+        run = (self.count, self.every, self.shared, torch.get_num_threads(), torch.__version__, SETTINGS)
+        content = f"{step.graph} {shapes} {run} {torch.backends.cpu.get_cpu_capability()}"
+        return self.folder / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.bin"
 
     def _one_step(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """A step as a function of flat tensors, which it changes: the metrics (M, R), and what is recorded after it."""
@@ -118,13 +150,33 @@ def repeated(step: Any, width: int, count: int, every: int, shared: bool) -> Any
     return GraphModule(step, graph)
 
 
-def lower(graph: Any, inputs: list[Tensor]) -> Function:
-    """Make machine code of a graph of tensor operations, for inputs with the shapes of `inputs`."""
-    from torch._inductor import config
-    from torch._inductor.compile_fx import compile_fx
+def lower(graph: Any, inputs: list[Tensor], path: Path | None) -> Function:
+    """Make machine code of a graph of tensor operations, for inputs with the shapes of `inputs`; store it at `path`."""
+    from torch._inductor import config, standalone_compile
 
     with torch.no_grad(), config.patch(SETTINGS):
-        return compile_fx(graph, inputs)  # pyright: ignore[reportReturnType]
+        code = standalone_compile(graph, [*inputs], dynamic_shapes="from_example_inputs")
+    if path is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            code.save(path=str(path))
+        except (OSError, RuntimeError, AssertionError) as error:  # what torch raises where it cannot store the code
+            log.info("the compiled steps are not stored (%s)", str(error).partition("\n")[0])
+    return code
+
+
+def read_code(path: Path) -> Function | None:
+    """Return stored machine code, or None where there is none that this torch can read."""
+    if not path.is_file():
+        return None
+    from torch._inductor import CompiledArtifact, config
+
+    try:
+        with torch.no_grad(), config.patch(SETTINGS):
+            return CompiledArtifact.load(path=str(path))
+    except Exception as error:  # of a damaged file anything may come
+        log.info("%s cannot be read (%s); the steps are compiled anew", path, type(error).__name__)
+        return None
 
 
 class _Recorded(nn.Module):
