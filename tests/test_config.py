@@ -20,10 +20,9 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from tests.conftest import DATA, CommandLine, needs_mnist, needs_quakes, summary_of
-from vi_core.assembly import assemble, construct, keyword_arguments, locate
+from vi_core.assembly import Loaded, assemble, construct, keyword_arguments, load, locate
 from vi_core.bounds.base import Bound
-from vi_core.datasets.base import Data, Dataset
-from vi_core.datasets.digits import Digits
+from vi_core.datasets.base import Dataset
 from vi_core.datasets.normal import Normal
 from vi_core.diffusion import ReverseVariance, Schedule
 from vi_core.errors import LabError
@@ -300,12 +299,6 @@ SMALL = {
 """Settings of any part that make two steps quick."""
 
 
-@pytest.fixture(scope="module")
-def digits() -> Data:
-    """Scikit-learn's digits, read once."""
-    return Digits().load()
-
-
 def settings(noun: str, name: str) -> dict[str, Any]:
     """A part's configuration, made small."""
     config = composed(f"{noun}/{name}")
@@ -357,25 +350,28 @@ PAIRS += [(model, model) for model in names("model") if model in names("dataset"
 
 @pytest.mark.parametrize("family", names("family"))
 @pytest.mark.parametrize(("model", "dataset"), PAIRS)
-def test_every_combination(
-    model: str, family: str, dataset: str, digits: Data, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_combination(model: str, family: str, dataset: str) -> None:
     """Two steps of each bound x estimator x optimizer, or a refusal in one line: never a traceback."""
-    monkeypatch.setattr(Digits, "load", lambda self: digits)
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)
     for bound, estimator, optimizer in itertools.product(*map(names, NOUNS[3:])):
         chosen = dict(zip(NOUNS, (model, family, dataset, bound, estimator, optimizer), strict=True))
-        outcome = attempt({noun: settings(noun, name) for noun, name in chosen.items()})
+        outcome = attempt({noun: settings(noun, name) for noun, name in chosen.items()}, loaded(dataset))
         wanted = runs(**chosen)
         assert wanted is None or wanted == isinstance(outcome, Step), f"{chosen}: {outcome}"
         assert not (wanted and isinstance(outcome, Step)) or bool(outcome.alive.all()), chosen
 
 
-def attempt(config: dict[str, Any]) -> Step | LabError:
+@cache
+def loaded(dataset: str) -> Loaded:
+    """A data set, drawn or read once."""
+    return load({"dataset": settings("dataset", dataset)}, torch.device("cpu"), torch.float64)
+
+
+def attempt(config: dict[str, Any], data: Loaded) -> Step | LabError:
     """Make two steps of a problem, or return the refusal."""
     try:
-        problem = assemble(config | {"replicates": 1}, torch.device("cpu"), torch.float64, torch.Generator())
+        problem = assemble(config | {"replicates": 1}, torch.device("cpu"), torch.float64, torch.Generator(), data)
     except LabError as error:
         assert_one_line(error)
         return error

@@ -77,11 +77,16 @@ def check_part(config: Any, path: str, kind: type | tuple[type, ...]) -> None:
 
 
 @cache
+def constructor_arguments(cls: type) -> tuple[inspect.Parameter, ...]:
+    """Return the arguments of a constructor."""
+    return tuple(inspect.signature(cls).parameters.values())
+
+
+@cache
 def keyword_arguments(cls: type) -> dict[str, Any]:
     """Return the type of each keyword-only argument of a constructor, by name."""
     hints = typing.get_type_hints(cls.__init__)
-    parameters = inspect.signature(cls).parameters.values()
-    return {p.name: hints.get(p.name, Any) for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    return {p.name: hints.get(p.name, Any) for p in constructor_arguments(cls) if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
 def check_value(value: Any, hint: Any, path: str) -> None:
@@ -135,10 +140,10 @@ def construct(config: Config, path: str, context: Config | None = None) -> Any:
         for key, value in config.items()
         if key != "_target_"
     }
-    positional = [p for p in inspect.signature(cls).parameters.values() if p.kind is inspect.Parameter.POSITIONAL_ONLY]
+    positional = [p for p in constructor_arguments(cls) if p.kind is inspect.Parameter.POSITIONAL_ONLY]
     missing = [
         p.name
-        for p in inspect.signature(cls).parameters.values()
+        for p in constructor_arguments(cls)
         if p.kind is inspect.Parameter.KEYWORD_ONLY and p.default is p.empty and p.name not in settings
     ]
     if missing:
