@@ -3,6 +3,10 @@
 .DELETE_ON_ERROR:
 .PHONY: help run figures docs-figures test test-slow lint clean
 
+# Python compiles a module when it is first imported and keeps the result in __pycache__, also where the environment says
+# otherwise: without that each of the many processes of the tests and of `figures` would compile torch anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 PYTHON ?= python3
 FIDELITY ?= full
 BIN := .venv/bin
