@@ -86,7 +86,9 @@ def constructor_arguments(cls: type) -> tuple[inspect.Parameter, ...]:
 def keyword_arguments(cls: type) -> dict[str, Any]:
     """Return the type of each keyword-only argument of a constructor, by name."""
     hints = typing.get_type_hints(cls.__init__)
-    return {p.name: hints.get(p.name, Any) for p in constructor_arguments(cls) if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    return {
+        p.name: hints.get(p.name, Any) for p in constructor_arguments(cls) if p.kind is inspect.Parameter.KEYWORD_ONLY
+    }
 
 
 def check_value(value: Any, hint: Any, path: str) -> None:

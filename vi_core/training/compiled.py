@@ -124,7 +124,8 @@ class CompiledSteps:
             for name, tensor in zip(self.state, inputs[: len(self.state)], strict=True)
         }
         x = self.unflatten(list(inputs[len(self.state) :]), self.structure)
-        metrics, parameters = torch.func.functional_call(self.body, state, (x,))
+        # A module that two parts share is put back once: functional_call would put what was traced in place of its own.
+        metrics, parameters = torch.func.functional_call(self.body, state, (x,), tie_weights=False)
         return torch.stack([value.detach() for value in metrics.values()]), parameters.detach()
 
 
