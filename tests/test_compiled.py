@@ -50,8 +50,8 @@ PROBLEMS = {
         *NETWORKS, "experiment=categorical_vae_digits", "trainer.limit=40", "trainer.log_every=4",
     ),
     "a diffusion model, whose process is also the family's": (
-        "experiment=ddpm_bound", "dtype=float64", "model.denoiser.hidden=[8]", "trainer.limit=40", "trainer.log_every=1",
-        "trainer.eval_every=0", "trainer.checkpoint_every=1000",
+        "experiment=ddpm_bound", "dtype=float64", "model.denoiser.hidden=[8]", "trainer.limit=40",
+        "trainer.log_every=1", "trainer.eval_every=0", "trainer.checkpoint_every=1000",
     ),
 }  # fmt: skip
 
