@@ -390,7 +390,6 @@ def test_the_page_is_made_of_the_table() -> None:
         "checks": checks,
         "unjudged": unjudged,
         "environment": {"git_commit": None},
-        "timing": {"total_s": 60.0},
     }
     text = page(summary, ROWS, ["times.png"])
     assert text == page(summary, ROWS, ["times.png"])
@@ -443,6 +442,28 @@ def test_the_command_writes_its_files(cli: CommandLine, tmp_path: Path) -> None:
     assert cli("task=docs_benchmarks", "run=run").code == 0
     assert "`startup`" in (tmp_path / "docs" / "benchmarks.md").read_text()
     assert (tmp_path / "docs" / "benchmarks" / "times.png").read_bytes() == drawn
+
+
+def test_an_interrupted_benchmark_goes_on(cli: CommandLine, tmp_path: Path, monkeypatch: Broke) -> None:
+    """What was measured stays; what is not in the table is measured, and the summary is of all."""
+
+    def timed(problem: Problem, *rest: Any) -> list[Row]:
+        if problem.name == "startup" and not resumed:
+            raise KeyboardInterrupt
+        return [row(problem.name, "ours", 2.0 if resumed else 1.0)]
+
+    resumed = False
+    monkeypatch.setattr("experiments.tasks.benchmark.measure", timed)
+    only = "benchmark.only=[command,startup]"
+    assert cli("experiment=benchmark", only, "plot.enabled=false", "hydra.run.dir=run").code == 130
+    assert not (tmp_path / "run" / "summary.json").exists()
+    resumed = True
+    result = cli("resume=run")
+    assert (result.code, result.err) == (0, "")
+    assert "command is measured already" in result.out
+    found = {row.problem: row.median for row in read_rows(tmp_path / "run" / "benchmark.csv")}
+    assert found == {"command": 1.0, "startup": 2.0}
+    assert summary_of(tmp_path / "run")["status"] == "completed"
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def benchmark(job: Job) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder), Path(folder) / "images.npz", cores())
         machine = describe_machine(provide_images(settings["only"], job.cfg.dataset.root, place.images))
-        rows = run(settings, place, job.folder / TABLE)
+        rows = run(settings, place, job.folder / TABLE, job.resume)
     figures = redraw(job.cfg, job.folder) if job.cfg.plot.enabled else []
     result = summarize(job, config, rows, machine)
     result["timing"] = {"total_s": time.perf_counter() - started}
@@ -68,11 +68,18 @@ def summarize(job: Job, config: dict[str, Any], rows: Sequence[Row], machine: di
     return heading(job, config, "", "completed") | found
 
 
-def run(settings: dict[str, Any], place: Place, path: Path) -> list[Row]:
-    """Measure every problem that was asked for; the table is complete after each of them."""
-    rows: list[Row] = []
+def run(settings: dict[str, Any], place: Place, path: Path, resume: bool) -> list[Row]:
+    """Measure every problem that was asked for; the table is complete after each of them.
+
+    With `resume`, what is in the table stays, and only problems that are not in it are measured.
+    """
+    rows = read_rows(path) if resume and path.is_file() else []
+    measured = {row.problem for row in rows}
     effort = Effort(settings["repetitions"], settings["block_s"])
     for name in chosen_problems(settings["only"]):
+        if name in measured:
+            log.info("%s is measured already", name)
+            continue
         problem = chosen_entries(PROBLEMS[name](place), settings["only"])
         if problem.entries:
             rows += measure(problem, place, effort, log.info)

@@ -49,7 +49,6 @@ def page(summary: dict, rows: list[Row], figures: list[str]) -> str:
         tables=[table for table in problems if table[2][0].at is None],
         curves=[table for table in problems if table[2][0].at is not None],
         drawn=figures,
-        minutes=summary["timing"]["total_s"] / 60,
     )
 
 
