@@ -315,13 +315,18 @@ def test_the_steps_of_every_experiment_are_traced(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["step", "chunk"])
-def test_machine_code_gives_the_same_numbers(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("mode", "problem"), [("chunk", "control variates"), *(("step", name) for name in PROBLEMS)])
+def test_machine_code_gives_the_same_numbers(
+    mode: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-    arguments = PROBLEMS["control variates"]
+    arguments = PROBLEMS[problem]
     eager = trained(tmp_path / "eager", *arguments, "trainer.compile=off")
+    tolerance = 1e-9 if eager.step.witness.dtype == torch.float64 else 2e-4
     for name in ("compiled", "read back"):
         fast = trained(tmp_path / name, *arguments, f"trainer.compile={mode}")
         assert fast.compilation.steps is not None
-        assert fast.compilation.steps.was_stored == (name == "read back")
-        assert worst_difference(eager.recorder.trace(), fast.recorder.trace()) < 1e-9
+        stored = any((tmp_path / "cache" / "steps").glob("*.bin"))  # steps with tensors of their own are not
+        assert stored or problem != "control variates"
+        assert fast.compilation.steps.was_stored == (stored and name == "read back")
+        assert worst_difference(eager.recorder.trace(), fast.recorder.trace()) < tolerance

@@ -34,7 +34,10 @@ def threshold(pixels: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
 
 def dynamic(pixels: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
     """Draws of Bernoulli(pixels / levels), with shape (B, D), from the default random stream of the device."""
-    return torch.bernoulli(grey(pixels, levels, dtype))
+    shades = grey(pixels, levels, dtype)
+    return (torch.rand_like(shades) < shades).to(
+        dtype
+    )  # what torch.bernoulli is in compiled steps, and not in eager ones
 
 
 RULES: dict[str, Rule] = {"none": grey, "threshold": threshold, "dynamic": dynamic, "fixed": grey}

@@ -13,9 +13,11 @@ rounding of fused arithmetic and nothing else.
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +75,7 @@ class CompiledSteps:
         self.count, self.every, self.shared = count, every, batches.full is not None
         self.body, x = _Recorded(step, batches), batches.example()
         self.state = {**dict(self.body.named_parameters()), **dict(self.body.named_buffers())}
+        self.changed = [tensor.detach() for tensor in self.state.values()]
         self.flatten = pytree.tree_leaves
         _, self.structure = pytree.tree_flatten(x)
         self.unflatten = pytree.tree_unflatten
@@ -88,7 +91,7 @@ class CompiledSteps:
 
     def _inputs(self, batches: Sequence[Any]) -> list[Tensor]:
         seen = batches[:1] if self.shared else batches
-        return [*(tensor.detach() for tensor in self.state.values()), *self.flatten(list(seen))]
+        return [*self.changed, *self.flatten(list(seen))]
 
     def _compile(self, inputs: list[Tensor]) -> Function:
         from torch.fx.experimental.proxy_tensor import make_fx
@@ -151,11 +154,32 @@ def repeated(step: Any, width: int, count: int, every: int, shared: bool) -> Any
     return GraphModule(step, graph)
 
 
+@contextmanager
+def all_in_cpp(inputs: list[Tensor]) -> Iterator[None]:
+    """Have the calls between the compiled loops made by C++ too, on a processor; a call from Python takes 2 to 10 µs.
+
+    C++ reaches any operation through torch's dispatcher, but TorchInductor would call Python where one takes a random
+    generator. Those of a step take torch's own, which is none at all for the dispatcher.
+    """
+    from torch._inductor import config
+    from torch._inductor.codegen.cpp_wrapper_cpu import CppWrapperCpu
+
+    known, draws = CppWrapperCpu._compatible_with_stableivalue, torch.ops.aten._standard_gamma.default
+    callable_from_cpp = staticmethod(lambda op: op is draws or known(op))
+    told = logging.getLogger("torch._inductor.ir")  # warns of each operation that it calls in this way
+    with (
+        config.patch(SETTINGS | {"cpp_wrapper": all(x.device.type == "cpu" for x in inputs)}),
+        mock.patch.object(CppWrapperCpu, "_compatible_with_stableivalue", callable_from_cpp),
+        mock.patch.object(told, "disabled", True),
+    ):
+        yield
+
+
 def lower(graph: Any, inputs: list[Tensor], path: Path | None) -> Function:
     """Make machine code of a graph of tensor operations, for inputs with the shapes of `inputs`; store it at `path`."""
-    from torch._inductor import config, standalone_compile
+    from torch._inductor import standalone_compile
 
-    with torch.no_grad(), config.patch(SETTINGS):
+    with torch.no_grad(), all_in_cpp(inputs):
         code = standalone_compile(graph, [*inputs], dynamic_shapes="from_example_inputs")
     if path is not None:
         try:

@@ -50,11 +50,12 @@ class Recorder:
             return self._add(rows.names, rows.metrics.sum(dim=0), steps, size)
         values = self._values(rows.names, rows.metrics[0])
         target, every = slice(self.rows, self.rows + count), steps // count
-        values[target] = rows.metrics.unflatten(0, (count, every)).mean(dim=1)
+        values[target] = rows.metrics if every == 1 else rows.metrics.unflatten(0, (count, every)).mean(dim=1)
         self.parameters[target] = rows.parameters
-        self.steps[target] = first + every * np.arange(1, count + 1)
+        counted = np.arange(1, count + 1)
+        self.steps[target] = first + every * counted
         before = self.seconds[self.rows - 1] if self.rows else 0.0
-        self.seconds[target] = np.linspace(before, time.perf_counter() - self.started, count + 1)[1:]
+        self.seconds[target] = before + (time.perf_counter() - self.started - before) / count * counted
         self.rows += count
         return None
 
