@@ -75,23 +75,23 @@ class CompiledSteps:
         self.count, self.every, self.shared = count, every, batches.full is not None
         self.body, x = _Recorded(step, batches), batches.example()
         self.state = {**dict(self.body.named_parameters()), **dict(self.body.named_buffers())}
-        self.changed = [tensor.detach() for tensor in self.state.values()]
         self.flatten = pytree.tree_leaves
         _, self.structure = pytree.tree_flatten(x)
         self.unflatten = pytree.tree_unflatten
         self.names = list(rehearse(step, batches))
         examples = [pytree.tree_map(torch.clone, x) for _ in range(count)]  # the same tensor twice would be one input
         self.function = self._compile(self._inputs(examples))
+        self.inputs = self._inputs([x]) if self.shared else None
 
     def __call__(self, batches: Sequence[Any]) -> Rows:
         """Make the steps on n stored batches, and return what the trace records of them."""
         with torch.no_grad():
-            metrics, *parameters = self.function(*self._inputs(batches))
+            metrics, *parameters = self.function(*(self.inputs or self._inputs(batches)))
         return Rows(self.names, metrics, parameters[0] if parameters else metrics.new_empty(0))
 
     def _inputs(self, batches: Sequence[Any]) -> list[Tensor]:
         seen = batches[:1] if self.shared else batches
-        return [*self.changed, *self.flatten(list(seen))]
+        return [*(tensor.detach() for tensor in self.state.values()), *self.flatten(list(seen))]
 
     def _compile(self, inputs: list[Tensor]) -> Function:
         from torch.fx.experimental.proxy_tensor import make_fx

@@ -45,18 +45,18 @@ class Recorder:
 
     def observe_rows(self, rows: Rows, size: int, first: int) -> None:
         """Add several steps after step `first`, each on `size` data points: whole rows, or a part of one."""
-        steps, count = len(rows.metrics), len(rows.parameters)
+        metrics, parameters = rows.metrics, rows.parameters
+        steps, count = metrics.shape[0], parameters.shape[0]
         if not count:
-            return self._add(rows.names, rows.metrics.sum(dim=0), steps, size)
-        values = self._values(rows.names, rows.metrics[0])
-        target, every = slice(self.rows, self.rows + count), steps // count
-        values[target] = rows.metrics if every == 1 else rows.metrics.unflatten(0, (count, every)).mean(dim=1)
-        self.parameters[target] = rows.parameters
-        counted = np.arange(1, count + 1)
-        self.steps[target] = first + every * counted
-        before = self.seconds[self.rows - 1] if self.rows else 0.0
-        self.seconds[target] = before + (time.perf_counter() - self.started - before) / count * counted
-        self.rows += count
+            return self._add(rows.names, metrics.sum(dim=0), steps, size)
+        values = self._values(rows.names, metrics[0]) if self.values is None else self.values
+        row, every = self.rows, steps // count
+        values.narrow(0, row, count).copy_(metrics if every == 1 else metrics.unflatten(0, (count, every)).mean(dim=1))
+        self.parameters.narrow(0, row, count).copy_(parameters)
+        self.rows, counted = row + count, np.arange(1, count + 1)
+        self.steps[row : self.rows] = every * counted + first
+        before, now = self.seconds.item(row - 1) if row else 0.0, time.perf_counter() - self.started
+        self.seconds[row : self.rows] = (now - before) / count * counted + before
         return None
 
     def _add(self, names: list[str], total: Tensor, steps: int, size: int) -> None:
