@@ -257,6 +257,19 @@ def test_auto_reads_what_is_stored_if_the_run_ends_sooner(
     assert len(graph_only) == 1
 
 
+def test_auto_reads_chunks_where_it_would_compile_steps(
+    graph_only: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled_once(tmp_path / "first", monkeypatch)
+    history = tmp_path / "cache" / "seconds.json"
+    (key,) = compilation.read_history(history)
+    compilation.write_history(history, {key: (0.0, 0.0)})
+    monkeypatch.setattr(compilation, "SHORT_S", 0.0)
+    again = trained(tmp_path / "again", *SHORT, "trainer.compile=auto").compilation
+    assert again.steps is not None
+    assert (again.steps.was_stored, again.steps.count > 1) == (True, True)
+
+
 def test_auto_does_not_compile_for_what_only_looks_the_same(
     graph_only: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

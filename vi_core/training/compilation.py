@@ -86,10 +86,11 @@ class Compilation:
             return
         eager = (time.perf_counter() - self.since) / WATCHED
         left = (self.plan.steps - done) * eager
-        mode: Compile = "chunk" if eager < SHORT_S else "step"
         self.eager, self.calls = eager, 0
-        found = self._read(mode, left)
-        self.mode = mode if found or self._pays(self._count(mode), left) else "off"
+        stored: tuple[Compile, ...] = ("chunk", "step")
+        found = next((mode for mode in stored if self._read(mode, left)), None)
+        wanted: Compile = "chunk" if eager < SHORT_S else "step"
+        self.mode = found or (wanted if self._pays(self._count(wanted), left) else "off")
 
     def _count(self, mode: str) -> int:
         """Return the steps in a call."""
