@@ -35,9 +35,7 @@ def threshold(pixels: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
 def dynamic(pixels: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
     """Draws of Bernoulli(pixels / levels), with shape (B, D), from the default random stream of the device."""
     shades = grey(pixels, levels, dtype)
-    return (torch.rand_like(shades) < shades).to(
-        dtype
-    )  # what torch.bernoulli is in compiled steps, and not in eager ones
+    return (torch.rand_like(shades) < shades).to(dtype)  # torch.bernoulli draws this when compiled, and others when not
 
 
 RULES: dict[str, Rule] = {"none": grey, "threshold": threshold, "dynamic": dynamic, "fixed": grey}

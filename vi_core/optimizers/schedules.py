@@ -73,4 +73,4 @@ class Staged(Schedule):
 
     def factor(self, time: Tensor) -> Tensor:
         stage = (time.unsqueeze(-1) >= self.ends).sum(dim=-1)
-        return self.factors.index_select(0, stage.reshape(-1)).reshape(stage.shape)
+        return self.factors.index_select(0, stage.reshape(-1)).reshape(stage.shape)  # take() cannot be compiled

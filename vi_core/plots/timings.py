@@ -76,7 +76,8 @@ def _show_times(axes: Axes, values: Sequence[float]) -> None:
     ticks = [d * 10.0**p for p in range(-6, 9) for d in (1, 2, 5) if left <= d * 10.0**p <= right]
     if len(ticks) > 6:
         ticks = [10.0**p for p in range(-6, 9) if left <= 10.0**p <= right]
-    ticks = ticks[:: 2 if ticks[-1] >= 1e6 else 1]  # longer numbers would touch
+    if right >= 1e6:  # numbers so long would touch
+        ticks = ticks[::2]
     axes.set_xticks(ticks, [plain(tick) for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(left, right)
