@@ -5,6 +5,7 @@ slow ones run the compiler.
 """
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from tests.test_resume import drive
 from vi_core.optimizers.adam import Adam
 from vi_core.trace import Trace
 from vi_core.training import compilation, compiled
-from vi_core.training.compilation import Compilation, chunk_of, fits
-from vi_core.training.compiled import count_operations, rehearse
+from vi_core.training.compilation import Choice, Compilation, chunk_of, fits
 from vi_core.training.loop import Loop
+from vi_core.training.replayed import ReplayedSteps, interpreted, record
+from vi_core.training.several import count_operations, rehearse
 from vi_core.training.trainer import Plan
 
 SHORT = ("replicates=3", "trainer.steps=40", "trainer.checkpoint_every=1000")
@@ -87,6 +89,14 @@ def worst_difference(first: Trace, second: Trace) -> float:
     return max(float(np.nanmax(np.abs(a - b)) / max(1.0, np.nanmax(np.abs(a)))) for a, b in pairs)
 
 
+def same_trace(first: Loop, second: Loop) -> bool:
+    """Whether two runs have recorded the same numbers, bit for bit."""
+    a, b = first.recorder.trace(), second.recorder.trace()
+    return list(a.columns) == list(b.columns) and all(
+        np.array_equal(a.columns[name], b.columns[name], equal_nan=True) for name in a.columns
+    )
+
+
 # --- the same numbers -----------------------------------------------------------------------------------------------
 
 
@@ -101,6 +111,18 @@ def test_a_chunk_is_its_steps(arguments: tuple[str, ...], graph_only: list[Any],
     assert {type(tensor) for tensor in chunked.step.buffers()} == {torch.Tensor}
     for a, b in zip(eager.step.state_dict().values(), chunked.step.state_dict().values(), strict=True):
         torch.testing.assert_close(b, a, rtol=1e3 * tolerance, atol=1e3 * tolerance)
+
+
+@pytest.mark.parametrize("arguments", PROBLEMS.values(), ids=PROBLEMS.keys())
+def test_replayed_steps_are_the_eager_ones(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """Bit for bit."""
+    eager = trained(tmp_path / "eager", *arguments, "trainer.compile=off")
+    replayed = trained(tmp_path / "replayed", *arguments, "trainer.compile=replay")
+    assert replayed.compilation.steps is not None
+    assert (replayed.done, replayed.step.good_steps.tolist()) == (eager.done, eager.step.good_steps.tolist())
+    assert same_trace(eager, replayed)
+    states = zip(eager.step.state_dict().values(), replayed.step.state_dict().values(), strict=True)
+    assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in states)
 
 
 def test_another_formula_is_caught(graph_only: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +178,52 @@ def test_a_rehearsal_leaves_no_trace(tmp_path: Path) -> None:
     assert bool((torch.get_rng_state() == random).all())
 
 
+def test_operations_are_noted_as_they_are_done() -> None:
+    """What is changed in place, what is made on the way, several results at once, constants, and what is not used."""
+    constant = torch.arange(3.0)
+
+    def function(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        first, second = y.split([1, 2])
+        x.add_(y * constant)
+        torch._foreach_mul_([x, y], 2.0)
+        x[1:] += second.sum()
+        return torch.stack([x.detach(), y.new_full((3,), math.inf)]).amax(dim=0), first.to(torch.float64)
+
+    replay = interpreted(*record(function, [torch.ones(3), torch.ones(3)]))
+    for _ in range(2):
+        ours = [torch.randn(3), torch.randn(3)]
+        theirs = [tensor.clone() for tensor in ours]
+        results = zip([*replay(*ours), *ours], [*function(*theirs), *theirs], strict=True)
+        assert all(torch.equal(x, y) for x, y in results)
+
+
+directions = Adam.directions
+
+
+def look(self: Adam, gradients: Any) -> Any:
+    """Have the direction depend on a value."""
+    slope = math.tanh(gradients[0].sum().item())
+    return [slope * direction for direction in directions(self, gradients)]
+
+
+def count(self: Any, gradients: Any) -> Any:
+    """Have it depend on a counter that is no tensor."""
+    self.count = getattr(self, "count", 0) + 1
+    return [self.count * direction for direction in directions(self, gradients)]
+
+
+@pytest.mark.parametrize(("changed", "reason"), [(look, "looks at a value"), (count, "more than its tensors")])
+def test_steps_that_are_not_the_same_each_time_are_not_replayed(
+    changed: Any, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Adam, "directions", changed)
+    found = trained(tmp_path / "run", *SHORT, "trainer.compile=replay")
+    assert (found.compilation.mode, found.compilation.steps, found.done) == ("off", None, 40)
+    told = [record.message for record in caplog.records if "cannot be replayed" in record.message]
+    assert len(told) == 1
+    assert reason in told[0]
+
+
 # --- when ------------------------------------------------------------------------------------------------------------
 
 
@@ -168,44 +236,63 @@ def test_nothing_happens_within_a_chunk() -> None:
     assert [chunk_of(every) for every in (1, 3, 5, 7, 10, 25)] == [10, 9, 10, 7, 10, 10]
 
 
-def decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, base: float) -> str:
-    """Return what `auto` settles on, where compiling takes `base` operations of a microsecond; nothing is stored."""
-    loop = trained(tmp_path / f"{steps}_{base}", *SHORT, "trainer.compile=off")
-    clock = iter(np.arange(0, 1000) * 1e-3)
+def settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, base: float, short: bool = True) -> str:
+    """Return what `auto` settles on after steps of 50 µs, where compiling takes `base` operations of a microsecond."""
+    loop = trained(tmp_path / f"{steps}_{base}_{short}", *SHORT, "trainer.compile=off")
     found = Compilation("auto", loop.step, Plan(steps, 10, 0, steps), loop.batches)
-    monkeypatch.setattr(compilation.time, "perf_counter", lambda: next(clock))
+    found.best, found.short = Choice("replay", None, 50e-6), short
+    monkeypatch.setattr(compilation, "CompiledSteps", lambda *arguments: arguments)
     monkeypatch.setattr(compilation, "operation_seconds", lambda: 1e-6)
-    monkeypatch.setattr(compilation, "COLD", 0.0)
     monkeypatch.setattr(compilation, "COLD_BASE", base)
-    for done in range(compilation.WATCHED + 3):
-        found._decide(done)
+    found._settle(steps)
     monkeypatch.undo()
     return found.mode
 
 
 def test_auto_compiles_where_it_cannot_cost_a_tenth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step takes 1 ms / 20, as the clock advances by one tick between the first and the last look."""
-    eager = 1e-3 / compilation.WATCHED
-    assert decided(tmp_path, monkeypatch, int(300 / eager), 20e6) == "chunk"
-    assert decided(tmp_path, monkeypatch, int(300 / eager), 40e6) == "off"
+    """300 s are left."""
+    assert settled(tmp_path, monkeypatch, 6_000_000, 20e6) == "chunk"
+    assert settled(tmp_path, monkeypatch, 6_000_000, 20e6, short=False) == "step"
+    assert settled(tmp_path, monkeypatch, 6_000_000, 40e6) == "replay"
 
 
-@pytest.mark.parametrize(("seconds", "mode"), [(0.5, "step"), (2.0, "off")])
-def test_auto_gives_up_compiled_steps_that_are_slower(
-    seconds: float, mode: str, graph_only: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_auto_replays_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = (*SHORT, "trainer.steps=200", "trainer.log_every=2")
+    eager = trained(tmp_path / "eager", *arguments, "trainer.compile=off")
+    monkeypatch.setattr(compilation, "REPLAY", 0.0)
+    monkeypatch.setattr(compilation, "SHORT", math.inf)
+    found = trained(tmp_path / "auto", *arguments, "trainer.compile=auto")
+    assert found.compilation.seconds > 0
+    assert isinstance(found.compilation.steps, ReplayedSteps)
+    assert found.compilation.mode == "replay"
+    assert same_trace(eager, found)
+
+
+def test_auto_does_not_replay_a_short_run(tmp_path: Path) -> None:
+    """A second of eager steps is not worth a quarter of one to get ready."""
+    found = trained(tmp_path / "auto", *SHORT, "trainer.steps=60", "trainer.compile=auto").compilation
+    assert (found.mode, found.seconds, found.settled) == ("off", 0.0, True)
+
+
+@pytest.mark.parametrize(("seconds", "mode"), [(0.5, "replay"), (2.0, "off")])
+def test_auto_gives_up_steps_that_are_slower(
+    seconds: float, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An eager step takes a second, and a compiled one `seconds`."""
+    """An eager step takes a second, and a replayed one `seconds`."""
     loop = trained(tmp_path / "run", *SHORT, "trainer.compile=off")
-    found = Compilation("step", loop.step, loop.plan, loop.batches)
-    assert found._compile(1)
-    now = itertools.count(step=seconds)
+    found = Compilation("auto", loop.step, loop.plan, loop.batches)
+    found.best = Choice("off", None, 1.0)
+    assert found._make("replay")
+    assert found.steps is not None
+    now = itertools.count(step=seconds * found.steps.count)
     monkeypatch.setattr(compilation.time, "perf_counter", lambda: next(now))
     monkeypatch.setattr(compilation, "WATCHED", 1)
-    found.eager = 1.0
+    monkeypatch.setattr(Compilation, "_pays", lambda *_: False)
     for _ in range(3):
-        found._watch(1)
+        found._time_calls(found.steps, 100)
     monkeypatch.undo()
-    assert (found.mode, found.watched) == (mode, True)
+    assert (found.mode, found.watched, found.settled) == (mode, True, True)
+    assert (found.steps is None) == (mode == "off")
 
 
 # --- what is stored --------------------------------------------------------------------------------------------------
@@ -214,7 +301,7 @@ def test_auto_gives_up_compiled_steps_that_are_slower(
 def compiled_once(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Loop:
     """A run in chunks, long enough that what its steps take is remembered."""
     monkeypatch.setattr(compilation, "WATCHED", 2)
-    monkeypatch.setattr(compilation, "SHORT_S", 60.0)
+    monkeypatch.setattr(compilation, "SHORT", math.inf)
     return trained(folder, *SHORT, *arguments, "trainer.compile=chunk")
 
 
@@ -264,7 +351,7 @@ def test_auto_reads_chunks_where_it_would_compile_steps(
     history = tmp_path / "cache" / "seconds.json"
     (key,) = compilation.read_history(history)
     compilation.write_history(history, {key: (0.0, 0.0)})
-    monkeypatch.setattr(compilation, "SHORT_S", 0.0)
+    monkeypatch.setattr(compilation, "SHORT", 0.0)
     again = trained(tmp_path / "again", *SHORT, "trainer.compile=auto").compilation
     assert again.steps is not None
     assert (again.steps.was_stored, again.steps.count > 1) == (True, True)

@@ -33,9 +33,9 @@ from vi_core.errors import LabError, NonFinite, Unsupported
 from vi_core.replicated import values_of
 from vi_core.training import checkpoint
 from vi_core.training.compilation import Compilation
-from vi_core.training.compiled import rehearse
 from vi_core.training.loop import Loop, Status
 from vi_core.training.recorder import Recorder
+from vi_core.training.several import rehearse
 from vi_core.training.shares import Share, Shares, cut
 from vi_core.training.trainer import Plan, Trainer
 

@@ -22,7 +22,7 @@ from vi_core.errors import Unsupported, require
 from vi_core.models.base import Denoising, Factors, Layout, Model
 from vi_core.models.decoders import Decoder
 from vi_core.models.denoisers import Denoiser
-from vi_core.tracing import is_tracing
+from vi_core.tracing import is_recorded
 from vi_core.types import Latent, Latents
 
 
@@ -96,7 +96,7 @@ class DDPM(Model):
         return {name: (value, mentioned) for name, value in terms.items()}
 
     def end_term(self, x: Tensor) -> Tensor:
-        last = torch.tensor(self.num_steps, device=x.device)
+        last = torch.full((1,), self.num_steps, device=x.device)  # a scalar would be fetched from the device
         return kl_normal(self.process.marginal(self.process.lift(x), last), self._noise(x)).sum(dim=-1).unsqueeze(0)
 
     def denoising(self, x: Tensor, t: Tensor, noise: Tensor) -> Denoising:
@@ -108,7 +108,7 @@ class DDPM(Model):
         terms = kl_normal(self.process.posterior(start, state, t), back).sum(dim=-1)
         first = (t == 1).expand_as(terms)
         start, loc, scale = (value.expand_as(state) for value in (start, back.loc, back.scale))
-        if is_tracing():  # where shapes must not depend on values, everything is decoded
+        if is_recorded():  # where shapes must not depend on values, everything is decoded
             terms = torch.where(first, self._decoding(start, loc, scale), terms)
         else:
             terms = terms.masked_scatter(first, self._decoding(start[first], loc[first], scale[first]))

@@ -1,11 +1,12 @@
-"""When to compile: no run waits longer than in eager mode by more than a tenth.
+"""When to replay, and when to compile: no run waits longer than in eager mode by more than a tenth.
 
-`auto` times some eager steps and holds what is left of the run against what compiling may take. Where an earlier run
-has left the code, both what reading it takes and what a compiled step takes are known: it is read if that ends the run
-sooner. Else what compiling takes is estimated from the number of operations in a step and from what an operation takes
-on this machine, and it compiles if that is at most a tenth of what is left, so that even steps that gain nothing by it
-cost no more than that. Steps so short that most of their time is no arithmetic are compiled `CHUNK` at a time. Compiled
-steps that turn out to be slower are given up.
+`auto` times some eager steps. It then repeats steps from a list of their operations, which is ready within a second and
+needs no compiler, and times those. Then it holds what is left of the run against what compiling may take. Where an
+earlier run has left the code, both what reading it takes and what a compiled step takes are known: it is read if that
+ends the run sooner. Else what compiling takes is estimated from the number of operations in a step and from what an
+operation takes on this machine, and it compiles if that is at most a tenth of what is left, so that even steps that
+gain nothing by it cost no more than that. Steps so short that most of their time is no arithmetic are made `CHUNK` at a
+time. Steps that turn out to be slower than those before are given up.
 """
 
 import hashlib
@@ -14,138 +15,181 @@ import logging
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from vi_core.atomic import replacing
 from vi_core.training.batches import Batches
-from vi_core.training.compiled import CompiledSteps, NotStored, count_operations
+from vi_core.training.compiled import CompiledSteps, NotStored
+from vi_core.training.replayed import ReplayedSteps
+from vi_core.training.several import SeveralSteps, count_operations
 from vi_core.training.steps import Step
 from vi_core.training.trainer import Compile, Plan
 
 log = logging.getLogger(__name__)
 CHUNK = 10
 """Steps in one call of a compiled chunk."""
-SHORT_S = 3e-3
-"""An eager step below this is mostly overhead."""
+SHORT = 4.0
+"""A step that takes less than this many times what its operations take on one number is mostly overhead."""
 WATCHED = 20
-"""Eager steps that `auto` times, after two that are slower than the others."""
+"""Calls that are timed, eager ones after two that are slower than the others."""
 WORTH = 0.1
-"""The part of what is left of a run that compiling may take."""
+"""The part of what is left of a run that it may take to get ready for it."""
+REPLAY = 200.0
+"""Time to make a list of operations, for each of them, in operations on one number."""
 COLD, COLD_BASE = 8_000.0, 4e6
 """Time to compile, in operations on one number: for each operation of the graph, and for any graph."""
 WARM = 0.3
 """The part of it that is left where the code is read: what is expected before it was read once."""
 
 
+class Choice(NamedTuple):
+    """How steps are made, and what one takes."""
+
+    mode: Compile
+    steps: SeveralSteps | None
+    seconds: float
+
+
 class Compilation:
-    """Gives the compiled steps of a run, or none where it goes on in eager mode.
+    """Gives replayed or compiled steps of a run, or none where it goes on in eager mode.
 
     Args:
-        mode: `off`, `step`, `chunk`, or `auto`.
+        mode: `off`, `replay`, `step`, `chunk`, or `auto`.
         step, plan, batches: Of the run.
         history: A file that remembers what reading and a step took, beside the stored code; None for no memory.
     """
 
     def __init__(self, mode: Compile, step: Step, plan: Plan, batches: Batches, history: Path | None = None):
-        self.mode, self.step, self.plan, self.batches, self.history = mode, step, plan, batches, history
-        self.steps: CompiledSteps | None = None
+        self.mode: Compile = mode
+        self.step, self.plan, self.batches, self.history = step, plan, batches, history
+        self.steps: SeveralSteps | None = None
         self.seconds = 0.0
-        """What compiling took."""
-        self.calls, self.since = 0, 0.0
-        self.eager: float | None = None
-        """Seconds of an eager step, if `auto` measured it."""
+        """What it took to make the steps."""
+        self.made_in = 0.0
+        """Of these, for the present ones."""
+        self.calls, self.since, self.overhead = 0, 0.0, 0.0
+        self.best: Choice | None = None
+        """What `auto` found fastest up to now."""
+        self.short = True
+        """Whether a step is mostly overhead."""
+        self.settled = mode != "auto"
         self.watched = False
-        """Whether compiled steps have been timed."""
+        """Whether the present steps have been timed."""
 
-    def next(self, done: int, window: int | None) -> tuple[CompiledSteps, list[Any]] | None:
-        """Return compiled steps that can follow step `done`, with their batches as stored; None asks for an eager step.
+    def next(self, done: int, window: int | None) -> tuple[SeveralSteps, list[Any]] | None:
+        """Return steps that can follow step `done`, with their batches as stored; None asks for an eager step.
 
-        The stopping rule looks at multiples of `window`, which must not lie within what is compiled.
+        The stopping rule looks at multiples of `window`, which must not lie within a call.
         """
         if self.mode == "auto":
-            self._decide(done)
+            self._time_eager_steps(self.plan.steps - done)
         elif self.steps is not None and not self.watched:
-            self._watch(self.steps.count)
+            self._time_calls(self.steps, self.plan.steps - done)
         if self.mode in ("auto", "off"):
             return None
         count = self._count(self.mode)
-        if not fits(done, count, self.plan, window) or not self.batches.full_ahead(count) or not self._compile(count):
+        if not fits(done, count, self.plan, window) or not self.batches.full_ahead(count) or not self._make(self.mode):
             return None
         assert self.steps is not None
         return self.steps, [self.batches.next_stored()[0] for _ in range(count)]
 
-    def _decide(self, done: int) -> None:
-        """Time eager steps, and settle the mode when enough have been seen."""
+    def _time_eager_steps(self, left: int) -> None:
+        """Time eager steps, and choose others for the `left` ones when enough have been seen."""
         self.calls += 1
         if self.calls == 3:
             self.since = time.perf_counter()
         if self.calls < 3 + WATCHED:
             return
         eager = (time.perf_counter() - self.since) / WATCHED
-        left = (self.plan.steps - done) * eager
-        self.eager, self.calls = eager, 0
-        stored: tuple[Compile, ...] = ("chunk", "step")
-        found = next((mode for mode in stored if self._read(mode, left)), None)
-        wanted: Compile = "chunk" if eager < SHORT_S else "step"
-        self.mode = found or (wanted if self._pays(self._count(wanted), left) else "off")
+        self.best, self.calls = Choice("off", None, eager), 0
+        self.overhead = count_operations(self.step, self.batches) * operation_seconds()
+        self.short = eager < SHORT * self.overhead
+        if self._can_replay(left) and self._make("replay"):
+            self.mode = "replay"
+        else:
+            self._settle(left)
 
-    def _count(self, mode: str) -> int:
-        """Return the steps in a call."""
-        return chunk_of(self.plan.log_every) if mode == "chunk" else 1
-
-    def _watch(self, count: int) -> None:
-        """Time compiled calls, remember it, and go back to eager steps if those are faster."""
+    def _time_calls(self, steps: SeveralSteps, left: int) -> None:
+        """Time calls, remember it, and go back to what was before if that is faster."""
         self.calls += 1
         if self.calls == 2:
             self.since = time.perf_counter()
         if self.calls < 2 + WATCHED:
             return
-        self.watched = True
-        step = (time.perf_counter() - self.since) / (WATCHED * count)
-        self._remember(count, step)
-        if self.eager is not None and step > self.eager:
-            self.mode = "off"
-            log.info("compiled steps are slower here than eager ones; the run goes on with those")
+        self.watched, self.calls = True, 0
+        seconds = (time.perf_counter() - self.since) / (WATCHED * steps.count)
+        if self.mode != "replay":
+            self._remember(steps, seconds)
+        if self.best is None or seconds <= self.best.seconds:
+            self.best = Choice(self.mode, steps, seconds)
+        else:
+            log.info("trainer.compile=%s is slower here than %s; the run goes on so", self.mode, self.best.mode)
+        if self.settled:
+            self.mode, self.steps, _ = self.best
+        else:
+            self._settle(left)
 
-    def _remember(self, count: int, step: float) -> None:
+    def _settle(self, left: int) -> None:
+        """Choose for good: compiled steps where they end the run sooner, or cost little; else the best up to now."""
+        assert self.best is not None
+        self.settled = True
+        self.mode, self.steps, seconds = self.best
+        stored: tuple[Compile, ...] = ("chunk", "step")
+        wanted: Compile = "chunk" if self.short else "step"
+        if any(self._read(mode, left * seconds) for mode in stored):
+            return
+        if self._pays(self._count(wanted), left * seconds):
+            self._make(wanted)
+
+    def _count(self, mode: str) -> int:
+        """Return the steps in a call."""
+        return chunk_of(self.plan.log_every) if mode == "chunk" or (mode == "replay" and self.short) else 1
+
+    def _can_replay(self, left: int) -> bool:
+        """Whether getting ready to replay, which makes some steps in vain, takes at most a tenth of what is left."""
+        assert self.best is not None
+        ready = REPLAY * self.overhead + (4 + self._count("replay")) * self.best.seconds
+        return self.step.alive.is_cpu and ready <= WORTH * left * self.best.seconds
+
+    def _remember(self, steps: SeveralSteps, seconds: float) -> None:
         """Note what reading the code will take, and what a compiled step takes."""
-        assert self.steps is not None
-        reading = self.seconds if self.steps.was_stored else WARM * self.seconds
-        write_history(self.history, read_history(self.history) | {self._key(count): (reading, step)})
+        reading = self.made_in if steps.was_stored else WARM * self.made_in
+        write_history(self.history, read_history(self.history) | {self._key(steps.count): (reading, seconds)})
 
     def _read(self, mode: Compile, left: float) -> bool:
-        """Read stored code if there is some and that ends a run with `left` seconds of eager steps sooner."""
-        count = self._count(mode)
-        reading, step = read_history(self.history).get(self._key(count), (math.inf, math.inf))
-        assert self.eager is not None
-        return reading + left * step / self.eager < left and self._compile(count, compiles=False)
+        """Read stored code if there is some and that ends a run with `left` seconds of the best steps sooner."""
+        assert self.best is not None
+        reading, step = read_history(self.history).get(self._key(self._count(mode)), (math.inf, math.inf))
+        return reading + left * step / self.best.seconds < left and self._make(mode, compiles=False)
 
     def _pays(self, count: int, left: float) -> bool:
-        """Whether compiling `count` steps takes at most a tenth of `left` seconds of eager steps."""
-        second = operation_seconds()
-        if COLD_BASE * second > WORTH * left:
-            return False
-        return (COLD_BASE + COLD * count_operations(self.step, self.batches) * count) * second <= WORTH * left
+        """Whether compiling `count` steps takes at most a tenth of `left` seconds."""
+        return COLD_BASE * operation_seconds() + COLD * self.overhead * count <= WORTH * left
 
-    def _compile(self, count: int, compiles: bool = True) -> bool:
-        """Read or compile once; where that fails, say so and go on in eager mode. Without `compiles` only read."""
-        if self.steps is not None:
+    def _make(self, mode: Compile, compiles: bool = True) -> bool:
+        """Make the steps of a mode once; where that fails, say so and go on as before. Without `compiles` only read."""
+        if self.steps is not None and self.mode == mode:
             return True
         folder = None if self.history is None else self.history.parent / "steps"
+        of_run = (self.step, self.batches, self._count(mode), self.plan.log_every)
         started = time.perf_counter()
         try:
-            self.steps = CompiledSteps(self.step, self.batches, count, self.plan.log_every, folder, compiles)
+            made = ReplayedSteps(*of_run) if mode == "replay" else CompiledSteps(*of_run, folder, compiles)
         except NotStored:
             return False
         except Exception as error:
-            self.mode = "off"
+            before = "off" if self.best is None else self.best.mode
+            self.mode = before if self.settled else self.mode
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            log.warning("these steps cannot be compiled (%s); the run goes on without: trainer.compile=off", reason)
+            verb = "replayed" if mode == "replay" else "compiled"
+            log.warning("these steps cannot be %s (%s); the run goes on with trainer.compile=%s", verb, reason, before)
             return False
-        self.seconds = time.perf_counter() - started
+        self.mode, self.steps, self.watched = mode, made, False
+        self.made_in = time.perf_counter() - started
+        self.seconds += self.made_in
         return True
 
     def _key(self, count: int) -> str:
@@ -158,7 +202,7 @@ class Compilation:
     def resume(self, mode: Compile) -> None:
         """Go on as the run had settled, if it was for `auto` to settle."""
         if self.mode == "auto":
-            self.mode = mode
+            self.mode, self.settled = mode, mode != "auto"
 
 
 def whole_numbers(part: nn.Module) -> list[tuple[str, Any]]:

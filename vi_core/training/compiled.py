@@ -1,8 +1,7 @@
-"""Several steps as one compiled function of the state: draws, bound, gradient, update and what the trace records.
+"""Several steps as machine code.
 
 The step is run once on tensors that only note what is done to them (`make_fx`); TorchInductor makes machine code of
-that list, n times over. Nothing is asked of Python afterwards, which in eager mode takes longer than the arithmetic of
-a small problem. The state goes in and is changed in place: parameters, the optimizer's averages, masks, counters.
+that list, n times over.
 
 Machine code is stored under a hash of the graph of one step, with all numbers that are in it, and of the shapes that go
 in: a later run traces the same step, which is quick, and reads the code back.
@@ -13,22 +12,21 @@ rounding of fused arithmetic and nothing else.
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vi_core.tracing import tracing
 from vi_core.training.batches import Batches
-from vi_core.training.checkpoint import random_state, restore_random_state
-from vi_core.training.steps import Metrics, Step, recorded_parameters
+from vi_core.training.several import Function, SeveralSteps, repeated
+from vi_core.training.steps import Step
 
 log = logging.getLogger(__name__)
-Function = Callable[..., tuple[Tensor, ...]]
 SETTINGS = {
     "fallback_random": True,
     "compile_threads": 1,
@@ -39,29 +37,15 @@ SETTINGS = {
 """Of TorchInductor. On one replicate of black-box VI the last three save a third of the time."""
 
 
-class Rows(NamedTuple):
-    """What n steps leave for the trace."""
-
-    names: list[str]
-    """Of the metrics."""
-    metrics: Tensor
-    """(n, M, R) before each update."""
-    parameters: Tensor
-    """(rows, R, P + 1) after the last update of each row, the gradient's norm last; no rows where they are longer."""
-
-
 class NotStored(Exception):
     """No earlier run has left machine code of these steps."""
 
 
-class CompiledSteps:
-    """`count` steps of `step` in one call.
+class CompiledSteps(SeveralSteps):
+    """Steps in machine code.
 
     Args:
-        step: The algorithm.
-        batches: Decodes what is stored, as a part of the step.
-        count: n, steps in a call.
-        every: Steps in a row of the trace: a divisor of n, or more than n.
+        step, batches, count, every: Of `SeveralSteps`.
         folder: Where machine code is stored, or None for nowhere.
         compiles: Whether to compile where none is stored, instead of raising `NotStored`.
     """
@@ -69,38 +53,18 @@ class CompiledSteps:
     def __init__(
         self, step: Step, batches: Batches, count: int, every: int, folder: Path | None = None, compiles: bool = True
     ):
-        from torch.utils import _pytree as pytree
-
         self.folder, self.compiles = folder, compiles
-        self.count, self.every, self.shared = count, every, batches.full is not None
-        self.body, x = _Recorded(step, batches), batches.example()
-        self.state = {**dict(self.body.named_parameters()), **dict(self.body.named_buffers())}
-        self.flatten = pytree.tree_leaves
-        _, self.structure = pytree.tree_flatten(x)
-        self.unflatten = pytree.tree_unflatten
-        self.names = list(rehearse(step, batches))
-        examples = [pytree.tree_map(torch.clone, x) for _ in range(count)]  # the same tensor twice would be one input
-        self.function = self._compile(self._inputs(examples))
-        self.inputs = self._inputs([x]) if self.shared else None
+        super().__init__(step, batches, count, every)
 
-    def __call__(self, batches: Sequence[Any]) -> Rows:
-        """Make the steps on n stored batches, and return what the trace records of them."""
-        with torch.no_grad():
-            metrics, *parameters = self.function(*(self.inputs or self._inputs(batches)))
-        return Rows(self.names, metrics, parameters[0] if parameters else metrics.new_empty(0))
-
-    def _inputs(self, batches: Sequence[Any]) -> list[Tensor]:
-        seen = batches[:1] if self.shared else batches
-        return [*(tensor.detach() for tensor in self.state.values()), *self.flatten(list(seen))]
-
-    def _compile(self, inputs: list[Tensor]) -> Function:
+    def _make(self) -> Function:
+        from torch.fx import GraphModule
         from torch.fx.experimental.proxy_tensor import make_fx
 
+        inputs = [*self.inputs, *self.example_batches()]
         width = len(self.state)
-        leaves = (len(inputs) - width) // (1 if self.shared else self.count)
         with tracing():
             trace = make_fx(self._one_step, tracing_mode="fake", _allow_non_fake_inputs=True)
-            step = trace(*inputs[: width + leaves])
+            step = trace(*inputs[: width + self.leaves])
         path = self._path(step, inputs)
         stored = None if path is None else read_code(path)
         self.was_stored = stored is not None
@@ -108,7 +72,8 @@ class CompiledSteps:
             return stored
         if not self.compiles:
             raise NotStored
-        return lower(repeated(step, width, self.count, self.every, self.shared), inputs, path)
+        graph = repeated(step.graph, width, self.count, self.every, self.shared)
+        return lower(GraphModule(step, graph), inputs, path)
 
     def _path(self, step: Any, inputs: list[Tensor]) -> Path | None:
         """Return the file for the code of this step; None where nothing is stored, or tensors are part of the graph."""
@@ -118,40 +83,6 @@ class CompiledSteps:
         run = (self.count, self.every, self.shared, torch.get_num_threads(), torch.__version__, SETTINGS)
         content = f"{step.graph} {shapes} {run} {torch.backends.cpu.get_cpu_capability()}"
         return self.folder / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.bin"
-
-    def _one_step(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """A step as a function of flat tensors, which it changes: the metrics (M, R), and what is recorded after it."""
-        moving = {name for name, _ in self.body.named_parameters()}
-        state = {
-            name: tensor.detach().requires_grad_() if name in moving else tensor
-            for name, tensor in zip(self.state, inputs[: len(self.state)], strict=True)
-        }
-        x = self.unflatten(list(inputs[len(self.state) :]), self.structure)
-        # A module that two parts share is put back once: functional_call would put what was traced in place of its own.
-        metrics, parameters = torch.func.functional_call(self.body, state, (x,), tie_weights=False)
-        return torch.stack([value.detach() for value in metrics.values()]), parameters.detach()
-
-
-def repeated(step: Any, width: int, count: int, every: int, shared: bool) -> Any:
-    """Return the graph of `count` steps out of the graph of one, whose first `width` inputs are the state."""
-    from torch.fx import Graph, GraphModule
-
-    inputs = [node for node in step.graph.nodes if node.op == "placeholder"]
-    graph = Graph()
-    state = [graph.placeholder(f"state_{index}") for index in range(width)]
-    batches = [
-        [graph.placeholder(f"batch_{index}_{leaf}") for leaf in range(len(inputs) - width)]
-        for index in range(1 if shared else count)
-    ]
-    seen: list[Any] = [
-        graph.graph_copy(step.graph, dict(zip(inputs, state + batches[0 if shared else index], strict=True)))
-        for index in range(count)
-    ]
-    metrics = graph.call_function(torch.stack, ([metrics for metrics, _ in seen],))
-    closing = [parameters for _, parameters in seen[every - 1 :: every]]
-    rows = [graph.call_function(torch.stack, (closing,))] if closing else []
-    graph.output((metrics, *rows))
-    return GraphModule(step, graph)
 
 
 @contextmanager
@@ -202,41 +133,3 @@ def read_code(path: Path) -> Function | None:
     except Exception as error:  # of a damaged file anything may come
         log.info("%s cannot be read (%s); the steps are compiled anew", path, type(error).__name__)
         return None
-
-
-class _Recorded(nn.Module):
-    """A step, and what the trace records after it."""
-
-    def __init__(self, step: Step, batches: Batches):
-        super().__init__()
-        self.step, self.decode = step, batches.decode
-
-    def forward(self, stored: Any) -> tuple[Metrics, Tensor]:
-        return self.step(self.decode(stored)), recorded_parameters(self.step)
-
-
-def rehearse(step: Step, batches: Batches) -> Metrics:
-    """Make one step and take it back, random numbers too; what the program keeps for later steps is then in place."""
-    device = step.alive.device
-    random, state = random_state(device), {name: value.clone() for name, value in step.state_dict().items()}
-    try:
-        return step(batches.decode(batches.example()))
-    finally:
-        step.load_state_dict(state)
-        restore_random_state(random, device)
-
-
-def count_operations(step: Step, batches: Batches) -> int:
-    """Return the number of tensor operations in one step, forward and backward, by making it and taking it back."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Counter(TorchDispatchMode):
-        calls = 0
-
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            self.calls += 1
-            return func(*args, **(kwargs or {}))
-
-    with Counter() as counter:
-        rehearse(step, batches)
-    return counter.calls

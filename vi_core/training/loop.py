@@ -13,8 +13,8 @@ from vi_core.errors import DataError, NonFinite
 from vi_core.training import checkpoint
 from vi_core.training.batches import Batches
 from vi_core.training.compilation import Compilation
-from vi_core.training.compiled import CompiledSteps
 from vi_core.training.recorder import Recorder
+from vi_core.training.several import SeveralSteps
 from vi_core.training.steps import Step
 from vi_core.training.stopping import StoppingRule
 from vi_core.training.trainer import Plan
@@ -94,7 +94,7 @@ class Loop:
         self.recorder.observe(metrics, size)
         self.stopping.observe(metrics[self.step.bound.name])
 
-    def _compiled_steps(self, steps: CompiledSteps, batches: list[Any]) -> None:
+    def _compiled_steps(self, steps: SeveralSteps, batches: list[Any]) -> None:
         rows = steps(batches)
         self.recorder.observe_rows(rows, self.batches.weight, self.done)
         self.done += steps.count

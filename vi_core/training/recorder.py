@@ -5,6 +5,7 @@ parameters and gradient norm after its last update. Recording costs one addition
 """
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vi_core.trace import Trace
-from vi_core.training.compiled import Rows
+from vi_core.training.several import Rows
 from vi_core.training.steps import Metrics, Step, recorded_parameters
 from vi_core.types import column_names, flatten, unflatten
 
@@ -41,17 +42,19 @@ class Recorder:
 
     def observe(self, metrics: Metrics, size: int) -> None:
         """Add one step's metrics, each (R,), for a batch of `size` data points."""
-        self._add(list(metrics), torch.stack(list(metrics.values())), 1, size)
+        self._add(list(metrics), [torch.stack(list(metrics.values()))], size)
 
     def observe_rows(self, rows: Rows, size: int, first: int) -> None:
         """Add several steps after step `first`, each on `size` data points: whole rows, or a part of one."""
         metrics, parameters = rows.metrics, rows.parameters
         steps, count = metrics.shape[0], parameters.shape[0]
         if not count:
-            return self._add(rows.names, metrics.sum(dim=0), steps, size)
+            return self._add(rows.names, metrics.unbind(), size)
         values = self._values(rows.names, metrics[0]) if self.values is None else self.values
         row, every = self.rows, steps // count
-        values.narrow(0, row, count).copy_(metrics if every == 1 else metrics.unflatten(0, (count, every)).mean(dim=1))
+        if every > 1:
+            metrics = total(metrics.unflatten(0, (count, every)).unbind(1), size) / (every * size)
+        values.narrow(0, row, count).copy_(metrics)
         self.parameters.narrow(0, row, count).copy_(parameters)
         self.rows, counted = row + count, np.arange(1, count + 1)
         self.steps[row : self.rows] = every * counted + first
@@ -59,11 +62,11 @@ class Recorder:
         self.seconds[row : self.rows] = (now - before) / count * counted + before
         return None
 
-    def _add(self, names: list[str], total: Tensor, steps: int, size: int) -> None:
-        """Add the metrics (M, R) of `steps` steps to the open row."""
-        self._values(names, total)
-        self.sums = total * size if self.sums is None else torch.add(self.sums, total, alpha=size)
-        self.weight += steps * size
+    def _add(self, names: list[str], metrics: Sequence[Tensor], size: int) -> None:
+        """Add the metrics of some steps, each (M, R), to the open row."""
+        self._values(names, metrics[0])
+        self.sums = total(metrics, size, self.sums)
+        self.weight += len(metrics) * size
 
     def _values(self, names: list[str], like: Tensor) -> Tensor:
         """Return where rows are kept, reserved when the first metrics (M, R) come."""
@@ -147,6 +150,14 @@ class Recorder:
         self.held_out[: self.rows + 1] = state["held_out"]
         self.steps[rows], self.seconds[rows] = state["steps"].numpy(), state["seconds"].numpy()
         self.started = time.perf_counter() - state["elapsed"]
+
+
+def total(metrics: Sequence[Tensor], size: int, before: Tensor | None = None) -> Tensor:
+    """Add up metrics of batches of `size`, one after the other, so that no way of making steps rounds differently."""
+    for value in metrics:
+        before = value * size if before is None else torch.add(before, value, alpha=size)
+    assert before is not None
+    return before
 
 
 def _elements(name: str, value: Tensor) -> list[tuple[str, Tensor]]:

@@ -6,7 +6,7 @@ from typing import Literal
 from vi_core.errors import require
 from vi_core.training.stopping import StoppingRule
 
-Compile = Literal["auto", "off", "step", "chunk"]
+Compile = Literal["auto", "off", "replay", "step", "chunk"]
 """When steps are compiled: see `vi_core.training.compilation`."""
 MOST_ROWS = 100_000
 CHECKPOINTS = 10
