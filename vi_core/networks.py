@@ -56,12 +56,12 @@ class MLP(nn.Module):
         For x (..., sizes[0]) they have shapes (..., sizes[-2]), (sizes[-1], sizes[-2]) and (sizes[-1],).
         """
         *hidden, head = self.layers
-        kind = self.products or x.dtype
-        x = x.to(kind)
+        kind, batch = self.products or x.dtype, x.shape[:-1]
+        x = x.to(kind).reshape(-1, x.shape[-1])  # an activation in place of a view would be copied by its gradient
         for layer in hidden:
             x = F.linear(x, layer.weight.to(kind), layer.bias.to(kind)) if isinstance(layer, nn.Linear) else layer(x)
         assert isinstance(head, nn.Linear)
-        return x, head.weight.to(kind), head.bias.to(kind)
+        return x.view(*batch, head.in_features), head.weight.to(kind), head.bias.to(kind)
 
 
 def multiply_in(products: str, *parts: nn.Module) -> None:

@@ -13,7 +13,7 @@ from .protocol import Settings
 
 Answers = Mapping[str, tuple[float, float]]
 """Quantity -> its right value and the tolerance."""
-MODES = {"eager": "trainer.compile=off", "step": "trainer.compile=step", "chunk": "trainer.compile=chunk"}
+MODES = {"eager": "trainer.compile=off"} | {mode: f"trainer.compile={mode}" for mode in ("replay", "step", "chunk")}
 """Modes of this program, and the setting that chooses each."""
 
 

@@ -24,7 +24,7 @@ CONFIG_MODULE = "conf" if __name__.startswith("experiments.") else "vi_core.conf
 STEPS = 10_000
 """Of the run whose iterations are timed: as long as the reports' and the default one."""
 STRIDE = 100
-"""Compiled steps come several in a call."""
+"""Replayed and compiled steps come several in a call."""
 
 
 def build(settings: Settings) -> Contender:
@@ -59,7 +59,7 @@ class Run(Contender):
         validate(cfg)
         self.folder = tempfile.TemporaryDirectory()
         self.problem, self.loop = self._assemble(cfg, images)
-        self.stride = STRIDE if "trainer.compile=chunk" in settings["overrides"] else 1
+        self.stride = STRIDE if self.loop.compilation.mode in ("replay", "chunk") else 1
         self.blank = self.loop.recorder.state_dict()
 
     def _assemble(self, cfg: DictConfig, images: bool) -> tuple[Any, Any]:

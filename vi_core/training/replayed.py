@@ -91,6 +91,7 @@ class _Notes(Watching):
             return result
         noted_args, noted_kwargs = pytree.tree_map_only(Tensor, self.node, (args, kwargs or {}))
         done = self.graph.call_function(func, tuple(noted_args), noted_kwargs)
+        done.meta["dtype"] = next((part.dtype for part in args if isinstance(part, Tensor)), None)
         if isinstance(result, Tensor):
             self.nodes[result] = done
         else:
@@ -99,6 +100,11 @@ class _Notes(Watching):
             for index, part in enumerate(parts):
                 self.nodes[part] = self.graph.call_function(operator.getitem, (done, index))
         return result
+
+
+def is_real(dtype: torch.dtype | None) -> bool:
+    """Whether a number beside a tensor of this type takes its type."""
+    return dtype is not None and dtype.is_floating_point
 
 
 def interpreted(graph: Graph, constants: nn.Module) -> Function:
@@ -148,6 +154,8 @@ class _Script:
         for index, argument in enumerate(schema.arguments):
             positional = index < len(node.args)
             given = node.args[index] if positional else node.kwargs.get(argument.name, argument.default_value)
+            if str(argument.type) == "Tensor" and isinstance(given, (int, float)) and is_real(node.meta["dtype"]):
+                given = torch.tensor(given, dtype=node.meta["dtype"])
             inputs.append(self._value(given, argument.type))
         returned = [str(value.type) for value in schema.returns]
         if returned == ["List[Tensor]"]:
@@ -177,6 +185,8 @@ class _Script:
             given = FORMATS.index(given)
         if isinstance(given, int) and str(kind) in ("float", "Optional[float]"):
             given = float(given)
+        if isinstance(given, Tensor):
+            return self.graph.insertConstant(given)
         key = type(given), given
         if key not in self.constants:
             self.constants[key] = self.graph.insertConstant(given)
