@@ -31,6 +31,8 @@ from vi_core.training.trainer import Compile, Plan
 log = logging.getLogger(__name__)
 CHUNK = 10
 """Steps in one call of a compiled chunk."""
+CALLS = 10
+"""Calls after which the loop looks around, where steps are short and all see the same data."""
 SHORT = 4.0
 """A step that takes less than this many times what its operations take on one number is mostly overhead."""
 WATCHED = 20
@@ -91,10 +93,12 @@ class Compilation:
         if self.mode in ("auto", "off"):
             return None
         count = self._count(self.mode)
-        if not fits(done, count, self.plan, window) or not self.batches.full_ahead(count) or not self._make(self.mode):
+        most = CALLS if count > 1 and self.batches.full is not None and self.watched else 1
+        calls = next((n for n in (most, 1) if fits(done, count, n, self.plan, window)), None)
+        if calls is None or not self.batches.full_ahead(count) or not self._make(self.mode):
             return None
         assert self.steps is not None
-        return self.steps, [self.batches.next_stored()[0] for _ in range(count)]
+        return self.steps, [self.batches.next_stored()[0] for _ in range(count * calls)]
 
     def _time_eager_steps(self, left: int) -> None:
         """Time eager steps, and choose others for the `left` ones when enough have been seen."""
@@ -215,9 +219,9 @@ def chunk_of(log_every: int) -> int:
     return CHUNK if log_every >= CHUNK else log_every * (CHUNK // log_every)
 
 
-def fits(done: int, count: int, plan: Plan, window: int | None) -> bool:
-    """Whether nothing happens within the `count` steps after step `done` that they do not see."""
-    last = done + count - 1
+def fits(done: int, count: int, calls: int, plan: Plan, window: int | None) -> bool:
+    """Whether nothing happens within `calls` calls of `count` steps after step `done` that they do not see."""
+    last = done + count * calls - 1
     periods = (plan.eval_every, plan.checkpoint_every, window)
     crossed = any(period and done // period != last // period for period in periods)
     inside = plan.log_every > count and done // plan.log_every != last // plan.log_every

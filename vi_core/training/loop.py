@@ -97,7 +97,7 @@ class Loop:
     def _compiled_steps(self, steps: SeveralSteps, batches: list[Any]) -> None:
         rows = steps(batches)
         self.recorder.observe_rows(rows, self.batches.weight, self.done)
-        self.done += steps.count
+        self.done += len(batches)
         if self.stopping.window is not None:
             for bound in rows.metrics[:, 0]:
                 self.stopping.observe(bound)

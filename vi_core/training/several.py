@@ -23,12 +23,12 @@ Function = Callable[..., tuple[Tensor, ...]]
 
 
 class Rows(NamedTuple):
-    """What n steps leave for the trace."""
+    """What steps leave for the trace."""
 
     names: list[str]
     """Of the metrics."""
     metrics: Tensor
-    """(n, M, R) before each update."""
+    """(steps, M, R) before each update."""
     parameters: Tensor
     """(rows, R, P + 1) after the last update of each row, the gradient's norm last; no rows where they are longer."""
 
@@ -60,10 +60,15 @@ class SeveralSteps(ABC):
             self.inputs += leaves
 
     def __call__(self, batches: Sequence[Any]) -> Rows:
-        """Make the steps on n stored batches, and return what the trace records of them."""
-        inputs = self.inputs if self.shared else [*self.inputs, *pytree.tree_leaves(list(batches))]
+        """Make the steps on stored batches, some multiple of n, and return what the trace records of them."""
+        calls = range(0, len(batches), self.count)
         with torch.no_grad():
-            metrics, *parameters = self.function(*inputs)
+            if self.shared:
+                found = [self.function(*self.inputs) for _ in calls]
+            else:
+                parts = ([*batches[first : first + self.count]] for first in calls)
+                found = [self.function(*self.inputs, *pytree.tree_leaves(part)) for part in parts]
+            metrics, *parameters = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
         return Rows(self.names, metrics, parameters[0] if parameters else metrics.new_empty(0))
 
     @abstractmethod
