@@ -233,7 +233,9 @@ def test_nothing_happens_within_a_chunk() -> None:
     assert taken == [0, 10, 30, 40, 50, 60, 80, 90]
     assert not fits(95, 10, 1, plan, None)
     assert [done for done in (0, 10, 20) if fits(done, 10, 1, Plan(100, 15, 0, 100), None)] == [0, 20]
-    assert [done for done in range(100) if fits(done, 5, 4, plan, None)] == [0, 5, 25, 30, 50, 55, 75, 80]
+    short = Plan(steps=100, log_every=5, eval_every=25, checkpoint_every=1000)
+    assert [done for done in range(100) if fits(done, 5, 4, short, None)] == [0, 5, 25, 30, 50, 55, 75, 80]
+    assert not any(fits(done, 5, 4, plan, None) for done in range(100))
     assert [chunk_of(every) for every in (1, 3, 5, 7, 10, 25)] == [10, 9, 10, 7, 10, 10]
 
 

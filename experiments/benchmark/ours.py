@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from vi_core.assembly import assemble, construct
+from vi_core.training.compilation import CALLS, CHUNK
 from vi_core.training.trainer import Trainer
 
 from .. import schema
@@ -23,8 +24,8 @@ from .protocol import Answer, Contender, Settings
 CONFIG_MODULE = "conf" if __name__.startswith("experiments.") else "vi_core.conf"
 STEPS = 10_000
 """Of the run whose iterations are timed: as long as the reports' and the default one."""
-STRIDE = 100
-"""Replayed and compiled steps come several in a call."""
+STRIDE = CHUNK * CALLS
+"""Replayed and compiled steps come several in a call, and calls several at a time where all see the same data."""
 
 
 def build(settings: Settings) -> Contender:
@@ -59,7 +60,8 @@ class Run(Contender):
         validate(cfg)
         self.folder = tempfile.TemporaryDirectory()
         self.problem, self.loop = self._assemble(cfg, images)
-        self.stride = STRIDE if self.loop.compilation.mode in ("replay", "chunk") else 1
+        several = self.loop.compilation.mode in ("replay", "chunk")
+        self.stride = 1 if not several else STRIDE if self.problem.batches.full is not None else CHUNK
         self.blank = self.loop.recorder.state_dict()
 
     def _assemble(self, cfg: DictConfig, images: bool) -> tuple[Any, Any]:
