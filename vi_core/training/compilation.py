@@ -33,7 +33,7 @@ CHUNK = 10
 """Steps in one call of a compiled chunk."""
 CALLS = 10
 """Calls after which the loop looks around, where steps are short and all see the same data."""
-SHORT = 4.0
+SHORT = 10.0
 """A step that takes less than this many times what its operations take on one number is mostly overhead."""
 WATCHED = 20
 """Calls that are timed, eager ones after two that are slower than the others."""
@@ -153,9 +153,9 @@ class Compilation:
         return chunk_of(self.plan.log_every) if mode == "chunk" or (mode == "replay" and self.short) else 1
 
     def _can_replay(self, left: int) -> bool:
-        """Whether getting ready to replay, which makes some steps in vain, takes at most a tenth of what is left."""
+        """Whether getting ready to replay, which makes four steps in vain, takes at most a tenth of what is left."""
         assert self.best is not None
-        ready = REPLAY * self.overhead + (4 + self._count("replay")) * self.best.seconds
+        ready = REPLAY * self.overhead + 4 * self.best.seconds
         return self.step.alive.is_cpu and ready <= WORTH * left * self.best.seconds
 
     def _remember(self, steps: SeveralSteps, seconds: float) -> None:
