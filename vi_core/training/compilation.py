@@ -13,9 +13,10 @@ import hashlib
 import json
 import logging
 import math
+import statistics
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -30,13 +31,15 @@ from vi_core.training.trainer import Compile, Plan
 
 log = logging.getLogger(__name__)
 CHUNK = 10
-"""Steps in one call of a compiled chunk."""
-CALLS = 10
-"""Calls after which the loop looks around, where steps are short and all see the same data."""
+"""Steps in a call, at most."""
+CALLS, SOON = 10, 0.5
+"""Calls after which the loop looks around, where all steps see the same data and that is so many seconds away."""
+LOOK_EVERY = 100
+"""Steps between two looks at the device: divergence, progress."""
 SHORT = 10.0
 """A step that takes less than this many times what its operations take on one number is mostly overhead."""
 WATCHED = 20
-"""Calls that are timed, eager ones after two that are slower than the others."""
+"""Calls that are timed, after two that are slower than the others."""
 WORTH = 0.1
 """The part of what is left of a run that it may take to get ready for it."""
 REPLAY = 200.0
@@ -72,63 +75,57 @@ class Compilation:
         """What it took to make the steps."""
         self.made_in = 0.0
         """Of these, for the present ones."""
-        self.calls, self.since, self.overhead = 0, 0.0, 0.0
+        self.times: list[float] | None = [] if mode == "auto" else None
+        """Seconds of a step in each call of the present way, or None where it has been judged."""
         self.best: Choice | None = None
         """What `auto` found fastest up to now."""
-        self.short = True
-        """Whether a step is mostly overhead."""
-        self.settled = mode != "auto"
-        self.watched = False
-        """Whether the present steps have been timed."""
+        self.overhead = 0.0
+        """Seconds that the operations of a step take on one number."""
+        self.short, self.settled, self.refused = True, mode != "auto", False
+        """Whether a step is mostly overhead, whether `auto` has chosen for good, and whether compiling has failed."""
+        self.window: int | None = None
 
     def next(self, done: int, window: int | None) -> tuple[SeveralSteps, list[Any]] | None:
         """Return steps that can follow step `done`, with their batches as stored; None asks for an eager step.
 
         The stopping rule looks at multiples of `window`, which must not lie within a call.
         """
-        if self.mode == "auto":
-            self._time_eager_steps(self.plan.steps - done)
-        elif self.steps is not None and not self.watched:
-            self._time_calls(self.steps, self.plan.steps - done)
+        self.window = window
+        if self.times is not None and len(self.times) == 2 + WATCHED:
+            self._judge(statistics.median(self.times[2:]), self.plan.steps - done)
         if self.mode in ("auto", "off"):
             return None
         count = self._count(self.mode)
-        most = CALLS if count > 1 and self.batches.full is not None and self.watched else 1
-        calls = next((n for n in (most, 1) if fits(done, count, n, self.plan, window)), None)
+        calls = next((n for n in (self._most(count), 1) if fits(done, count, n, self.plan, window)), None)
         if calls is None or not self.batches.full_ahead(count) or not self._make(self.mode):
             return None
         assert self.steps is not None
         return self.steps, [self.batches.next_stored()[0] for _ in range(count * calls)]
 
-    def _time_eager_steps(self, left: int) -> None:
-        """Time eager steps, and choose others for the `left` ones when enough have been seen."""
-        self.calls += 1
-        if self.calls == 3:
-            self.since = time.perf_counter()
-        if self.calls < 3 + WATCHED:
-            return
-        eager = (time.perf_counter() - self.since) / WATCHED
-        self.best, self.calls = Choice("off", None, eager), 0
-        self.overhead = count_operations(self.step, self.batches) * operation_seconds()
-        self.short = eager < SHORT * self.overhead
-        if self._can_replay(left) and self._make("replay"):
-            self.mode = "replay"
-        else:
-            self._settle(left)
+    def observe(self, seconds: float, several: bool) -> None:
+        """Take note of what a step took: one of several at once, or an eager one, also between others."""
+        if self.times is not None and several == (self.steps is not None):
+            self.times.append(seconds)
 
-    def _time_calls(self, steps: SeveralSteps, left: int) -> None:
-        """Time calls, remember it, and go back to what was before if that is faster."""
-        self.calls += 1
-        if self.calls == 2:
-            self.since = time.perf_counter()
-        if self.calls < 2 + WATCHED:
+    def _most(self, count: int) -> int:
+        """Return how many calls the loop may make at once."""
+        timed = self.times is None and self.best is not None and self.batches.full is not None
+        return CALLS if timed and CALLS * count * cast(Choice, self.best).seconds < SOON else 1
+
+    def _judge(self, seconds: float, left: int) -> None:
+        """Choose how to make the `left` steps, given what one takes now."""
+        self.times = None
+        if self.steps is None:
+            self.best = Choice("off", None, seconds)
+            self.overhead = count_operations(self.step, self.batches) * operation_seconds()
+            self.short = seconds < SHORT * self.overhead
+            if not self._can_replay(left) or not self._make("replay"):
+                self._settle(left)
             return
-        self.watched, self.calls = True, 0
-        seconds = (time.perf_counter() - self.since) / (WATCHED * steps.count)
         if self.mode != "replay":
-            self._remember(steps, seconds)
+            self._remember(self.steps, seconds)
         if self.best is None or seconds <= self.best.seconds:
-            self.best = Choice(self.mode, steps, seconds)
+            self.best = Choice(self.mode, self.steps, seconds)
         else:
             log.info("trainer.compile=%s is slower here than %s; the run goes on so", self.mode, self.best.mode)
         if self.settled:
@@ -150,7 +147,7 @@ class Compilation:
 
     def _count(self, mode: str) -> int:
         """Return the steps in a call."""
-        return chunk_of(self.plan.log_every) if mode == "chunk" or (mode == "replay" and self.short) else 1
+        return chunk_of(self.plan, self.window) if mode == "chunk" or (mode == "replay" and self.short) else 1
 
     def _can_replay(self, left: int) -> bool:
         """Whether getting ready to replay, which makes four steps in vain, takes at most a tenth of what is left."""
@@ -177,6 +174,8 @@ class Compilation:
         """Make the steps of a mode once; where that fails, say so and go on as before. Without `compiles` only read."""
         if self.steps is not None and self.mode == mode:
             return True
+        if self.refused and mode != "replay":
+            return False
         folder = None if self.history is None else self.history.parent / "steps"
         of_run = (self.step, self.batches, self._count(mode), self.plan.log_every)
         started = time.perf_counter()
@@ -186,12 +185,12 @@ class Compilation:
             return False
         except Exception as error:
             before = "off" if self.best is None else self.best.mode
-            self.mode = before if self.settled else self.mode
+            self.mode, self.refused = before if self.settled else self.mode, mode != "replay"
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             verb = "replayed" if mode == "replay" else "compiled"
             log.warning("these steps cannot be %s (%s); the run goes on with trainer.compile=%s", verb, reason, before)
             return False
-        self.mode, self.steps, self.watched = mode, made, False
+        self.mode, self.steps, self.times = mode, made, []
         self.made_in = time.perf_counter() - started
         self.seconds += self.made_in
         return True
@@ -203,10 +202,14 @@ class Compilation:
         run = [torch.__version__, torch.get_num_threads(), count, self.plan.log_every, self.batches.size]
         return hashlib.sha256(repr((parts, state, self.step.bound.name, run)).encode()).hexdigest()[:16]
 
-    def resume(self, mode: Compile) -> None:
-        """Go on as the run had settled, if it was for `auto` to settle."""
-        if self.mode == "auto":
-            self.mode, self.settled = mode, mode != "auto"
+    def state_dict(self) -> dict[str, Any]:
+        return {"mode": self.mode if self.settled else "auto", "short": self.short}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on as the run had settled, if it was for `auto` to settle and can be done here."""
+        mode: Compile = state["mode"]
+        if self.mode == "auto" and mode != "auto" and (mode != "replay" or self.step.alive.is_cpu):
+            self.mode, self.settled, self.short, self.times = mode, True, state["short"], None
 
 
 def whole_numbers(part: nn.Module) -> list[tuple[str, Any]]:
@@ -214,18 +217,35 @@ def whole_numbers(part: nn.Module) -> list[tuple[str, Any]]:
     return [(name, value) for name, value in vars(part).items() if isinstance(value, (int, torch.dtype))]
 
 
-def chunk_of(log_every: int) -> int:
-    """Return about `CHUNK`: a multiple of a row of the trace, where a row is shorter."""
-    return CHUNK if log_every >= CHUNK else log_every * (CHUNK // log_every)
+def chunk_of(plan: Plan, window: int | None) -> int:
+    """Return the most steps in a call, up to `CHUNK`, that do not leave much between them to eager steps.
+
+    They are whole rows of the trace, or parts of one. What happens between two calls, the end of a longer row included,
+    does so after a multiple of them, or so rarely that it matters little.
+    """
+    rare = [period for period in (plan.eval_every, plan.checkpoint_every, window) if period]
+
+    def suits(count: int) -> bool:
+        rows = plan.log_every <= count
+        periods = rare if rows else [*rare, plan.log_every]
+        whole = not rows or count % plan.log_every == 0
+        return whole and all(period % count == 0 or period >= 10 * count for period in periods)
+
+    return next(count for count in range(CHUNK, 0, -1) if count == 1 or suits(count))
 
 
 def fits(done: int, count: int, calls: int, plan: Plan, window: int | None) -> bool:
-    """Whether nothing happens within `calls` calls of `count` steps after step `done` that they do not see."""
+    """Whether nothing happens within `calls` calls of `count` steps after step `done` that they do not see.
+
+    Of several calls the last alone may pass a step at which the loop looks around: it does so after the same steps
+    however many calls it makes.
+    """
     last = done + count * calls - 1
     periods = (plan.eval_every, plan.checkpoint_every, window)
     crossed = any(period and done // period != last // period for period in periods)
     inside = plan.log_every > count and done // plan.log_every != last // plan.log_every
-    return done % count == 0 and last < plan.steps and not crossed and not inside
+    passed = done // LOOK_EVERY != (done + count * (calls - 1)) // LOOK_EVERY
+    return done % count == 0 and last < plan.steps and not crossed and not inside and not passed
 
 
 def operation_seconds() -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 from vi_core.errors import DataError, NonFinite
 from vi_core.training import checkpoint
 from vi_core.training.batches import Batches
-from vi_core.training.compilation import Compilation
+from vi_core.training.compilation import LOOK_EVERY, Compilation
 from vi_core.training.recorder import Recorder
 from vi_core.training.several import SeveralSteps
 from vi_core.training.steps import Step
@@ -20,8 +20,6 @@ from vi_core.training.stopping import StoppingRule
 from vi_core.training.trainer import Plan
 
 Status = Literal["completed", "converged", "interrupted", "diverged"]
-LOOK_EVERY = 100
-"""Steps between two looks at the device: divergence, progress."""
 
 
 @dataclass
@@ -30,7 +28,7 @@ class Loop:
 
     Attributes:
         plan: How many steps, and how often to record, evaluate and save.
-        compilation: Gives compiled steps in place of eager ones, where that pays.
+        compilation: Gives several steps at once in place of eager ones, where that pays.
         on_nonfinite: `raise`, `stop` or `skip` (freeze the replicate and go on) when one diverges.
         evaluate: Returns the held-out bound (R,).
         interrupted: Asked after every step; True ends the run in good order.
@@ -77,11 +75,13 @@ class Loop:
         plan = self.plan
         while self.done < plan.steps:
             before = self.done
-            compiled = self.compilation.next(before, self.stopping.window)
-            if compiled is None:
+            several = self.compilation.next(before, self.stopping.window)
+            started = time.perf_counter()
+            if several is None:
                 self._eager_step()
             else:
-                self._compiled_steps(*compiled)
+                self._several_steps(*several)
+            self.compilation.observe((time.perf_counter() - started) / (self.done - before), several is not None)
             status = self._after_steps(looks=self.done // LOOK_EVERY > before // LOOK_EVERY)
             if status:
                 return status
@@ -94,7 +94,7 @@ class Loop:
         self.recorder.observe(metrics, size)
         self.stopping.observe(metrics[self.step.bound.name])
 
-    def _compiled_steps(self, steps: SeveralSteps, batches: list[Any]) -> None:
+    def _several_steps(self, steps: SeveralSteps, batches: list[Any]) -> None:
         rows = steps(batches)
         self.recorder.observe_rows(rows, self.batches.weight, self.done)
         self.done += len(batches)
@@ -168,7 +168,7 @@ class Loop:
                     "stopping": self.stopping.state_dict(),
                     "recorder": self.recorder.state_dict(),
                     "batches": self.batches.state_dict(),
-                    "compile": self.compilation.mode,
+                    "compile": self.compilation.state_dict(),
                     "random": checkpoint.random_state(self.device),
                 },
             )
@@ -185,7 +185,7 @@ class Loop:
             self.stopping.load_state_dict(content["stopping"])
             self.recorder.load_state_dict(content["recorder"])
             self.batches.load_state_dict(content["batches"])
-            self.compilation.resume(content["compile"])
+            self.compilation.load_state_dict(content["compile"])
             checkpoint.restore_random_state(content["random"], self.device)
             self.done, self.seconds, self.ended = content["done"], content["seconds"], content["ended"]
         except (KeyError, RuntimeError, AttributeError, TypeError) as error:

@@ -29,6 +29,8 @@ class ReplayedSteps(SeveralSteps):
     """Steps repeated from a list."""
 
     def _make(self) -> Function:
+        if self.device.type != "cpu":
+            raise RuntimeError(f"{self.device} does not replay; use trainer.compile=chunk")
         state, batch = [tensor.clone() for tensor in self.inputs], pytree.tree_leaves(self.example)
         with recording(), same_draws_after(self.device):
             step, constants = record(self._one_step, [*state, *batch])
@@ -46,9 +48,8 @@ class ReplayedSteps(SeveralSteps):
 
 
 def same(new: Tensor, old: Tensor) -> bool:
-    """Whether two tensors agree to half of their digits."""
-    tolerance = torch.finfo(old.dtype).eps ** 0.5 if old.is_floating_point() else 0.0
-    return torch.allclose(new.double(), old.double(), rtol=tolerance, atol=tolerance, equal_nan=True)
+    """Whether two tensors agree to the last bit, NaN with NaN."""
+    return torch.equal(new.isnan(), old.isnan()) and torch.equal(new.nan_to_num(), old.nan_to_num())
 
 
 def record(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> tuple[Graph, nn.Module]:
@@ -83,7 +84,7 @@ class _Notes(Watching):
         return self.nodes[tensor]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if torch.Tag.data_dependent_output in func.tags:
+        if torch.Tag.data_dependent_output in func.tags or has_open_shape(func, args):
             raise RuntimeError(f"{func} looks at a value")
         result = func(*args, **(kwargs or {}))
         if func in SAME:
@@ -98,13 +99,21 @@ class _Notes(Watching):
             parts = result or ()
             done.meta["parts"] = len(parts)
             for index, part in enumerate(parts):
-                self.nodes[part] = self.graph.call_function(operator.getitem, (done, index))
+                if part is not None:
+                    self.nodes[part] = self.graph.call_function(operator.getitem, (done, index))
         return result
 
 
+def has_open_shape(func: Any, args: Any) -> bool:
+    """Whether the shape of a result depends on values: so it does for a mask as an index, not for numbers."""
+    if func is torch.ops.aten.index.Tensor:
+        return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+    return torch.Tag.dynamic_output_shape in func.tags
+
+
 def is_real(dtype: torch.dtype | None) -> bool:
-    """Whether a number beside a tensor of this type takes its type."""
-    return dtype is not None and dtype.is_floating_point
+    """Whether a number beside a tensor of this type takes its type: in narrower ones it is rounded later."""
+    return dtype in (torch.float32, torch.float64)
 
 
 def interpreted(graph: Graph, constants: nn.Module) -> Function:
@@ -128,7 +137,7 @@ class _Script:
     def __init__(self) -> None:
         self.graph: Any = torch._C.Graph()
         self.values: dict[Node, Any] = {}
-        self.constants: dict[tuple[type, Any], Any] = {}
+        self.constants: dict[tuple[type, str], Any] = {}
 
     def add(self, node: Node, constants: nn.Module) -> None:
         """Write what stands for a node."""
@@ -187,7 +196,7 @@ class _Script:
             given = float(given)
         if isinstance(given, Tensor):
             return self.graph.insertConstant(given)
-        key = type(given), given
+        key = type(given), repr(given)  # 0.0 and -0.0 are two
         if key not in self.constants:
             self.constants[key] = self.graph.insertConstant(given)
         return self.constants[key]

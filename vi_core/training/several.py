@@ -50,11 +50,14 @@ class SeveralSteps(ABC):
         self.count, self.every, self.shared = count, every, batches.full is not None
         self.device = step.alive.device
         self.body, self.example = _Recorded(step, batches), batches.example()
-        self.state = {**dict(self.body.named_parameters()), **dict(self.body.named_buffers())}
+        self.state = self._tensors()
         self.inputs = [tensor.detach() for tensor in self.state.values()]
         leaves, self.structure = pytree.tree_flatten(self.example)
         self.leaves = len(leaves)
         self.names = list(rehearse(step, batches))
+        for name, tensor in self._tensors().items():
+            if tensor is not self.state[name]:
+                raise RuntimeError(f"a step puts another tensor in the place of {name}")
         self.function = self._make()
         if self.shared:
             self.inputs += leaves
@@ -70,6 +73,9 @@ class SeveralSteps(ABC):
                 found = [self.function(*self.inputs, *pytree.tree_leaves(part)) for part in parts]
             metrics, *parameters = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
         return Rows(self.names, metrics, parameters[0] if parameters else metrics.new_empty(0))
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {**dict(self.body.named_parameters()), **dict(self.body.named_buffers())}
 
     @abstractmethod
     def _make(self) -> Function:

@@ -149,7 +149,7 @@ class Shares(StoppingRule):
                 "weight": end.weight,
             },
             "batches": end.batches,
-            "compile": self.loop.compilation.mode,
+            "compile": self.loop.compilation.state_dict(),
         }
 
 

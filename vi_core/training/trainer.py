@@ -41,8 +41,8 @@ class Trainer:
         final_samples: Draws from which the final bound is estimated where it has no closed form, and its diagnostics.
         likelihood_samples: Importance samples per held-out point that estimate its log p(x) at the end; 0 for none.
         gradient_draws: Gradient estimates whose noise is measured at the first and at the last parameters; 0 for none.
-        compile: Whether steps are compiled: one (`step`) or several (`chunk`) in a call, not at all (`off`), or `auto`:
-            where compiling takes at most a tenth of what is left of the run.
+        compile: Whether steps are made by Python (`off`), repeated from a list (`replay`), or compiled, one (`step`) or
+            several (`chunk`) in a call; `auto` replays, and compiles where that takes at most a tenth of what is left.
         stopping: When to end before the last step.
     """
 
