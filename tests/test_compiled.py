@@ -211,7 +211,8 @@ def test_operations_are_noted_as_they_are_done() -> None:
         x.add_(y * constant)
         torch._foreach_mul_([x, y], 2.0)
         x[1:] += second.sum()
-        return torch.stack([x.detach(), y.new_full((3,), math.inf)]).amax(dim=0), first.to(torch.float64)
+        narrow = y.bfloat16() * 0.1 / 3.3 + 1
+        return torch.stack([x.detach(), y.new_full((3,), -0.0)]).amax(dim=0), first.to(torch.float64), narrow
 
     replay = interpreted(*record(function, [torch.ones(3), torch.ones(3)]))
     for _ in range(2):
