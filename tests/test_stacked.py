@@ -21,6 +21,7 @@ from vi_core.assembly import Problem, assemble, can_stack, stacked
 from vi_core.discrete import one_hot_argmax
 from vi_core.trace import read_trace
 from vi_core.training import compiled
+from vi_core.training.replayed import ReplayedSteps
 from vi_core.training.stacked import StackedStep
 
 RATES = [1e-2, 3e-3, 1e-3]
@@ -151,6 +152,17 @@ def test_stacked_steps_are_traced(config: dict[str, Any], monkeypatch: pytest.Mo
     for _ in range(2):
         steps([traced.batches.next_stored()[0]])
     torch.testing.assert_close(weights(traced), weights(eager))
+
+
+def test_stacked_steps_are_replayed(config: dict[str, Any]) -> None:
+    eager, replayed = (stacked(config, [problem(config, seed, 1e-3) for seed in range(2)]) for _ in range(2))
+    steps = ReplayedSteps(replayed.step, replayed.batches, 1, 1)
+    torch.manual_seed(5)
+    train(eager, 2)
+    torch.manual_seed(5)
+    for _ in range(2):
+        steps([replayed.batches.next_stored()[0]])
+    torch.testing.assert_close(weights(replayed), weights(eager), rtol=0.0, atol=0.0)
 
 
 def test_what_has_no_networks_is_not_stacked() -> None:
