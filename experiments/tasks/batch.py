@@ -258,7 +258,7 @@ def finish(trained: Trained, job: Job) -> dict[str, Any]:
     content = trained.content | {"random": checkpoint.random_state(trained.device)}
     loop = fit.build_loop(job, point.problem, point.trainer, trained.plan, trained.device, Interrupt())
     loop.load(content)
-    fit.write_config(job)
+    config = fit.write_config(job, point.config)
     if trained.status == "diverged" and point.trainer.on_nonfinite == "raise":
         loop.recorder.trace().write(job.folder / "trace.csv")
         raise NonFinite(loop.describe_divergence())
@@ -266,4 +266,4 @@ def finish(trained: Trained, job: Job) -> dict[str, Any]:
     if loop.recorder.weight:
         loop.recorder.close_row(loop.done)
     started -= loop.seconds
-    return fit.write_results(job, point.problem, point.trainer, loop, trained.status, trained.device, started)
+    return fit.write_results(job, config, point.problem, point.trainer, loop, trained.status, trained.device, started)

@@ -68,9 +68,9 @@ def fit(job: Job) -> dict[str, Any]:
     measure_gradient(job, problem, trainer, "start")  # a resumed run begins with the same parameters and stream
     with Interrupt() as interrupt:
         loop = build_loop(job, problem, trainer, plan, device, interrupt)
-        write_config(job)
+        config = write_config(job, config)
         status = run_loop(job, loop, plan)
-        result = write_results(job, problem, trainer, loop, status, device, started)
+        result = write_results(job, config, problem, trainer, loop, status, device, started)
     interrupt.leave()
     return result
 
@@ -88,10 +88,11 @@ def settle(job: Job) -> dict[str, Any]:
     return plain(job.cfg)
 
 
-def write_config(job: Job) -> None:
-    """Write the resolved settings of the run to its folder."""
-    job.cfg.overrides = job.overrides
-    write_text(job.folder / "config.yaml", yaml_text(plain(job.cfg)))
+def write_config(job: Job, config: dict[str, Any]) -> dict[str, Any]:
+    """Write the resolved settings of the run to its folder, and return them with what was overridden."""
+    job.cfg.overrides, config = job.overrides, config | {"overrides": job.overrides}
+    write_text(job.folder / "config.yaml", yaml_text(config))
+    return config
 
 
 def measure_gradient(job: Job, problem: Problem, trainer: Trainer, when: str) -> None:
@@ -186,13 +187,20 @@ def run_loop(job: Job, loop: Loop, plan: Plan) -> str:
 
 
 def write_results(
-    job: Job, problem: Problem, trainer: Trainer, loop: Loop, status: str, device: torch.device, started: float
+    job: Job,
+    config: dict[str, Any],
+    problem: Problem,
+    trainer: Trainer,
+    loop: Loop,
+    status: str,
+    device: torch.device,
+    started: float,
 ) -> dict[str, Any]:
     """Write trace, samples, figures and at last the summary; show the result table."""
     trace, samples = loop.recorder.trace(), draw_samples(problem)
     trace.write(job.folder / "trace.csv")
     write_npz(job.folder / "samples.npz", samples)
-    result = summarize(job, problem, trainer, loop, trace, status, device)
+    result = summarize(job, config, problem, trainer, loop, trace, status, device)
     figures = draw_figures(job, problem, result, trace, samples)
     result["timing"]["total_s"] = time.perf_counter() - started
     write_json(job.folder / "summary.json", result)
@@ -201,10 +209,17 @@ def write_results(
 
 
 def summarize(
-    job: Job, problem: Problem, trainer: Trainer, loop: Loop, trace: Trace, status: str, device: torch.device
+    job: Job,
+    config: dict[str, Any],
+    problem: Problem,
+    trainer: Trainer,
+    loop: Loop,
+    trace: Trace,
+    status: str,
+    device: torch.device,
 ) -> dict[str, Any]:
     """Return the content of summary.json but for the total time."""
-    exact, config, bias = summary.exact_answers(problem), plain(job.cfg), summary.gradient_bias(problem)
+    exact, bias = summary.exact_answers(problem), summary.gradient_bias(problem)
     measure_gradient(job, problem, trainer, "final")
     alive, replicates = problem.step.alive.cpu().numpy(), problem.family.replicates
     kept, best = results_of(problem, alive)
