@@ -281,6 +281,17 @@ def test_skip_freezes_the_replicate_and_counts_it(cli: CommandLine, tmp_path: Pa
     assert np.isfinite(trace.columns["elbo"][:, 1]).all()
 
 
+@pytest.mark.parametrize("batched", [False, True])
+def test_what_auto_chose_is_written(batched: bool, cli: CommandLine, tmp_path: Path) -> None:
+    """A resumed run must sum in the same order, so that it needs the same number of threads."""
+    sweep = ("-m", "seed=1,2", "sweep.batched=true", "hydra.sweep.dir=run")
+    assert cli(*SMOKE[1:], *(sweep if batched else ("--run", "hydra.run.dir=run"))).code == 0
+    folder = tmp_path / "run" / "0" if batched else tmp_path / "run"
+    written = OmegaConf.load(folder / "config.yaml")
+    assert written.threads == 1
+    assert ("seed=1" in written.overrides) == batched
+
+
 def test_the_last_good_checkpoint_stays(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A NaN in replicate 1 at step 35 of 50 is named; resumed without it, the run is the one that never had it."""
     arguments = (*SMOKE, "trainer.limit=50", "trainer.checkpoint_every=10", "trainer.compile=off")  # calls are counted

@@ -89,8 +89,9 @@ def settle(job: Job) -> dict[str, Any]:
 
 
 def write_config(job: Job, config: dict[str, Any]) -> dict[str, Any]:
-    """Write the resolved settings of the run to its folder, and return them with what was overridden."""
-    job.cfg.overrides, config = job.overrides, config | {"overrides": job.overrides}
+    """Write the resolved settings of the run to its folder, and return them: with what was overridden and chosen."""
+    job.cfg.overrides = job.overrides
+    config = config | {"overrides": job.overrides, "threads": job.cfg.threads}
     write_text(job.folder / "config.yaml", yaml_text(config))
     return config
 
