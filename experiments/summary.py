@@ -163,7 +163,7 @@ def timing(loop: Loop, replicates: int) -> dict[str, Any]:
         "total_s": 0.0,
         "loop_s": loop.seconds,
         "compile_s": compiling,
-        "compiled": loop.compilation.mode if loop.compilation.steps else "off",
+        "compiled": loop.compilation.used,
         "iterations": loop.done,
         "us_per_iteration": each,
         "us_per_replicate_iteration": each / replicates,

@@ -158,6 +158,10 @@ def test_a_resumed_run_goes_on_as_it_had_settled(mode: Any, settled: bool, tmp_p
     second.load_state_dict(first.state_dict())
     assert (second.mode, second.settled) == (mode, settled)
     assert second.short == (mode == "auto")
+    assert second.used == "off"
+    assert first._make("replay")
+    second.load_state_dict(first.state_dict())
+    assert second.used == "replay"  # as a job of a batched sweep, which makes no step itself
     first.mode, first.settled = "replay", False  # it is still being timed
     assert first.state_dict()["mode"] == "auto"
 

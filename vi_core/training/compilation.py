@@ -84,6 +84,13 @@ class Compilation:
         self.short, self.settled, self.refused = True, mode != "auto", False
         """Whether a step is mostly overhead, whether `auto` has chosen for good, and whether compiling has failed."""
         self.window: int | None = None
+        self.before: Compile = "off"
+        """How the steps before a checkpoint were made."""
+
+    @property
+    def used(self) -> Compile:
+        """How steps are made now, or were made where none has been since the checkpoint."""
+        return self.before if self.steps is None else self.mode
 
     def next(self, done: int, window: int | None) -> tuple[SeveralSteps, list[Any]] | None:
         """Return steps that can follow step `done`, with their batches as stored; None asks for an eager step.
@@ -203,11 +210,12 @@ class Compilation:
         return hashlib.sha256(repr((parts, state, self.step.bound.name, run)).encode()).hexdigest()[:16]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"mode": self.mode if self.settled else "auto", "short": self.short}
+        return {"mode": self.mode if self.settled else "auto", "short": self.short, "used": self.used}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on as the run had settled, if it was for `auto` to settle and can be done here."""
         mode: Compile = state["mode"]
+        self.before = state["used"]
         if self.mode == "auto" and mode != "auto" and (mode != "replay" or self.step.alive.is_cpu):
             self.mode, self.settled, self.short, self.times = mode, True, state["short"], None
 
