@@ -7,11 +7,13 @@ template has no interpolations but of the names of its parts.
 """
 
 import copy
+import pickle
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from hydra._internal.config_loader_impl import get_overrides_dirname
@@ -19,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.types import HydraContext
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from vi_core.errors import LabError
@@ -90,6 +92,9 @@ class Template:
         self.job = make_job(task, self.folder())
         self.settings = settle(self.job)
         OmegaConf.resolve(task)
+        self.pickled = pickle.dumps(task)  # copying it takes five times as long as reading it
+        OmegaConf.set_readonly(config.hydra, False)
+        OmegaConf.set_struct(config, False)
 
     def folder(self) -> Path:
         """Return the folder of the job that `config` is of."""
@@ -99,11 +104,11 @@ class Template:
         """Return the settings with other numbers, twice. Raises like a run where they cannot run."""
         from .validate import validate
 
-        cfg, settings = copy.deepcopy(self.job.cfg), copy.deepcopy(self.settings)
+        cfg, settings = pickle.loads(self.pickled), copy.deepcopy(self.settings)
         for key, value in numbers(overrides).items():
             OmegaConf.update(cfg, key, value)
             put(settings, key, OmegaConf.select(cfg, key))
-        validate(cfg)
+        validate(settings)
         return cfg, settings
 
     def make(self, number: int, overrides: list[str], cfg: DictConfig, settings: dict[str, Any]) -> Composed:
@@ -114,11 +119,10 @@ class Template:
 
     def describe(self, number: int, overrides: list[str]) -> None:
         """Let `config` be that of a job, but for the numbers."""
-        with read_write(self.config.hydra), open_dict(self.config):
-            node = self.config.hydra
-            node.job.id, node.job.num, node.overrides.task = number, number, overrides
-            names = [parsed(text) for text in overrides]
-            node.job.override_dirname = get_overrides_dirname(names, **node.job.config.override_dirname)
+        node = self.config.hydra
+        node.job.id, node.job.num, node.overrides.task = number, number, overrides
+        names = [parsed(text) for text in overrides]
+        node.job.override_dirname = get_overrides_dirname(names, **node.job.config.override_dirname)
 
     def enter(self, composed: Composed) -> DictConfig:
         """Make a job's folder as Hydra makes it; return the configuration."""
@@ -127,16 +131,20 @@ class Template:
         for key, value in numbers(composed.overrides).items():
             put(task, key, value)
             OmegaConf.update(self.config, key, value)
-        with read_write(self.config.hydra), open_dict(self.config):
-            self.config.hydra.runtime.output_dir = str(composed.job.folder.absolute())
         now = self.config.hydra
+        now.runtime.output_dir = str(composed.job.folder.absolute())
         hydra["job"] |= {"id": now.job.id, "num": now.job.num, "override_dirname": now.job.override_dirname}
         hydra["overrides"]["task"] = composed.overrides
         hydra["runtime"]["output_dir"] = now.runtime.output_dir
         folder = composed.job.folder / ".hydra"
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in {"config": task, "hydra": {"hydra": hydra}, "overrides": composed.overrides}.items():
-            (folder / f"{name}.yaml").write_text(yaml_text(content), encoding="utf-8")
+        texts = {
+            "config": yaml_text(task),
+            "hydra": "hydra:\n" + indent(yaml_text(hydra), "  "),
+            "overrides": yaml_text(composed.overrides),
+        }
+        for name, text in texts.items():
+            (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
         return self.config
 
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import pickle
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,19 @@ _Dumper.add_representer(str, get_omega_conf_dumper().str_representer)
 
 def yaml_text(content: Any) -> str:
     """Return plain dicts and lists as YAML, quoted as OmegaConf does."""
+    if not isinstance(content, dict) or not content:
+        return _dumped(content)
+    return "".join(_entry(pickle.dumps(entry)) for entry in content.items())
+
+
+@lru_cache(maxsize=256)
+def _entry(pickled: bytes) -> str:
+    """Return an entry of a dict as YAML: jobs of a sweep have most of theirs in common."""
+    key, value = pickle.loads(pickled)
+    return _dumped({key: value})
+
+
+def _dumped(content: Any) -> str:
     return yaml.dump(content, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
 
 

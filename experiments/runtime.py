@@ -1,20 +1,26 @@
 """The state of the process that a job depends on: threads, dtype, seed, device. Set anew for each job."""
 
+import ctypes
 import os
 import platform
 import subprocess
+import sys
 import time
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import hydra
 import torch
 from omegaconf import DictConfig
 
 from vi_core.errors import ConfigError
 
 ALL_THREADS = torch.get_num_threads()
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""From glibc's malloc.h."""
+KEPT = 2**30
+"""Bytes of a block that come from the heap, and bytes that are free at its end."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -45,10 +51,32 @@ def prepare(cfg: DictConfig, images: bool) -> tuple[torch.device, torch.dtype, t
         raise ConfigError("device=mps has no float64; use dtype=float32.")
     if cfg.threads == "auto":
         cfg.threads = faster_threads() if images else 1
+    keep_memory()
     torch.set_num_threads(cfg.threads)
     torch.set_default_dtype(dtype)
-    torch.manual_seed(cfg.seed)
+    seed(cfg.seed, device)
     return device, dtype, torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+
+
+def seed(value: int, device: torch.device) -> None:
+    """Seed what draws on this device: `torch.manual_seed` notes, with the stack, what it would do to others."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(value)
+    else:
+        torch.manual_seed(value)
+
+
+@cache
+def keep_memory() -> None:
+    """Let glibc keep the memory that a step frees for the next one, unless the environment says how it is to allocate.
+
+    It would give back what is free at the end of the heap, and the kernel would clear it again, page after page.
+    """
+    given = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
+    if given or sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
+        return
+    for parameter in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+        library.mallopt(parameter, KEPT)
 
 
 def faster_threads() -> int:
@@ -81,7 +109,7 @@ def describe_environment(cfg: DictConfig, device: torch.device) -> dict[str, Any
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "hydra": version("hydra-core"),
+        "hydra": hydra.__version__,
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),

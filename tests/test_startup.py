@@ -1,8 +1,13 @@
 """Starting is quick and clean: no torch for --help, and importing the library changes nothing."""
 
+import os
+import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+
+import pytest
 
 from tests.conftest import ROOT, CommandLine
 
@@ -18,9 +23,12 @@ sys.meta_path.insert(0, Refuse())
 """
 
 
-def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run Python with the checkout importable."""
-    return subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+def python(
+    *arguments: str, cwd: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run Python, with variables added to the environment."""
+    env = {**os.environ, **(environment or {})}
+    return subprocess.run([sys.executable, *arguments], cwd=cwd, env=env, capture_output=True, text=True, check=False)
 
 
 def program(arguments: list[str]) -> str:
@@ -80,3 +88,33 @@ def test_help_in_this_process(cli: CommandLine) -> None:
     for group in groups:
         assert f"{group.relative_to(ROOT / 'conf').as_posix()}: " in shown
         assert [path.stem for path in group.glob("*.yaml") if path.stem not in shown] == []
+
+
+MEMORY = """
+import resource, sys
+sys.path.insert(0, {root!r})
+import torch
+from experiments.runtime import keep_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.empty({bytes}, dtype=torch.uint8).fill_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+given = [faults() for _ in range(3)]
+keep_memory()
+print(min(given), [faults() for _ in range(3)][-1])
+"""
+LARGE = 2**26
+"""Bytes, more than glibc keeps by itself, in 16,384 pages of 4 KiB or in 32 of 2 MiB."""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told to keep memory")
+@pytest.mark.parametrize(("environment", "keeps"), [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False)])
+def test_memory_that_a_step_frees_is_kept(tmp_path: Path, environment: dict[str, str], keeps: bool) -> None:
+    """Negative control: as the environment has it, where that says how to allocate."""
+    script = MEMORY.format(root=str(ROOT), bytes=LARGE)
+    done = python("-c", script, cwd=tmp_path, environment=environment)
+    before, after = (int(number) for number in done.stdout.split())
+    assert before >= 32
+    assert (after < 8) == keeps

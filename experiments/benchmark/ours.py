@@ -57,7 +57,6 @@ class Run(Contender):
             target = f"{__package__}.images.StoredImages"
             stored = {"_target_": target, "path": settings["data"], "batch_size": settings["batch_size"]}
             cfg.dataset = OmegaConf.create(stored)
-        validate(cfg)
         self.folder = tempfile.TemporaryDirectory()
         self.problem, self.loop = self._assemble(cfg, images)
         several = self.loop.compilation.mode in ("replay", "chunk")
@@ -68,6 +67,7 @@ class Run(Contender):
         from ..runtime import prepare
 
         config = plain(cfg)
+        validate(config)
         trainer: Trainer = construct(config["trainer"], "trainer")
         device, dtype, generator = prepare(cfg, images)
         problem = assemble(config, device, dtype, generator)

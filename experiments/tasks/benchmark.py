@@ -34,8 +34,8 @@ def benchmark(job: Job) -> dict[str, Any]:
     plain(job.cfg)  # every interpolation resolves, or this raises
     check_folder(job)
     drop_parts(job)
-    validate(job.cfg)
     config = plain(job.cfg)
+    validate(config)
     settings = config["benchmark"]
     settings["only"] = [settings["only"]] if isinstance(settings["only"], str) else settings["only"]
     check_settings(settings)

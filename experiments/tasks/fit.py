@@ -84,8 +84,9 @@ def settle(job: Job) -> dict[str, Any]:
     """Return the resolved settings of a job that can run, in plain dicts."""
     plain(job.cfg)  # every interpolation resolves, or this raises
     drop_foreign_settings(job)
-    validate(job.cfg)
-    return plain(job.cfg)
+    config = plain(job.cfg)
+    validate(config)
+    return config
 
 
 def write_config(job: Job, config: dict[str, Any]) -> dict[str, Any]:

@@ -30,8 +30,8 @@ def study(job: Job) -> dict[str, Any]:
     plain(job.cfg)  # every interpolation resolves, or this raises
     check_folder(job)
     drop_parts(job)
-    validate(job.cfg)
     config = plain(job.cfg)
+    validate(config)
     computation: Study = construct(config["study"], "study")
     device, _, _ = prepare(job.cfg, images=False)
     finding = computation.run()

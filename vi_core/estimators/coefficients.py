@@ -50,12 +50,12 @@ class LeaveOneOut(Coefficient):
     least_samples = 3
 
     def __call__(self, f: Tensor, h: Tensor) -> Tensor:
-        deviations = centred(torch.stack([f, h]))
-        moments = deviations * deviations[1]
         num_samples = h.shape[1]
-        summed = total(moments)
-        others = torch.sub(summed, moments, alpha=num_samples / (num_samples - 1))
-        return slope(others, h, summed[1])
+        moments = Moments(f, h)
+        left = num_samples / (num_samples - 1)
+        covariance = torch.sub(moments.covariance, moments.products, alpha=left)
+        variance = torch.sub(moments.variance, moments.squares, alpha=left)
+        return slope(covariance, variance, moments.variance + moments.rounding)
 
 
 class InSample(Coefficient):
@@ -68,28 +68,40 @@ class InSample(Coefficient):
     bias = "the control variate's coefficient comes from the samples that it is applied to"
 
     def __call__(self, f: Tensor, h: Tensor) -> Tensor:
-        deviations = centred(torch.stack([f, h]))
-        return slope(total(deviations * deviations[1]), h)
+        moments = Moments(f, h)
+        return slope(moments.covariance, moments.variance, moments.rounding)
 
 
-def centred(samples: Tensor) -> Tensor:
-    """Subtract the mean over samples; samples (2, P, K, *batch)."""
-    return samples - samples.sum(dim=2, keepdim=True) * (1 / samples.shape[2])
+class Moments:
+    """Second moments of f and h, (P, K, *batch), about their means over samples.
 
-
-def slope(moments: Tensor, h: Tensor, removed: Tensor | float = 0.0) -> Tensor:
-    """Return covariance/variance, or zero where the variance is mere rounding, as for draws that share one value.
-
-    Args:
-        moments: Covariance and variance, (2, P, ...).
-        h: Scores, (P, K, *batch), whose squares times the square of the precision are rounding after centring.
-        removed: What the moments were subtracted from, whose rounding they have.
+    Attributes:
+        products, squares: (P, K, *batch), of one sample's deviations.
+        covariance, variance: (P, 1, *batch), their sums.
+        rounding: (P, 1, *batch), Σ h² times eight times the precision: what of it centring leaves to rounding.
     """
-    precision = torch.finfo(h.dtype).eps
-    rounding = 8 * precision * (removed + 8 * precision * h.square().sum(dim=1, keepdim=True))
-    return torch.where(moments[1] > rounding, moments[0] / moments[1], 0)
+
+    def __init__(self, f: Tensor, h: Tensor):
+        mean = average(h)
+        deviation = h - mean
+        self.products, self.squares = (f - average(f)) * deviation, deviation.square()
+        self.covariance, self.variance = total(self.products), total(self.squares)
+        self.rounding = 8 * torch.finfo(h.dtype).eps * (self.variance + h.shape[1] * mean.square())
 
 
-def total(moments: Tensor) -> Tensor:
-    """Sum over samples, (2, P, 1, *batch), with the smallest number added, so that no parameter divides by zero."""
-    return moments.sum(dim=2, keepdim=True) + torch.finfo(moments.dtype).tiny
+def average(samples: Tensor) -> Tensor:
+    """Average over samples, (P, K, *batch) to (P, 1, *batch)."""
+    return samples.sum(dim=1, keepdim=True) * (1 / samples.shape[1])
+
+
+def total(samples: Tensor) -> Tensor:
+    """Sum over samples, (P, 1, *batch), with the smallest number added, so that no parameter divides by zero."""
+    return samples.sum(dim=1, keepdim=True) + torch.finfo(samples.dtype).tiny
+
+
+def slope(covariance: Tensor, variance: Tensor, scale: Tensor) -> Tensor:
+    """Return covariance/variance, or zero where the variance is mere rounding of numbers of a scale.
+
+    So it is for draws that share one value.
+    """
+    return torch.where(variance > 8 * torch.finfo(variance.dtype).eps * scale, covariance / variance, 0)
