@@ -79,8 +79,8 @@ class Benchmark:
     """
 
     only: Any = field(default_factory=list)
-    repetitions: int = 5
-    block_s: float = 0.7
+    repetitions: int = 50
+    block_s: float = 0.05
     targets: list[Target] = field(default_factory=list)
 
 

@@ -138,7 +138,8 @@ def measure_turns(problem: Problem, effort: Effort, say: Say) -> list[Row]:
         for runner in runners:
             runner.judge(wanted(problem, runner, runners))
         for repetition in range(effort.repetitions):
-            say(f"{problem.name}: repetition {repetition + 1}")
+            if repetition % 10 == 0:
+                say(f"{problem.name}: repetition {repetition + 1}")
             for runner in runners:
                 runner.attempt(runner.time_block)
         return [runner.row(problem) for runner in runners]

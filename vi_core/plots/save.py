@@ -26,5 +26,15 @@ def save(figure: Figure, path: str | Path) -> Path:
     require(kind in METADATA, f"{path.name} is neither png nor pdf; end the name of the figure in .png or .pdf.")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished, theme():
+        lay_out(figure)
         figure.savefig(unfinished, format=kind, dpi=DPI, metadata=METADATA[kind])
     return path
+
+
+def lay_out(figure: Figure) -> None:
+    """Fit the margins of `figure` to its labels, once: `savefig` would draw everything for that, and then again."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        figure.set_dpi(DPI)
+        engine.execute(figure)
+        figure.set_layout_engine("none")
