@@ -75,6 +75,9 @@ def dispatch(arguments: list[str]) -> None:
     task = given.get("task", "fit")
     if task not in TASKS:
         raise ConfigError(f"task={task} must be one of {', '.join(TASKS)}.{did_you_mean(task, TASKS)}")
+    if task == "fit" and "fidelity" in given:
+        example = f"task=reproduce fidelity={given['fidelity']} 'reproduce.only=[{given.get('experiment', 'bbvi')}]'"
+        raise ConfigError(f"fidelity={given['fidelity']} changes nothing of a single run; use {example}.")
     if task in TASKS_WITHOUT_FOLDER:
         reproduce(task, overrides)
     elif task != "fit":

@@ -37,6 +37,7 @@ KEYS: dict[str, Case] = {
     "added key of a part": ((*SMOKE, "+optimizer.momentum=1"), ("optimizer.momentum", "Known: lr")),
     "added key of the figures": ((*SMOKE, "+plot.color=red"), ("plot.color",)),
     "added key that is there": ((*SMOKE, "+optimizer.lr=1"), ("optimizer.lr",)),
+    "fidelity of one run": ((*SMOKE, "fidelity=quick"), ("task=reproduce fidelity=quick",)),
     "removed key": ((*SMOKE, "~seed"), ("leave ~seed out",)),
     "removed part": ((*SMOKE, "~optimizer"), ("optimizer", "optimizer=<name>")),
     "part without a name": ((*SMOKE, "optimizer=null"), ("null",)),
