@@ -58,7 +58,7 @@ def validate(settings: dict[str, Any]) -> None:
 
 
 def check_keys(settings: dict[str, Any], schema: type, prefix: str) -> None:
-    """Refuse keys that were added with `+` and that the schema does not have, and that keys are taken away with `~`."""
+    """Refuse keys that the schema does not have, added with `+`, and the absence of those that it has, with `~`."""
     known = schema.__dataclass_fields__
     for key in known:
         require(key in settings, f"{prefix}{key} is a setting that every run has; leave ~{prefix}{key} out.")

@@ -78,7 +78,7 @@ class Moments:
     Attributes:
         products, squares: (P, K, *batch), of one sample's deviations.
         covariance, variance: (P, 1, *batch), their sums.
-        rounding: (P, 1, *batch), Σ h² times eight times the precision: what of it centring leaves to rounding.
+        rounding: (P, 1, *batch), what rounding may make of Σ h².
     """
 
     def __init__(self, f: Tensor, h: Tensor):
@@ -86,7 +86,7 @@ class Moments:
         deviation = h - mean
         self.products, self.squares = (f - average(f)) * deviation, deviation.square()
         self.covariance, self.variance = total(self.products), total(self.squares)
-        self.rounding = 8 * torch.finfo(h.dtype).eps * (self.variance + h.shape[1] * mean.square())
+        self.rounding = roundoff(self.variance + h.shape[1] * mean.square())
 
 
 def average(samples: Tensor) -> Tensor:
@@ -104,4 +104,9 @@ def slope(covariance: Tensor, variance: Tensor, scale: Tensor) -> Tensor:
 
     So it is for draws that share one value.
     """
-    return torch.where(variance > 8 * torch.finfo(variance.dtype).eps * scale, covariance / variance, 0)
+    return torch.where(variance > roundoff(scale), covariance / variance, 0)
+
+
+def roundoff(numbers: Tensor) -> Tensor:
+    """Return what rounding may make of numbers as large as these: eight times the precision."""
+    return 8 * torch.finfo(numbers.dtype).eps * numbers
