@@ -24,12 +24,12 @@ from yaml import YAMLError
 
 from vi_core.errors import ConfigError, LabError, did_you_mean
 
-from . import schema, sweeper
-from .jobs import failures, finished_job, make_job, run_job
-from .messages import configuration_groups, one_line
+from .config import schema
+from .config.messages import configuration_groups, one_line
+from .config.places import CONF, PROGRAM
+from .run.jobs import failures, finished_job, make_job, run_job
+from .sweeps import sweeper
 
-PACKAGE = (__package__ or "experiments").rpartition(".experiments")[0]
-CONFIG_MODULE = f"{PACKAGE}.conf" if PACKAGE else "conf"
 TASKS = ("fit", "plot", "collect", "report", "reproduce", "docs_figures", "docs_benchmarks")
 TASKS_WITHOUT_FOLDER = ("reproduce", "docs_figures")
 NEW_OBJECTS = 50_000
@@ -44,7 +44,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to here
     schema.register()
     sweeper.install()
-    OmegaConf.register_new_resolver("collector", lambda: f"{__package__}.callback.Collect", replace=True)
+    OmegaConf.register_new_resolver("collector", lambda: f"{PROGRAM}.sweeps.callback.Collect", replace=True)
     OmegaConf.register_new_resolver("after", lambda number, last: int(number) + int(last) + 1, replace=True)
     try:
         dispatch(sys.argv[1:])
@@ -105,7 +105,7 @@ def compose_and_run() -> None:
         raise ConfigError(one_line(error)) from error
 
 
-@hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name="config")
+@hydra.main(version_base="1.3", config_path=f"pkg://{CONF}", config_name="config")
 def under_hydra(cfg: DictConfig) -> float:
     """Run one job in the folder that Hydra made for it; return its objective, NaN if it failed."""
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -123,13 +123,15 @@ def resume(folder: Path, arguments: list[str]) -> None:
     path = folder / "config.yaml"
     if not path.is_file():
         raise LabError(f"resume={folder} is not the folder of a run: there is no config.yaml in it.")
-    from .tasks.fit import Job
+    from vi_core.archive import read_config
+
+    from .run.fit import Job
 
     fixed = {*configuration_groups(), "seed", "dtype", "matmul", "replicates", "name", "parts", "overrides"}
     whole = [a.partition("=")[0] for a in arguments if a.partition("=")[0] in fixed]
     if whole:
         raise ConfigError(f"{whole[0]}= cannot change when a run is resumed; trainer.steps= or optimizer.lr= can.")
-    saved = OmegaConf.merge(OmegaConf.structured(schema.Root), OmegaConf.load(path))
+    saved = OmegaConf.merge(OmegaConf.structured(schema.Root), OmegaConf.create(read_config(folder)))
     OmegaConf.set_struct(saved, True)
     cfg = OmegaConf.merge(saved, OmegaConf.from_dotlist(arguments))
     assert isinstance(cfg, DictConfig)
@@ -146,25 +148,25 @@ def swept_by_experiment(folder: Path) -> list[str]:
 
 def on_folder(task: str, arguments: list[str]) -> None:
     """Run a task on the finished run or sweep that `run=` names."""
-    with hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+    with hydra.initialize_config_module(CONF, version_base="1.3"):
         cfg = hydra.compose("config", arguments, return_hydra_config=False)
     if cfg.run is None:
         raise ConfigError(f"task={task} needs a folder: run=<folder>.")
     start_log(None)
     if task == "plot":
-        from .tasks.plot import run
+        from .results.plot import run
 
         run(cfg, Path(cfg.run))
     elif task == "report":
-        from .tasks.report import run
+        from .report.single import run
 
         run(Path(cfg.run))
     elif task == "docs_benchmarks":
-        from .tasks.docs_benchmarks import run
+        from .benchmark.docs import run
 
         run(Path(cfg.run))
     else:
-        from .tasks.collect import run as collect
+        from .sweeps.collect import run as collect
 
         if not collect(cfg, Path(cfg.run)):
             failures.append(cfg.run)
@@ -173,14 +175,14 @@ def on_folder(task: str, arguments: list[str]) -> None:
 def reproduce(task: str, arguments: list[str]) -> None:
     """Run the experiments of the report page; what is no setting of the task itself goes to those that know it."""
     own = [a for a in arguments if a.partition("=")[0].split(".")[0] in ("task", "run", "fidelity", "reproduce")]
-    with hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+    with hydra.initialize_config_module(CONF, version_base="1.3"):
         cfg = hydra.compose("config", own)
     start_log(None)
-    from .tasks import docs_figures
-    from .tasks import reproduce as page
+    from .report import docs_figures
+    from .report import reproduce as page
 
     run = page.run if task == "reproduce" else docs_figures.run
-    if not run(cfg, [a for a in arguments if a not in own], CONFIG_MODULE):
+    if not run(cfg, [a for a in arguments if a not in own], main):
         failures.append(task)
 
 

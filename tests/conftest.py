@@ -20,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import cli as command_line
-from experiments.schema import Root
+from experiments.config.schema import Root
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("VI_DATA", ROOT.parent / "shared" / "data"))

@@ -10,18 +10,18 @@ from torch import Tensor
 from vi_core.bounds.base import Bound
 from vi_core.bounds.elbo import ELBO
 from vi_core.bounds.iwelbo import IWELBO
+from vi_core.distributions.transforms import Exponential, Positive
 from vi_core.estimators.base import Estimate, Estimator
 from vi_core.estimators.closed_form_kl import ClosedFormKL
 from vi_core.estimators.pathwise import Pathwise
-from vi_core.estimators.score_function import ScoreFunction, inner_product, per_sample_scores
+from vi_core.estimators.score_function.estimator import ScoreFunction, inner_product, per_sample_scores
 from vi_core.families.base import Family
 from vi_core.families.mean_field import MeanField
 from vi_core.families.normal_gamma import NormalGammaFamily
 from vi_core.models.base import Factors, Model
-from vi_core.models.normal_gamma import NormalGamma, NormalStatistics
+from vi_core.models.conjugate.normal_gamma import NormalGamma, NormalStatistics
 from vi_core.optimizers.base import Optimizer
 from vi_core.training.stopping import StoppingRule
-from vi_core.transforms import Exponential, Positive
 from vi_core.types import Latent, Latents, Params, detached
 
 NORMAL_GAMMA_LATENTS = {"mu": Latent("real"), "tau": Latent("positive")}

@@ -2,8 +2,8 @@
 
 Every experiment runs in both for a few dozen steps, without compiling, from the same seed and with one thread. What the
 two write is compared bit for bit: the trace, the draws or records, the summary and the state of the step. The exit code
-is 1 if anything differs or a command fails. With `--keep FOLDER` the numbers of OLD are kept there, so that only NEW runs
-the next time.
+is 1 if anything differs or a command fails. With `--keep FOLDER` the numbers of OLD are kept there, so that the next
+comparison runs NEW alone.
 """
 
 import argparse

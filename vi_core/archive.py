@@ -12,11 +12,12 @@ from typing import Any
 import torch
 import yaml
 
-from vi_core.assembly import Problem, assemble
 from vi_core.errors import DataError
-from vi_core.families.base import Joint
-from vi_core.trace import Trace, read_trace
+from vi_core.families.base import VariationalDistribution
+from vi_core.problem import Problem, assemble
+from vi_core.renamed import modernised
 from vi_core.training import checkpoint
+from vi_core.training.history import History, read_history
 
 
 @dataclass(frozen=True)
@@ -32,20 +33,26 @@ class Archive:
 
     config: dict[str, Any]
     summary: dict[str, Any]
-    trace: Trace
+    trace: History
     problem: Problem
 
     @property
-    def q(self) -> Joint:
+    def q(self) -> VariationalDistribution:
         """The fitted q(z), for families without an encoder; with one, call `problem.family` on data."""
         with torch.no_grad():
             return self.problem.family.distribution(self.problem.family.variational())
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the configuration that a run wrote to its folder, in present names."""
+    with (folder / "config.yaml").open() as file:  # a file, so that yaml's errors name it
+        return modernised(yaml.safe_load(file))
+
+
 def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return configuration and summary of a finished run; raise `DataError` in one line where there is none."""
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config = read_config(folder)
         summary = json.loads((folder / "summary.json").read_text())
     except FileNotFoundError as error:
         raise DataError(
@@ -74,4 +81,4 @@ def load(run: str | Path) -> Archive:
     finally:
         torch.set_default_dtype(previous)
     problem.step.load_state_dict(content["step"])
-    return Archive(config, summary, read_trace(folder / "trace.csv"), problem)
+    return Archive(config, summary, read_history(folder / "trace.csv"), problem)

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import torch
 
-from vi_core.datasets.normal import Normal
-from vi_core.models.normal_gamma import NormalGamma
+from vi_core.datasets.normal import NormalDraws
+from vi_core.models.conjugate.normal_gamma import NormalGamma
 
 from .entries import Answers, Entry, Place, Problem, ours
 
@@ -136,7 +136,7 @@ def cost_replicates(place: Place) -> Problem:
 def optimum(count: int) -> dict[str, float]:
     """Return the best mean-field q of `count` points, by coordinate ascent, and its `elbo`."""
     model = NormalGamma()
-    x = model.summarize(Normal(num_points=count).load().train.double())
+    x = model.summarize(NormalDraws(num_points=count).load().train.double())
     one = torch.ones(1, 1, dtype=torch.float64)
     params = {"mu": {"loc": one, "scale": one}, "tau": {"concentration": one, "rate": one}}
     for _ in range(100):

@@ -10,7 +10,7 @@ import numpy as np
 
 from vi_core.archive import load
 
-from ..schema import Plot
+from ..config.schema import Plot
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
         samples = dict(arrays)
     data = archived.problem.data.train.double().numpy()
     started = time.perf_counter()
-    from ..figures import Finished, draw  # with matplotlib, as a run imports it
+    from ..results.figures import Finished, draw  # with matplotlib, as a run imports it
 
     finished = Finished(archived.summary, archived.trace, samples, data, archived.problem.model)
     with tempfile.TemporaryDirectory() as target:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vi_core.datasets.normal import Normal
+from vi_core.datasets.normal import NormalDraws
 
 from .protocol import Settings
 
@@ -92,7 +92,7 @@ class Place:
         """Return the file of so many points of `dataset=normal`: for 100 those of report 001."""
         path = self.folder / f"normal_{count}.npy"
         if not path.exists():
-            np.save(path, Normal(num_points=count).load().train.numpy())
+            np.save(path, NormalDraws(num_points=count).load().train.numpy())
         return str(path)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vi_core.datasets._images import image_data
 from vi_core.datasets.base import Data, Dataset
-from vi_core.datasets.images import image_data
 from vi_core.datasets.mnist import MNIST
 
 SIDE = 28

@@ -11,17 +11,18 @@ import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from vi_core.assembly import assemble, construct
-from vi_core.training.compilation import CALLS, CHUNK
+from vi_core.execution.choice import CALLS, CHUNK
+from vi_core.problem import assemble
+from vi_core.schema import construct
 from vi_core.training.trainer import Trainer
 
-from .. import schema
-from ..interrupt import Interrupt
-from ..tasks.fit import Job, build_loop
-from ..validate import plain, validate
+from ..config import schema
+from ..config.places import CONF
+from ..config.validate import plain, validate
+from ..run.fit import Job, build_loop
+from ..run.interrupt import Interrupt
 from .protocol import Answer, Contender, Settings
 
-CONFIG_MODULE = "conf" if __name__.startswith("experiments.") else "vi_core.conf"
 STEPS = 10_000
 """Of the run whose iterations are timed: as long as the reports' and the default one."""
 STRIDE = CHUNK * CALLS
@@ -36,7 +37,7 @@ def build(settings: Settings) -> Contender:
 def compose(overrides: list[str]) -> DictConfig:
     """Return the configuration that a command with these overrides would have."""
     schema.register()
-    with hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+    with hydra.initialize_config_module(CONF, version_base="1.3"):
         cfg = hydra.compose("config", overrides)
     cfg.name, cfg.parts = "benchmark", {}
     return cfg
@@ -64,7 +65,7 @@ class Run(Contender):
         self.blank = self.loop.recorder.state_dict()
 
     def _assemble(self, cfg: DictConfig, images: bool) -> tuple[Any, Any]:
-        from ..runtime import prepare
+        from ..run.process import prepare
 
         config = plain(cfg)
         validate(config)

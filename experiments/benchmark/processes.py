@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..config.places import PROGRAM
 from .protocol import Broken, Missing, Settings
 
 PATIENCE_S = 600.0
 """A contender that is silent for longer is given up."""
 SOURCES = Path(__file__).resolve().parents[2]
 """Where `experiments` or, once installed, `vi_core` is found."""
-PACKAGE = (__package__ or "").removesuffix(".benchmark")
 
 
 def environment(threads: int | None, extra: Mapping[str, str]) -> dict[str, str]:
@@ -100,7 +100,7 @@ def describe_end(code: int) -> str:
 
 def command(arguments: Sequence[str], folder: Path, extra: Mapping[str, str]) -> float:
     """Run the program on `arguments` in `folder`, as a user types them; return its wall seconds."""
-    program = f"from {PACKAGE}.cli import main; main()"
+    program = f"from {PROGRAM}.cli import main; main()"
     return python(["-c", program, *arguments], folder, extra)[0]
 
 

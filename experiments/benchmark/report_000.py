@@ -16,7 +16,7 @@ from torch.distributions import Gamma, Normal
 from torch.nn.functional import binary_cross_entropy, softplus
 from torch.utils.data import DataLoader, Dataset
 
-from vi_core.datasets.torchvision_import import import_torchvision
+from vi_core.datasets._torchvision import import_torchvision
 
 from .images import PIXELS, SIDE, read_images
 from .protocol import Answer, Contender, Settings, seconds_of

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vi_core.errors import DataError
 
-from ..files import write_text
+from ..results.files import write_text
 
 OURS = "ours"
 

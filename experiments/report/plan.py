@@ -19,9 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 import vi_core
 from vi_core.errors import ConfigError, did_you_mean
 
-from ..expectations import chosen_key
-from ..identity import OUTSIDE
-from ..messages import part_names
+from ..config.identity import OUTSIDE
+from ..config.messages import part_names
+from ..config.places import CONF
+from ..results.expectations import chosen_key
 from .read import typed
 
 log = logging.getLogger(__name__)
@@ -50,13 +51,13 @@ class Plan:
         return typed([f"experiment={self.name}", *self.overrides])
 
 
-def plans(config_module: str, fidelity: str, only: Sequence[str], given: Sequence[str]) -> list[Plan]:
+def plans(fidelity: str, only: Sequence[str], given: Sequence[str]) -> list[Plan]:
     """Return the experiments that have a place on the page, in its order; each takes the `given` overrides it knows.
 
     Full runs of more than a day are left out unless `only` names them.
     """
     sources, found, used = program_digest(), [], set()
-    with hydra.initialize_config_module(config_module, version_base="1.3"):
+    with hydra.initialize_config_module(CONF, version_base="1.3"):
         for name in [name for name in part_names("experiment") if not only or name in only]:
             cfg = hydra.compose("config", [f"experiment={name}"], return_hydra_config=True)
             if cfg.report.order is None:

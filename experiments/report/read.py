@@ -10,12 +10,13 @@ from typing import Any
 
 import yaml
 
+from vi_core.archive import read_config
 from vi_core.errors import DataError
-from vi_core.trace import read_trace
+from vi_core.training.history import read_history
 
-from ..expectations import check
-from ..files import read_json
-from ..tasks.collect import read_jobs, settings, swept_keys
+from ..results.expectations import check
+from ..results.files import read_json
+from ..sweeps.collect import read_jobs, settings, swept_keys
 from .records import MOST_FIGURES, Check, Figure, Job, Quantity, Row
 
 USUAL = ("bound", "expectations", "density", "reconstructions", "generated", "parameters")
@@ -70,8 +71,7 @@ def _row(folder: Path, jobs: tuple[Job, ...], command: str, keys: tuple[str, ...
 
 def config_of(folder: Path) -> dict[str, Any]:
     """Return a run's resolved configuration, or nothing where it failed before it had one."""
-    path = folder / "config.yaml"
-    return yaml.safe_load(path.read_text()) if path.is_file() else {}
+    return read_config(folder) if (folder / "config.yaml").is_file() else {}
 
 
 def read_job(folder: Path, place: dict[str, Any]) -> Job:
@@ -101,7 +101,7 @@ def checks(folder: Path, summary: dict[str, Any]) -> list[Check]:
     if summary["checks_skipped"]:
         config, path = config_of(folder), folder / "trace.csv"
         traced = any(item["quantity"].startswith("trace.") for item in config["expected"])
-        trace = read_trace(path) if traced and path.is_file() else None
+        trace = read_history(path) if traced and path.is_file() else None
         found, judged = check(config["expected"], summary, config, trace), False
     bound = summary.get("final", {}).get("name", "bound").upper()
     return [

@@ -6,10 +6,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ..files import write_text
+from ..results.files import write_text
 from .records import Check, Page, Quantity, Verdict
 
-TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
+TEMPLATES = Path(__file__).resolve().parent / "templates"
 SYMBOLS = {Verdict.PASS: "✓", Verdict.FAIL: "✗", Verdict.SKIPPED: "↷", Verdict.UNJUDGED: "–"}
 
 

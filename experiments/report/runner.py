@@ -19,16 +19,18 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from ..cli import main
-from ..files import read_json, write_json
-from ..interrupt import Interrupt
+from ..config.places import PROGRAM
+from ..results.files import read_json, write_json
+from ..run.interrupt import Interrupt
 from .plan import Plan
 
 log = logging.getLogger(__name__)
+Main = Callable[[], None]
+"""The program's entry point, which reads `sys.argv`; handed in, since it also starts this module."""
 POLL_S = 0.1
 GRACE_S = 60.0
 STATE = "row.json"
-SHARED = ("figures", "gradient_noise", "mixtures", "tasks.fit", "tasks.study")
+SHARED = ("results.figures", "results.gradient_noise", "results.mixtures", "run.fit", "run.study")
 """Modules of this program that are imported once for all children, with what they import."""
 
 
@@ -41,15 +43,17 @@ class Child:
     started: float
 
 
-def run_all(plans: Sequence[Plan], folder: Path, parallel: int, done: Callable[[Plan, float], None]) -> None:
-    """Run what is not finished yet, longest first; call `done(plan, seconds)` at the end of each."""
+def run_all(
+    main: Main, plans: Sequence[Plan], folder: Path, parallel: int, done: Callable[[Plan, float], None]
+) -> None:
+    """Run what is not finished yet by `main`, longest first; call `done(plan, seconds)` at the end of each."""
     waiting = sorted((plan for plan in plans if not finished(plan, folder)), key=lambda plan: plan.minutes)
     running: list[Child] = []
     with Interrupt() as interrupt:
         try:
             while (waiting or running) and not interrupt.requested():
                 while waiting and len(running) < parallel:
-                    running.append(start(waiting.pop(), folder))
+                    running.append(start(main, waiting.pop(), folder))
                 time.sleep(POLL_S)
                 for child in [child for child in running if not child.process.is_alive()]:
                     running.remove(child)
@@ -72,7 +76,7 @@ def state(plan: Plan, folder: Path) -> dict[str, object]:
     return read_json(path) if path.is_file() else {}
 
 
-def start(plan: Plan, folder: Path) -> Child:
+def start(main: Main, plan: Plan, folder: Path) -> Child:
     """Begin, or go on with, the plan's command in its own folder below `folder`."""
     target = folder / plan.name
     begun = state(plan, folder).get("identity") == plan.identity
@@ -86,7 +90,7 @@ def start(plan: Plan, folder: Path) -> Child:
         arguments.append(f"hydra.{'sweep' if plan.swept else 'run'}.dir={target}")
     target.mkdir(parents=True, exist_ok=True)
     write_json(target / STATE, {"identity": plan.identity})
-    process = server().Process(target=command, args=(arguments, target / "output.log"))
+    process = server().Process(target=command, args=(main, arguments, target / "output.log"))
     process.start()
     return Child(plan, process, time.perf_counter())
 
@@ -99,11 +103,11 @@ def server() -> ForkServerContext | SpawnContext:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     forks = hasattr(os, "fork")
     context = multiprocessing.get_context("forkserver") if forks else multiprocessing.get_context("spawn")
-    context.set_forkserver_preload([f"{__name__.removesuffix('.report.runner')}.{module}" for module in SHARED])
+    context.set_forkserver_preload([f"{PROGRAM}.{module}" for module in SHARED])
     return context
 
 
-def command(arguments: Sequence[str], output: Path) -> None:
+def command(main: Main, arguments: Sequence[str], output: Path) -> None:
     """Run this program's command line here, in a session of its own, with all that it says in the file `output`."""
     os.setsid()
     with output.open("wb") as file:

@@ -14,7 +14,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-CHUNK = 1000
+POINTS_AT_ONCE = 1000
 """Data points decoded at once."""
 
 Decode = Callable[[Tensor], Tensor]
@@ -77,7 +77,7 @@ class Data:
     def mean(self) -> Tensor:
         """Return the mean of what the model sees of `train`, (*event), in expectation where `decode` draws it."""
         decode = self.decode.expected if isinstance(self.decode, Random) else self.decode
-        total = sum(decode(rows).double().sum(dim=0) for rows in self.train.split(CHUNK))
+        total = sum(decode(rows).double().sum(dim=0) for rows in self.train.split(POINTS_AT_ONCE))
         assert isinstance(total, Tensor)
         return total / len(self.train)
 

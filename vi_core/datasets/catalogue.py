@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from vi_core.datasets._checks import whole_or_none
 from vi_core.datasets.base import Data, Dataset, identity
-from vi_core.datasets.checks import whole_or_none
 from vi_core.datasets.csv import read_columns
 from vi_core.errors import DataError, require
 

@@ -15,8 +15,8 @@ from typing import NamedTuple, TextIO
 
 import torch
 
+from vi_core.datasets._checks import whole_or_none
 from vi_core.datasets.base import Data, Dataset, identity
-from vi_core.datasets.checks import whole_or_none
 from vi_core.errors import DataError, did_you_mean, require
 
 

@@ -6,9 +6,9 @@ They are the test part of the "Optical Recognition of Handwritten Digits" of the
 
 import torch
 
+from vi_core.datasets._checks import whole, whole_or_none
+from vi_core.datasets._images import image_data, require_binarization
 from vi_core.datasets.base import Data, Dataset
-from vi_core.datasets.checks import whole, whole_or_none
-from vi_core.datasets.images import image_data, require_binarization
 
 LEVELS = 16
 NUM_IMAGES = 1797

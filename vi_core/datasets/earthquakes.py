@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import torch
 
+from vi_core.datasets._checks import finite, positive, whole, whole_or_none
 from vi_core.datasets.base import Data, Dataset, identity
-from vi_core.datasets.checks import finite, positive, whole, whole_or_none
 from vi_core.errors import require
 
 
-class Earthquakes(Dataset):
+class EarthquakeDraws(Dataset):
     """`num_points` events by PyTorch's generator started at `seed`; `weights` are equal where they are None."""
 
     def __init__(

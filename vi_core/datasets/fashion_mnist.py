@@ -6,10 +6,10 @@ already are checked against their headers.
 
 import torch
 
+from vi_core.datasets._checks import whole, whole_or_none
+from vi_core.datasets._idx import read_images
+from vi_core.datasets._images import image_data, require_binarization
 from vi_core.datasets.base import Data, Dataset
-from vi_core.datasets.checks import whole, whole_or_none
-from vi_core.datasets.idx import read_images
-from vi_core.datasets.images import image_data, require_binarization
 
 LEVELS = 255
 

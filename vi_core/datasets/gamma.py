@@ -6,7 +6,7 @@ from vi_core.datasets.base import Data, Dataset, identity
 from vi_core.errors import require
 
 
-class Gamma(Dataset):
+class GammaDraws(Dataset):
     """num_points draws of Gamma(shape, scale), in float32.
 
     Args:

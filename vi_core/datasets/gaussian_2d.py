@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import torch
 
+from vi_core.datasets._checks import finite, positive, whole, whole_or_none
 from vi_core.datasets.base import Data, Dataset, identity
-from vi_core.datasets.checks import finite, positive, whole, whole_or_none
 from vi_core.errors import require
 
 

@@ -5,11 +5,11 @@ y_n ~ N(w_1 + w_2 t_n, y_scale²),   x_n ~ N(z + y_n, x_scale²),   t_n evenly f
 
 import torch
 
+from vi_core.datasets._checks import finite, positive, whole, whole_or_none
 from vi_core.datasets.base import Data, Dataset, identity
-from vi_core.datasets.checks import finite, positive, whole, whole_or_none
 
 
-class GaussianNetwork(Dataset):
+class GaussianNetworkDraws(Dataset):
     """`num_points` points x_n, with the settings of the same name as the model's.
 
     Args:

@@ -2,10 +2,10 @@
 
 import torch
 
+from vi_core.datasets._checks import whole, whole_or_none
+from vi_core.datasets._idx import read_images
+from vi_core.datasets._images import image_data, require_binarization
 from vi_core.datasets.base import Data, Dataset
-from vi_core.datasets.checks import whole, whole_or_none
-from vi_core.datasets.idx import read_images
-from vi_core.datasets.images import image_data, require_binarization
 
 CHECKSUMS = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",

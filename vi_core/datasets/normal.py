@@ -8,11 +8,11 @@ precision, and the points of the reports: seed 10 with N = 100 has mean 0.8901 a
 
 import torch
 
+from vi_core.datasets._checks import finite, positive, whole, whole_or_none
 from vi_core.datasets.base import Data, Dataset, identity
-from vi_core.datasets.checks import finite, positive, whole, whole_or_none
 
 
-class Normal(Dataset):
+class NormalDraws(Dataset):
     """`num_points` draws of Normal(loc, 1 / precision), by PyTorch's generator started at `seed`."""
 
     def __init__(

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from vi_core.datasets._checks import finite, positive, whole, whole_or_none
 from vi_core.datasets.base import Data, Dataset, identity
-from vi_core.datasets.checks import finite, positive, whole, whole_or_none
 from vi_core.errors import require
 
 
-class NormalNumpy(Dataset):
+class NormalNumpyDraws(Dataset):
     """The sample of `num_points` among those of the given `sizes`, drawn in turn from `RandomState(seed)`."""
 
     def __init__(

@@ -8,8 +8,8 @@ import math
 
 import torch
 
+from vi_core.datasets._checks import finite, whole, whole_or_none
 from vi_core.datasets.base import Data, Dataset, identity
-from vi_core.datasets.checks import finite, whole, whole_or_none
 from vi_core.errors import require
 
 

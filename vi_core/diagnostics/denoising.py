@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from vi_core.datasets.base import Data
-from vi_core.models.base import HasDenoisingTerms, denoising_terms
+from vi_core.models.diffusion.protocols import HasDenoisingTerms, denoising_terms
 
-CHUNK = 1000
+POINTS_AT_ONCE = 1000
 """Data points at once."""
 
 
@@ -28,9 +28,9 @@ def denoising_report(model: HasDenoisingTerms, data: Data, draws: int) -> dict[s
     """
     stored = data.train if data.test is None else data.test
     repeats = math.ceil(draws / len(stored))
-    chunks = [data.decode(part) for part in stored.split(CHUNK)]
-    terms = torch.cat([denoising_terms(model, x, repeats) for x in chunks], dim=1).double()
-    start = model.process.lift(torch.cat(chunks)).flatten(1)
+    batches = [data.decode(part) for part in stored.split(POINTS_AT_ONCE)]
+    terms = torch.cat([denoising_terms(model, x, repeats) for x in batches], dim=1).double()
+    start = model.process.lift(torch.cat(batches)).flatten(1)
     affine = model.affine_optimum(start.mean(dim=0), start.T.cov(correction=0).reshape(start.shape[1], -1)).double()
     sums = {"L_0": terms[0], "L_t": terms[1:-1].sum(dim=0), "L_T": terms[-1], "total": terms.sum(dim=0)}
     return {

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported, require
-from vi_core.estimators.chunks import in_chunks
+from vi_core.estimators._chunks import in_chunks
 from vi_core.families.base import Family
 from vi_core.models.base import Model
 
@@ -33,7 +33,7 @@ class Estimator(nn.Module, ABC):
     """K; also of the bound that evaluation reports."""
 
     chunk_size: int | None = None
-    """Samples at which the model is evaluated at once, None for all K: see `vi_core.estimators.chunks`."""
+    """Samples at which the model is evaluated at once, None for all K: see `vi_core.estimators._chunks`."""
 
     differentiates_draws: ClassVar[bool] = True
     """Whether gradients in the parameters of q flow through its draws, and have their bias: see `Family.bias`."""

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported
+from vi_core.estimators._chunks import in_chunks
 from vi_core.estimators.base import Estimate, Estimator, positive_chunk, positive_samples
-from vi_core.estimators.chunks import in_chunks
 from vi_core.families.base import Family
 from vi_core.models.base import HasClosedFormKL, Model
 from vi_core.types import Latents

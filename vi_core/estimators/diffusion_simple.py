@@ -13,7 +13,8 @@ from vi_core.bounds.base import Bound
 from vi_core.estimators.base import Estimate, Estimator, positive_samples
 from vi_core.estimators.diffusion_variational import draw_steps, every_step, require_terms
 from vi_core.families.base import Family
-from vi_core.models.base import HasDenoisingTerms, Model
+from vi_core.models.base import Model
+from vi_core.models.diffusion.protocols import HasDenoisingTerms
 
 
 class DiffusionSimple(Estimator):

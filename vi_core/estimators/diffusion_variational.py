@@ -14,7 +14,8 @@ from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported
 from vi_core.estimators.base import Estimate, Estimator, positive_samples
 from vi_core.families.base import Family
-from vi_core.models.base import Denoising, HasDenoisingTerms, Model, denoising_terms
+from vi_core.models.base import Model
+from vi_core.models.diffusion.protocols import Denoising, HasDenoisingTerms, denoising_terms
 
 
 class DiffusionVariational(Estimator):

@@ -8,8 +8,8 @@ Kingma, Welling 2014; Rezende, Mohamed, Wierstra 2014.
 from typing import Any
 
 from vi_core.bounds.base import Bound
+from vi_core.estimators._chunks import in_chunks
 from vi_core.estimators.base import Estimate, Estimator, positive_chunk, positive_samples, refuse_relaxed
-from vi_core.estimators.chunks import in_chunks
 from vi_core.families.base import Family
 from vi_core.models.base import Model
 

@@ -12,8 +12,8 @@ biased (Tucker, Lawson, Gu, Maddison 2018); it is offered there because it is us
 from typing import Any
 
 from vi_core.bounds.base import Bound
+from vi_core.estimators._chunks import in_chunks
 from vi_core.estimators.base import Estimate, Estimator, positive_chunk, positive_samples, refuse_relaxed
-from vi_core.estimators.chunks import in_chunks
 from vi_core.families.base import Family
 from vi_core.models.base import Model
 from vi_core.types import detached

@@ -1,7 +1,7 @@
 """The contract of a variational family and of the joint density that it yields for given parameters.
 
-A family owns unconstrained parameters and turns them into constrained `Params`. A `Joint` closes over explicit tensors
-and never over a module, so that a gradient is stopped by stopping it on `Params`, in one visible place.
+A family owns unconstrained parameters and turns them into constrained `Params`. A `VariationalDistribution` closes over
+explicit tensors and never over a module, so that a gradient is stopped on `Params`, in one visible place.
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ from vi_core.errors import Unsupported
 from vi_core.types import Latent, Latents, Params
 
 
-class Joint(ABC):
+class VariationalDistribution(ABC):
     """q(z) for given parameters."""
 
     parents: dict[str, frozenset[str]]
@@ -60,7 +60,7 @@ class Family(nn.Module, ABC):
     has_scores: ClassVar[bool] = True
     """Whether log q depends on the parameters at a fixed z: not so for a point mass."""
     relaxed: bool = False
-    """Whether differentiable draws leave the latents' support, where densities have no meaning: see `Joint.rsample`."""
+    """Whether differentiable draws leave the latents' support, where densities have no meaning."""
     bias: str = ""
     """Why the derivative of a draw does not give an unbiased gradient, in a few words; empty where it does."""
     replicates: int
@@ -72,7 +72,7 @@ class Family(nn.Module, ABC):
         """Return the constrained parameters, differentiable: the encoder's output where the family is amortised."""
 
     @abstractmethod
-    def distribution(self, params: Params) -> Joint:
+    def distribution(self, params: Params) -> VariationalDistribution:
         """Return q for given parameters; pure."""
 
     def advance(self) -> None:

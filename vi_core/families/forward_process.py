@@ -6,14 +6,14 @@ Nothing in it is learned. Its parameter is x_0, and its schedule is the model's 
 import torch
 from torch import Tensor
 
-from vi_core.diffusion import Diffusion
-from vi_core.distributions import Normal
+from vi_core.distributions.normal import Normal
 from vi_core.errors import Unsupported
-from vi_core.families.base import Family, Joint
+from vi_core.families.base import Family, VariationalDistribution
+from vi_core.models.diffusion.process import Diffusion
 from vi_core.types import Latent, Latents, Params
 
 
-class ForwardProcessJoint(Joint):
+class ForwardProcessDistribution(VariationalDistribution):
     """The Markov chain from x_0, (1, B, D), as one latent (K, 1, B, T, D)."""
 
     def __init__(self, name: str, start: Tensor, process: Diffusion):
@@ -64,5 +64,5 @@ class ForwardProcess(Family):
         assert x is not None
         return {self.name: {"start": self.process.lift(x).unsqueeze(0)}}
 
-    def distribution(self, params: Params) -> Joint:
-        return ForwardProcessJoint(self.name, params[self.name]["start"], self.process)
+    def distribution(self, params: Params) -> VariationalDistribution:
+        return ForwardProcessDistribution(self.name, params[self.name]["start"], self.process)

@@ -8,16 +8,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vi_core.distributions import Distribution, Gamma, Normal
+from vi_core.distributions.base import Distribution
+from vi_core.distributions.gamma import Gamma
+from vi_core.distributions.normal import Normal
+from vi_core.distributions.transforms import Positive
 from vi_core.errors import Unsupported
-from vi_core.families.base import Joint, refuse_local
-from vi_core.families.packed import Entry, PackedFamily
-from vi_core.replicated import PerReplicate
-from vi_core.transforms import Positive
+from vi_core.families._packed import Entry, PackedFamily
+from vi_core.families.base import VariationalDistribution, refuse_local
+from vi_core.per_replicate import PerReplicate
 from vi_core.types import Latent, Latents, Params
 
 
-class MeanFieldJoint(Joint):
+class MeanFieldDistribution(VariationalDistribution):
     """Independent factors, given by latent."""
 
     def __init__(self, factors: dict[str, Distribution], event_dims: dict[str, int]):
@@ -78,11 +80,11 @@ class MeanField(PackedFamily):
         super().__init__(entries, replicates)
         self.event_dims = {name: len(latent.shape) for name, latent in latents.items()}
 
-    def distribution(self, params: Params) -> MeanFieldJoint:
+    def distribution(self, params: Params) -> MeanFieldDistribution:
         factors: dict[str, Distribution] = {
             name: Normal(**p) if "loc" in p else Gamma(**p) for name, p in params.items()
         }
-        return MeanFieldJoint(factors, self.event_dims)
+        return MeanFieldDistribution(factors, self.event_dims)
 
     def fisher(self) -> Tensor:
         """Block diagonal: one block of two for each scalar latent, in closed form."""

@@ -18,12 +18,18 @@ import math
 import torch
 from torch import Tensor, nn
 
-from vi_core.distributions import Distribution, Gamma, Normal
+from vi_core.distributions.base import Distribution
+from vi_core.distributions.exponential_family import (
+    fisher_information,
+    gamma_log_normalizer,
+    normal_log_normalizer,
+)
+from vi_core.distributions.gamma import Gamma
+from vi_core.distributions.normal import Normal
 from vi_core.errors import Unsupported
-from vi_core.exponential_family import fisher_information, gamma_log_normalizer, normal_log_normalizer
 from vi_core.families.base import Family, refuse_local
-from vi_core.families.mean_field import MeanFieldJoint, block_diagonal
-from vi_core.replicated import PerReplicate, column, require_each
+from vi_core.families.mean_field import MeanFieldDistribution, block_diagonal
+from vi_core.per_replicate import PerReplicate, column, require_each
 from vi_core.types import Latent, Params
 
 
@@ -87,11 +93,11 @@ class NaturalMeanField(Family):
                 params[name] = {"concentration": second + 1, "rate": -first}
         return params
 
-    def distribution(self, params: Params) -> MeanFieldJoint:
+    def distribution(self, params: Params) -> MeanFieldDistribution:
         factors: dict[str, Distribution] = {
             name: Normal(**p) if "loc" in p else Gamma(**p) for name, p in params.items()
         }
-        return MeanFieldJoint(factors, {name: len(latent.shape) for name, latent in self.latents.items()})
+        return MeanFieldDistribution(factors, {name: len(latent.shape) for name, latent in self.latents.items()})
 
     def assign(self, params: Params) -> None:
         pieces = []

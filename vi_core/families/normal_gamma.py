@@ -8,16 +8,17 @@ import math
 import torch
 from torch import Tensor
 
-from vi_core.distributions import Gamma, Normal
+from vi_core.distributions.gamma import Gamma
+from vi_core.distributions.normal import Normal
+from vi_core.distributions.transforms import Positive
 from vi_core.errors import Unsupported
-from vi_core.families.base import Joint
-from vi_core.families.packed import Entry, PackedFamily
-from vi_core.replicated import PerReplicate
-from vi_core.transforms import Positive
+from vi_core.families._packed import Entry, PackedFamily
+from vi_core.families.base import VariationalDistribution
+from vi_core.per_replicate import PerReplicate
 from vi_core.types import Latent, Latents, Params
 
 
-class NormalGammaJoint(Joint):
+class NormalGammaDistribution(VariationalDistribution):
     """q(tau) q(mu | tau), with parameters (*batch)."""
 
     def __init__(self, params: Params):
@@ -79,5 +80,5 @@ class NormalGammaFamily(PackedFamily):
         ]
         super().__init__(entries, replicates)
 
-    def distribution(self, params: Params) -> Joint:
-        return NormalGammaJoint(params)
+    def distribution(self, params: Params) -> VariationalDistribution:
+        return NormalGammaDistribution(params)

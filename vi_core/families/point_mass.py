@@ -6,14 +6,14 @@ ELBO is log p(x, value).
 
 from torch import Tensor
 
+from vi_core.distributions.transforms import Positive
 from vi_core.errors import Unsupported, require
-from vi_core.families.base import Joint, refuse_local
-from vi_core.families.packed import Entry, PackedFamily
-from vi_core.transforms import Positive
+from vi_core.families._packed import Entry, PackedFamily
+from vi_core.families.base import VariationalDistribution, refuse_local
 from vi_core.types import Latent, Latents, Params
 
 
-class PointMassJoint(Joint):
+class PointMassDistribution(VariationalDistribution):
     """All mass on `value`, for each latent (*batch, *event)."""
 
     def __init__(self, params: Params):
@@ -65,5 +65,5 @@ class PointMass(PackedFamily):
         ]
         super().__init__(entries, replicates)
 
-    def distribution(self, params: Params) -> Joint:
-        return PointMassJoint(params)
+    def distribution(self, params: Params) -> VariationalDistribution:
+        return PointMassDistribution(params)

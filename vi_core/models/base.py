@@ -8,16 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import reduce
 from operator import add
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 
-from vi_core.diffusion import Diffusion
 from vi_core.types import Latent, Latents, Params
 
 Factors = dict[str, tuple[Tensor, frozenset[str]]]
 """Name -> (log density (K, *batch), names of the latents that it mentions)."""
+
 
 Layout = Mapping[str, frozenset[str]]
 """Latent -> names of its variational parameters."""
@@ -96,68 +95,6 @@ class HasUpdates(Protocol):
         ...
 
 
-class Completed(NamedTuple):
-    """The step of coordinate ascent that goes over the data."""
-
-    bound: Tensor
-    """The ELBO with the assignments of the data points at their optimum, (*batch)."""
-    statistics: Any
-    """The data completed by their expected assignments: what `update` sees in place of the data."""
-
-
-@runtime_checkable
-class HasAssignments(Protocol):
-    """A mixture with a component for each data point, which coordinate ascent keeps and `factors` sums out."""
-
-    def complete(self, params: Params, x: Any) -> Completed:
-        """Set the assignments to their optimum given `params`; one pass over the data, with no gradient."""
-        ...
-
-    def responsibilities(self, params: Params, points: Tensor, x: Any) -> Tensor:
-        """Return q(component) of `points` (B, *event), (R, B, components)."""
-        ...
-
-
-@runtime_checkable
-class HasStart(Protocol):
-    """A model that draws where coordinate ascent begins: restarts are replicates."""
-
-    def start(self, params: Params, x: Any) -> Params:
-        """Return initial parameters like `params`, drawn for each replicate from torch's default stream."""
-        ...
-
-
-@runtime_checkable
-class HasConstants(Protocol):
-    """A model whose constants can be estimated by empirical Bayes; they are buffers, one set per replicate."""
-
-    @property
-    def estimates_constants(self) -> bool:
-        """Whether the constants move."""
-        ...
-
-    def estimate_constants(self, params: Params, x: Any, alive: Tensor) -> None:
-        """Set the constants of replicates that are `alive` (R,) to the maximum of the ELBO given q."""
-        ...
-
-
-@runtime_checkable
-class HasCounts(Protocol):
-    """A mixture of places around a latent `epicentre` and of counts, which can be held against what it predicts."""
-
-    def place_scale(self) -> Tensor:
-        """Return the standard deviation of a place around its epicentre, (R,)."""
-        ...
-
-    def count_probabilities(self, params: Params, counts: Tensor) -> Tensor:
-        """Return the posterior predictive probability of `counts` (G,), (R, G)."""
-        ...
-
-    def misfit(self, params: Params, x: Any) -> dict[str, Tensor]:
-        """Return statistics of the observed and the predicted counts by name, each (R,)."""
-        ...
-
-
 @runtime_checkable
 class HasFisher(Protocol):
     """A likelihood whose Fisher information is known."""
@@ -174,65 +111,3 @@ class HasPredictive(Protocol):
     def log_density(self, points: Tensor, z: Latents) -> Tensor:
         """Return log p(point | z), with shape (G, *shape of z), at `points` (G,)."""
         ...
-
-
-@runtime_checkable
-class GeneratesImages(Protocol):
-    """A model that maps latents to the means of pixels."""
-
-    def pixel_means(self, z: Latents) -> Tensor:
-        """Return E[x | z] in [0, 1], with shape (K, *batch, pixels)."""
-        ...
-
-    def sample_prior(self, num_samples: int) -> Latents:
-        """Draw z ~ p(z), each (num_samples, 1, 1, *event)."""
-        ...
-
-
-class Denoising(NamedTuple):
-    """One step of a diffusion model's bound at given noise, each (K, *batch) and differentiable."""
-
-    squared_error: Tensor
-    """‖ε − ε_θ(x_t, t)‖²"""
-    term: Tensor
-    """An unbiased estimate of L_{t−1}; L_0 where t = 1."""
-
-
-@runtime_checkable
-class HasDenoisingTerms(Protocol):
-    """A diffusion model: −ELBO = L_T + Σ_{t>1} L_{t−1} + L_0, for the q that it `knows`."""
-
-    num_steps: int
-    process: Diffusion
-    """The noise, for the family that adds it."""
-    units: str
-    """What nats per dimension, divided by log 2, are."""
-
-    def end_term(self, x: Tensor) -> Tensor:
-        """Return L_T = KL(q(x_T | x_0) ‖ p(x_T)), in closed form, (1, B), for data (B, D)."""
-        ...
-
-    def denoising(self, x: Tensor, t: Tensor, noise: Tensor) -> Denoising:
-        """Return the step t, (K, 1, B), from x_t at noise ε ~ N(0, I), (K, 1, B, D), for data (B, D)."""
-        ...
-
-    def affine_optimum(self, mean: Tensor, covariance: Tensor) -> Tensor:
-        """Return L_0, L_1, ..., L_T, (T + 1,), of the best affine denoiser for x_0 with these moments.
-
-        Gaussian data have no better one. NaN for what the moments do not determine.
-        """
-        ...
-
-    def generate(self, num_samples: int) -> Tensor:
-        """Walk back from noise; return x_T, ..., x_0 in the data's units, (T + 1, num_samples, D)."""
-        ...
-
-
-def denoising_terms(model: HasDenoisingTerms, x: Tensor, num_samples: int) -> Tensor:
-    """Return independent estimates of L_0, L_1, ..., L_T by data point, (T + 1, B), each from `num_samples` draws."""
-    terms = []
-    for step in range(1, model.num_steps + 1):
-        noise = torch.randn(num_samples, 1, *x.shape, dtype=x.dtype, device=x.device)
-        t = torch.full(noise.shape[:-1], step, device=x.device)
-        terms.append(model.denoising(x, t, noise).term.mean(dim=(0, 1)))
-    return torch.stack([*terms, model.end_term(x).squeeze(0)])

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from vi_core.errors import require
-from vi_core.optimizers.base import Optimizer, Rate
+from vi_core.optimizers.base import Optimizer
 from vi_core.optimizers.schedules import Schedule
+from vi_core.per_replicate import PerReplicate
 
 
 class AdaGrad(Optimizer):
@@ -22,7 +23,7 @@ class AdaGrad(Optimizer):
         schedule: What multiplies lr in the course of the run.
     """
 
-    def __init__(self, *, lr: Rate = 1e-1, eps: float = 1e-10, schedule: Schedule | None = None):
+    def __init__(self, *, lr: PerReplicate = 1e-1, eps: float = 1e-10, schedule: Schedule | None = None):
         super().__init__(lr=lr, schedule=schedule)
         require(0 < eps < math.inf, f"optimizer.eps={eps} must be positive and finite.")
         self.eps = eps

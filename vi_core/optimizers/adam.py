@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from vi_core.errors import require
-from vi_core.optimizers.base import Optimizer, Rate
+from vi_core.execution.recording import is_tracing
+from vi_core.optimizers.base import Optimizer
 from vi_core.optimizers.schedules import Schedule
-from vi_core.tracing import is_tracing
+from vi_core.per_replicate import PerReplicate
 
 
 class Adam(Optimizer):
@@ -38,7 +39,7 @@ class Adam(Optimizer):
     def __init__(
         self,
         *,
-        lr: Rate = 1e-3,
+        lr: PerReplicate = 1e-3,
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-8,

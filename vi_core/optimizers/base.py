@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from vi_core.optimizers.schedules import Schedule
-from vi_core.replicated import PerReplicate, require_count, require_each
+from vi_core.per_replicate import PerReplicate, require_count, require_each
 
-Rate = PerReplicate
-Metric = Callable[[], Tensor]
+Information = Callable[[], Tensor]
 """Returns the Fisher information on the stored parameters, (R, P, P), at their present values."""
 Confine = Callable[[Tensor], Tensor]
 """Cuts a step of the first parameter, (R, 1, P), where it would leave the domain of what is stored there."""
@@ -32,10 +31,10 @@ class Optimizer(nn.Module, ABC):
     """
 
     lr: Tensor
-    metric: Metric | None = None
+    metric: Information | None = None
     confine: Confine | None = None
 
-    def __init__(self, *, lr: Rate, schedule: Schedule | None = None):
+    def __init__(self, *, lr: PerReplicate, schedule: Schedule | None = None):
         super().__init__()
         self.schedule = schedule
         self.settings: list[str] = []
@@ -52,7 +51,7 @@ class Optimizer(nn.Module, ABC):
         self,
         parameters: Sequence[Tensor],
         replicates: int,
-        metric: Metric | None = None,
+        metric: Information | None = None,
         confine: Confine | None = None,
     ) -> None:
         """Allocate state for `parameters`, whose first axis is R if `replicates` > 1; most rules ignore `metric`."""

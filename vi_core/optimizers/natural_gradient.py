@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from vi_core.errors import Unsupported
-from vi_core.optimizers.base import Optimizer, Rate, over_replicates
+from vi_core.optimizers.base import Optimizer, over_replicates
 from vi_core.optimizers.schedules import Schedule
+from vi_core.per_replicate import PerReplicate
 
 
 class NaturalGradient(Optimizer):
@@ -29,7 +30,7 @@ class NaturalGradient(Optimizer):
 
     damping: Tensor
 
-    def __init__(self, *, lr: Rate = 0.1, damping: Rate = 0.0, schedule: Schedule | None = None):
+    def __init__(self, *, lr: PerReplicate = 0.1, damping: PerReplicate = 0.0, schedule: Schedule | None = None):
         super().__init__(lr=lr, schedule=schedule)
         self.setting("damping", damping, lambda d: 0 <= d < math.inf, "must be finite and not negative")
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vi_core.optimizers.base import Optimizer, Rate
+from vi_core.optimizers.base import Optimizer
+from vi_core.per_replicate import PerReplicate
 
 
 class RobbinsMonro(Optimizer):
@@ -25,7 +26,7 @@ class RobbinsMonro(Optimizer):
     power: Tensor
     time: Tensor
 
-    def __init__(self, *, lr: Rate = 1.0, offset: Rate = 1000.0, power: Rate = 1.0):
+    def __init__(self, *, lr: PerReplicate = 1.0, offset: PerReplicate = 1000.0, power: PerReplicate = 1.0):
         super().__init__(lr=lr)
         self.setting("power", power, lambda p: 0.5 < p <= 1, "must lie in (0.5, 1] for the steps to converge")
         self.setting("offset", offset, lambda o: 0 <= o < math.inf, "must be finite and not negative")

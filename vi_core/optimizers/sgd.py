@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from vi_core.optimizers.base import Optimizer, Rate
+from vi_core.optimizers.base import Optimizer
 from vi_core.optimizers.schedules import Schedule
+from vi_core.per_replicate import PerReplicate
 
 
 class SGD(Optimizer):
@@ -16,7 +17,7 @@ class SGD(Optimizer):
         schedule: What multiplies it in the course of the run.
     """
 
-    def __init__(self, *, lr: Rate = 1e-3, schedule: Schedule | None = None):
+    def __init__(self, *, lr: PerReplicate = 1e-3, schedule: Schedule | None = None):
         super().__init__(lr=lr, schedule=schedule)
 
     def directions(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:

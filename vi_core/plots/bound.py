@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from vi_core.plots.panels import (
+from vi_core.plots.drawing.panels import (
     BAND_LABEL,
     anchor_of,
     bound_panels,
@@ -20,8 +20,8 @@ from vi_core.plots.panels import (
     show_whole_run,
     window_note,
 )
-from vi_core.plots.series import envelope, last_half, quantiles, smooth
-from vi_core.plots.style import PALETTE, blank, legend_below, themed
+from vi_core.plots.drawing.series import envelope, last_half, quantiles, smooth
+from vi_core.plots.drawing.style import PALETTE, blank, legend_below, themed
 
 
 @themed

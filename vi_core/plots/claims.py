@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from vi_core.plots.style import BAND_ALPHA, DASHES, GREY, INK, PALETTE, blank, legend_below, themed
+from vi_core.plots.drawing.style import BAND_ALPHA, DASHES, GREY, INK, PALETTE, blank, legend_below, themed
 
 
 @themed

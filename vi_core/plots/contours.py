@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy import ndarray
 
-from vi_core.plots.style import DASHES, INK, PALETTE, blank, themed
+from vi_core.plots.drawing.style import DASHES, INK, PALETTE, blank, themed
 
 
 @themed

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from vi_core.plots.style import PALETTE, blank, legend_below, themed
+from vi_core.plots.drawing.style import PALETTE, blank, legend_below, themed
 
 MOST_BARS = 60
 

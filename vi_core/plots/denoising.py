@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from vi_core.plots.panels import number_text
-from vi_core.plots.style import GREY, INK, PALETTE, blank, legend_below, themed
+from vi_core.plots.drawing.panels import number_text
+from vi_core.plots.drawing.style import GREY, INK, PALETTE, blank, legend_below, themed
 
 
 @themed

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from vi_core.plots.series import BAND, quantiles
-from vi_core.plots.style import BAND_ALPHA, DASHES, PALETTE, blank, legend_below, themed
+from vi_core.plots.drawing.series import BAND, quantiles
+from vi_core.plots.drawing.style import BAND_ALPHA, DASHES, PALETTE, blank, legend_below, themed
 
 MIN_BINS, MAX_BINS = 10, 200
 

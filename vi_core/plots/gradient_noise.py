@@ -6,7 +6,7 @@ Points and not bars: on a logarithmic axis a bar's length says nothing, as it de
 import numpy as np
 from matplotlib.figure import Figure
 
-from vi_core.plots.style import blank, group_colors, legend_below, themed
+from vi_core.plots.drawing.style import blank, group_colors, legend_below, themed
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PANELS = {"start": "at the first parameters", "final": "at the last parameters"}

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from vi_core.plots.style import DASHES, GREY, INK, PALETTE, blank, themed
+from vi_core.plots.drawing.style import DASHES, GREY, INK, PALETTE, blank, themed
 
 BINS = 40
 

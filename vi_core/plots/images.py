@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from vi_core.plots.style import blank, themed
+from vi_core.plots.drawing.style import blank, themed
 
 GAP = 1
 TILE = 0.64

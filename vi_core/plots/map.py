@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from numpy import ndarray
 
-from vi_core.plots.style import GREY, INK, PALETTE, blank, legend_below, themed
+from vi_core.plots.drawing.style import GREY, INK, PALETTE, blank, legend_below, themed
 
 LONGEST = 5.2
 """Inches of the longer side of the map."""

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
-from vi_core.plots.style import GREY, PALETTE, blank, legend_below, themed
+from vi_core.plots.drawing.style import GREY, PALETTE, blank, legend_below, themed
 
 
 @themed

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from vi_core.plots.panels import (
+from vi_core.plots.drawing.panels import (
     BAND_LABEL,
     anchor_of,
     bound_panels,
@@ -14,15 +14,15 @@ from vi_core.plots.panels import (
     show_whole_run,
     window_note,
 )
-from vi_core.plots.series import last_half, quantiles, smooth
-from vi_core.plots.style import blank, group_colors, legend_below, themed
+from vi_core.plots.drawing.series import last_half, quantiles, smooth
+from vi_core.plots.drawing.style import blank, group_colors, legend_below, themed
 
-Trace = tuple[ndarray, ndarray]
+History = tuple[ndarray, ndarray]
 
 
 @themed
 def sweep_figure(
-    curves: dict[str, list[Trace]],
+    curves: dict[str, list[History]],
     *,
     name: str,
     xlabel: str = "step",
@@ -57,7 +57,7 @@ def sweep_figure(
     return figure
 
 
-def pool(jobs: list[Trace]) -> Trace:
+def pool(jobs: list[History]) -> History:
     """Return the replicates of all `jobs`, (T, R) each, side by side on the steps that every job covers.
 
     The steps are those of the job with the fewest records there; the others are interpolated.

@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from vi_core.plots.panels import BAND_LABEL, draw_replicates, replicates_label, show_steps
-from vi_core.plots.series import quantiles, robust_limits
-from vi_core.plots.style import DASHES, INK, PALETTE, blank, legend_below, themed
+from vi_core.plots.drawing.panels import BAND_LABEL, draw_replicates, replicates_label, show_steps
+from vi_core.plots.drawing.series import quantiles, robust_limits
+from vi_core.plots.drawing.style import DASHES, INK, PALETTE, blank, legend_below, themed
 
 
 @themed

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vi_core.distributions import Exponential
+from vi_core.distributions.exponential import Exponential
 from vi_core.errors import require
 from vi_core.studies.base import Finding, Quantity, Study
 

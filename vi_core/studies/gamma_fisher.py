@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vi_core.distributions import Gamma, kl_gamma
+from vi_core.distributions.exponential_family import fisher_information, gamma_log_normalizer
+from vi_core.distributions.gamma import Gamma, kl_gamma
 from vi_core.errors import require
-from vi_core.exponential_family import fisher_information, gamma_log_normalizer
 from vi_core.studies.base import Finding, Quantity, Study
 
 if TYPE_CHECKING:

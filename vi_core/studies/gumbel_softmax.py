@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vi_core.discrete import GumbelSoftmax, OneHotCategorical, StraightThrough
+from vi_core.distributions.categorical import OneHotCategorical
+from vi_core.distributions.relaxations import GumbelSoftmax, StraightThrough
 from vi_core.errors import require
 from vi_core.studies.base import Finding, Quantity, Study
 

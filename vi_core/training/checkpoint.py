@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from vi_core.atomic import replacing
 from vi_core.errors import DataError
+from vi_core.files import replacing
 
 VERSION = 1
 

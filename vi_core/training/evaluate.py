@@ -12,7 +12,7 @@ from vi_core.families.base import Family
 from vi_core.models.base import Model
 from vi_core.training.checkpoint import random_state, restore_random_state
 
-CHUNK = 1000
+POINTS_AT_ONCE = 1000
 """Data points evaluated at once."""
 
 
@@ -33,7 +33,8 @@ def held_out_bound(estimator: Estimator, model: Model, family: Family, bound: Bo
     state = random_state(points.device)
     try:
         batches = [
-            estimator.value(model, family, bound, data.decode(stored)).sum(dim=1) for stored in points.split(CHUNK)
+            estimator.value(model, family, bound, data.decode(stored)).sum(dim=1)
+            for stored in points.split(POINTS_AT_ONCE)
         ]
     finally:
         restore_random_state(state, points.device)

@@ -9,13 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from vi_core.algorithms.base import Step
 from vi_core.errors import DataError, NonFinite
+from vi_core.execution.base import SeveralSteps
+from vi_core.execution.choice import LOOK_EVERY, Compilation
 from vi_core.training import checkpoint
 from vi_core.training.batches import Batches
-from vi_core.training.compilation import LOOK_EVERY, Compilation
 from vi_core.training.recorder import Recorder
-from vi_core.training.several import SeveralSteps
-from vi_core.training.steps import Step
 from vi_core.training.stopping import StoppingRule
 from vi_core.training.trainer import Plan
 

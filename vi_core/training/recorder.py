@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vi_core.trace import Trace
-from vi_core.training.several import Rows
-from vi_core.training.steps import Metrics, Step, recorded_parameters
+from vi_core.algorithms.base import Metrics, Step, recorded_parameters
+from vi_core.execution.base import Rows
+from vi_core.training.history import History
 from vi_core.types import column_names, flatten, unflatten
 
 
@@ -93,7 +93,7 @@ class Recorder:
         assert self.values is not None
         return self.values[self.rows - 1, 0]
 
-    def trace(self) -> Trace:
+    def trace(self) -> History:
         """Copy the rows to the host, with names, and the expectations that the parameters imply."""
         rows, values = slice(0, self.rows), self.values
         assert values is not None
@@ -105,7 +105,7 @@ class Recorder:
         if not bool(self.held_out[rows].isnan().all()):
             columns["held_out"] = self.held_out[rows]
         arrays = {name: value.cpu().numpy() for name, value in columns.items()}
-        return Trace(self.metrics[0], self.steps[rows].copy(), self.seconds[rows].copy(), arrays)
+        return History(self.metrics[0], self.steps[rows].copy(), self.seconds[rows].copy(), arrays)
 
     def _named(self, recorded: Tensor) -> dict[str, Tensor]:
         """Split recorded parameters (T, R, P) into named columns (T, R), elements of vectors numbered."""

@@ -7,7 +7,7 @@ from vi_core.errors import require
 from vi_core.training.stopping import StoppingRule
 
 Compile = Literal["auto", "off", "replay", "step", "chunk"]
-"""When steps are compiled: see `vi_core.training.compilation`."""
+"""When steps are compiled: see `vi_core.execution.choice`."""
 MOST_ROWS = 100_000
 CHECKPOINTS = 10
 

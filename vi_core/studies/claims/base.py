@@ -15,11 +15,11 @@ from numpy import ndarray
 from scipy import special, stats
 from torch import Tensor
 
-from vi_core.datasets.normal import Normal as NormalData
-from vi_core.families.mean_field import MeanField, MeanFieldJoint
-from vi_core.models.normal_gamma import NormalGamma, NormalStatistics
+from vi_core.datasets.normal import NormalDraws
+from vi_core.distributions.transforms import Exponential
+from vi_core.families.mean_field import MeanField, MeanFieldDistribution
+from vi_core.models.conjugate.normal_gamma import NormalGamma, NormalStatistics
 from vi_core.studies.base import Quantity
-from vi_core.transforms import Exponential
 from vi_core.types import Params
 
 NODES = 24
@@ -40,7 +40,7 @@ class Problem:
     model: NormalGamma = field(
         default_factory=lambda: NormalGamma(loc=MU_0, precision_ratio=LAMBDA_0, concentration=A_0, rate=B_0)
     )
-    points: Tensor = field(default_factory=lambda: NormalData().load().train.double())
+    points: Tensor = field(default_factory=lambda: NormalDraws().load().train.double())
 
     @property
     def x(self) -> NormalStatistics:
@@ -58,7 +58,7 @@ class Problem:
         family.assign(parameters((LOC, SCALE, CONCENTRATION, RATE), replicates))
         return family
 
-    def joint(self, replicates: int = 1) -> MeanFieldJoint:
+    def joint(self, replicates: int = 1) -> MeanFieldDistribution:
         """Return q itself."""
         family = self.family(replicates)
         return family.distribution(parameters((LOC, SCALE, CONCENTRATION, RATE), replicates))

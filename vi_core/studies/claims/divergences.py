@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from scipy import special, stats
 
-from vi_core.distributions import Gamma, Normal, kl_gamma, kl_normal
+from vi_core.distributions.gamma import Gamma, kl_gamma
+from vi_core.distributions.normal import Normal, kl_normal
 from vi_core.studies.base import Quantity
 from vi_core.studies.claims.base import NODES
 

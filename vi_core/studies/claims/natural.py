@@ -5,22 +5,22 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from vi_core.algorithms.gradient import GradientStep
 from vi_core.bounds.elbo import ELBO
-from vi_core.datasets.gamma import Gamma as GammaData
-from vi_core.distributions import Normal
-from vi_core.estimators.exact import Exact
-from vi_core.exponential_family import (
+from vi_core.datasets.gamma import GammaDraws
+from vi_core.distributions.exponential_family import (
     fisher_information,
     gamma_log_normalizer,
     mean_parameters,
     normal_log_normalizer,
 )
+from vi_core.distributions.normal import Normal
+from vi_core.estimators.exact import Exact
 from vi_core.families.natural_mean_field import NaturalMeanField
-from vi_core.models.gamma import Gamma
+from vi_core.models.conjugate.gamma import GammaLikelihood
 from vi_core.optimizers.natural_gradient import NaturalGradient
 from vi_core.studies.base import Quantity
 from vi_core.studies.claims.base import CONCENTRATION, LOC, RATE, SCALE, Problem, largest, parameters
-from vi_core.training.steps import GradientStep
 from vi_core.types import flatten
 
 SHAPE, WIDTH = 2.0, 3.0
@@ -29,7 +29,7 @@ SHAPE, WIDTH = 2.0, 3.0
 
 def gamma_points() -> Tensor:
     """Return the data of the reports' Gamma questions, (1000,), in float64."""
-    return GammaData().load().train.double()
+    return GammaDraws().load().train.double()
 
 
 def exponential_family() -> dict[str, Quantity]:
@@ -76,7 +76,7 @@ def gamma_gradient(points: Tensor) -> tuple[Tensor, Tensor]:
     """Return ∇ of the mean log-likelihood in (shape, scale), (2,), and the information, (2, 2), by the model."""
     theta = doubles(SHAPE, WIDTH).requires_grad_()
     z = {"shape": theta[0].reshape(1, 1, 1), "scale": theta[1].reshape(1, 1, 1)}
-    model = Gamma()
+    model = GammaLikelihood()
     (gradient,) = torch.autograd.grad(model.log_joint(z, model.summarize(points)).sum(), theta)
     return gradient, model.fisher(z, model.summarize(points)).detach()[0, 0, 0]
 

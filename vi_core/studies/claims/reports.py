@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from scipy import special
 
-from vi_core.estimators.coefficients import InSample
+from vi_core.distributions.transforms import Exponential
 from vi_core.estimators.detached_latent import DetachedLatent
-from vi_core.estimators.scopes import Everything
-from vi_core.estimators.score_function import ScoreFunction, per_sample_scores
+from vi_core.estimators.score_function.coefficients import InSample
+from vi_core.estimators.score_function.estimator import ScoreFunction, per_sample_scores
+from vi_core.estimators.score_function.scopes import Everything
 from vi_core.families.normal_gamma import NormalGammaFamily
 from vi_core.studies.base import Quantity
 from vi_core.studies.claims.base import CONCENTRATION, LOC, RATE, SCALE, Problem, Rule, average
 from vi_core.studies.claims.bounds import exact_log_weights
 from vi_core.studies.claims.gradients import SLOPES, by_name, gradients
 from vi_core.studies.claims.natural import SHAPE, WIDTH, doubles, gamma_gradient, gamma_points
-from vi_core.transforms import Exponential
 
 FEW = 5
 """Samples of an estimate with an in-sample coefficient, at which its bias is plain."""

@@ -1,0 +1,1 @@
+"""The configuration: its types, checks, identity and error messages."""

@@ -1,0 +1,119 @@
+"""One line for the user out of the exceptions of Hydra and OmegaConf."""
+
+import re
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Any
+
+from hydra.errors import OverrideParseException
+from omegaconf import OmegaConf
+
+from vi_core.errors import did_you_mean
+
+from .places import CONF
+
+Rewrite = Callable[[re.Match[str]], str]
+
+
+def one_line(error: BaseException) -> str:
+    """Return what is wrong, in one line, with a hint where a name is close to one that exists."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}; choose another folder or file (a run's is hydra.run.dir)."
+    if isinstance(error, MemoryError) or "allocate" in str(error):
+        return f"there is not enough memory ({str(error).splitlines()[0]}); use fewer points, replicates or samples."
+    text = " ".join(str(error).split())
+    cause = " ".join(str(error.__cause__ or "").split())
+    if type(error.__cause__).__module__.startswith("omegaconf") and cause not in text:
+        text = f"{text} {cause}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override} cannot be read: write key=value, lists as key=[a,b], quotes around texts with blanks."
+    for pattern in NOISE:
+        text = re.sub(pattern, "", text)
+    for pattern, rewrite in REWRITES.items():
+        found = re.search(pattern, text)
+        if found:
+            return rewrite(found)
+    text = text.strip()
+    return text if text.endswith((".", "?", ")")) else f"{text}."
+
+
+def _no_option(found: re.Match[str]) -> str:
+    group, name, options = found.groups()
+    return f"{group}={name} does not exist.{did_you_mean(name, options.split())} Known: {', '.join(options.split())}."
+
+
+def _no_key(found: re.Match[str]) -> str:
+    path, key = found.groups()
+    group = path.partition(".")[0]
+    if "." in path and group not in configuration_groups():
+        return f"{path} is not a setting.{did_you_mean(group, configuration_groups())} See --cfg job for all of them."
+    known = [*configuration_groups(), *keys_of(path)] if "." not in path else keys_of(path)
+    if "." in path and key in known:
+        return f"{path} is not a setting of the {group} that is chosen. See --cfg job."
+    return f"{path} is not a setting.{did_you_mean(key, known)} See --cfg job for all of them."
+
+
+def _no_key_in(found: re.Match[str]) -> str:
+    where, key = found.groups()
+    place = f"{where}.yaml: " if where and where != "config" else ""
+    return f"{place}{key} is not a setting.{did_you_mean(key, [*configuration_groups(), *keys_of('')])}"
+
+
+def _wrong_type(found: re.Match[str]) -> str:
+    override, value, kind = found.groups()
+    return f"{override} cannot be used: {value} is not of type {kind.lower()}."
+
+
+NOISE = (
+    r"full_key: .*",
+    r"To append to your config use \S+",
+    r"Config search path: .*",
+    r"See https://hydra\S+ for details",
+)
+REWRITES: dict[str, Rewrite] = {
+    r"Could not find '([\w/]+)/([\w.-]+)' Available options in '[^']+': (.*)": _no_option,
+    r"Could not override '([\w.@/]+)'.*?Key '([\w/]+)' (?:is not in struct|not in '\w+')": _no_key,
+    r"(?:In '([^']+)'.*?)?Key '(\w+)' (?:is not in struct|not in '\w+')": _no_key_in,
+    r"Error merging override (\S+) Value ('.*?') of type '\w+' could not be converted to (\w+)": _wrong_type,
+    r"Missing mandatory value: (\w+)": lambda found: f"{found[1]} is missing; choose one with {found[1]}=<name>.",
+}
+
+
+@cache
+def configuration_groups() -> list[str]:
+    """Return the names of the folders of the configuration."""
+    return [entry.name for entry in _configuration().iterdir() if entry.is_dir() and not entry.name.startswith("_")]
+
+
+def part_names(group: str) -> list[str]:
+    """Return the names of the files in one folder of the configuration."""
+    entries = (_configuration() / group).iterdir()
+    return sorted(entry.name.removesuffix(".yaml") for entry in entries if entry.name.endswith(".yaml"))
+
+
+def keys_of(path: str) -> list[str]:
+    """Return the keys that the parts of one group know, from their YAML files; for the top level, the schema's."""
+    from .schema import Root
+
+    if "." not in path:
+        return list(Root.__dataclass_fields__)
+    folder = _configuration() / path.partition(".")[0]
+    if not folder.is_dir():
+        return []
+    texts = [entry.read_text() for entry in folder.iterdir() if entry.name.endswith(".yaml")]
+    return sorted({key for text in texts for key in re.findall(r"^(\w+):", text, re.MULTILINE)})
+
+
+def part_defaults(group: str, name: str) -> dict[str, Any]:
+    """Return the plain settings of a part's YAML file, or nothing for a part from elsewhere."""
+    file = _configuration() / group / f"{name}.yaml"
+    if not file.is_file():
+        return {}
+    content = OmegaConf.create(file.read_text())
+    return {str(k): v for k, v in content.items() if k != "defaults" and not OmegaConf.is_dict(v)}
+
+
+def _configuration() -> Traversable:
+    return resources.files(CONF)

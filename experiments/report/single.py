@@ -1,0 +1,20 @@
+"""`task=report run=<folder>`: one HTML page of a finished run or sweep, in its own folder."""
+
+import logging
+import time
+from pathlib import Path
+
+from .read import read_row
+from .records import Page
+from .render import write_page
+
+log = logging.getLogger(__name__)
+
+
+def run(folder: Path) -> None:
+    """Write report.html for the run or the sweep in `folder`."""
+    row = read_row(folder)
+    path = folder / "report.html"
+    write_page(Page(f"vi-lab: {row.name}", (row,), time.strftime("%Y-%m-%d %H:%M")), path)
+    log.info("%s %s", row.verdict.value, row.name)
+    log.info("page    %s", path)

@@ -1,0 +1,1 @@
+"""What a run found, in numbers, tables and figures."""

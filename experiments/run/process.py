@@ -1,0 +1,139 @@
+"""The state of the process that a job depends on: threads, dtype, seed, device. Set anew for each job."""
+
+import ctypes
+import os
+import platform
+import subprocess
+import sys
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from omegaconf import DictConfig
+
+from vi_core.errors import ConfigError
+
+ALL_THREADS = torch.get_num_threads()
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""From glibc's malloc.h."""
+KEPT = 2**30
+"""Bytes of a block that come from the heap, and bytes that are free at its end."""
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device, or raise in one line when it is not there."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, there in present.items() if there))
+    if not present[name]:
+        raise ConfigError(f"device={name} is not there on this machine; use device=cpu or device=auto.")
+    return torch.device(name)
+
+
+def choose_dtype(name: str, images: bool) -> torch.dtype:
+    """Return the dtype; `auto` is float32 for images and float64 otherwise, where overhead outweighs arithmetic."""
+    if name == "auto":
+        return torch.float32 if images else torch.float64
+    return {"float32": torch.float32, "float64": torch.float64}[name]
+
+
+def prepare(cfg: DictConfig, images: bool) -> tuple[torch.device, torch.dtype, torch.Generator]:
+    """Set threads, default dtype and seeds for this job; return device, dtype and the generator of minibatches.
+
+    `threads=auto` becomes a number in `cfg`, so that a resumed run sums in the same order: one for small problems,
+    where threads wait for each other more than they work, and for images whatever a matrix product finds faster.
+    """
+    device, dtype = choose_device(cfg.device.name), choose_dtype(cfg.dtype, images)
+    if device.type == "mps" and dtype == torch.float64:
+        raise ConfigError("device=mps has no float64; use dtype=float32.")
+    if cfg.threads == "auto":
+        cfg.threads = faster_threads() if images else 1
+    keep_memory()
+    torch.set_num_threads(cfg.threads)
+    torch.set_default_dtype(dtype)
+    seed(cfg.seed, device)
+    return device, dtype, torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+
+
+def seed(value: int, device: torch.device) -> None:
+    """Seed what draws on this device: `torch.manual_seed` notes, with the stack, what it would do to others."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(value)
+    else:
+        torch.manual_seed(value)
+
+
+@cache
+def keep_memory() -> None:
+    """Let glibc keep the memory that a step frees for the next one, unless the environment says how it is to allocate.
+
+    It would give back what is free at the end of the heap, and the kernel would clear it again, page after page.
+    """
+    given = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
+    if given or sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
+        return
+    for parameter in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+        library.mallopt(parameter, KEPT)
+
+
+def faster_threads() -> int:
+    """Return 1 or the number of cores, whichever multiplies matrices faster now: virtual cores can be shared."""
+    seconds = {threads: time_product(threads) for threads in (1, ALL_THREADS)}
+    return min(seconds, key=seconds.__getitem__)
+
+
+def time_product(threads: int) -> float:
+    """Return the median seconds of a product of a batch of 100 with a layer of 784 x 400."""
+    torch.set_num_threads(threads)
+    batch, layer = torch.ones(100, 784), torch.ones(784, 400)
+    seconds = []
+    for _ in range(15):
+        start = time.perf_counter()
+        torch.mm(batch, layer)
+        seconds.append(time.perf_counter() - start)
+    return sorted(seconds)[7]
+
+
+def compiled_folder() -> Path:
+    """Return where compiled steps are kept from run to run: TORCHINDUCTOR_CACHE_DIR, or the user's cache folder."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(cache) / "vi-lab" / "compiled")))
+
+
+def describe_environment(cfg: DictConfig, device: torch.device) -> dict[str, Any]:
+    """Return what a reader needs to repeat the run."""
+    commit, dirty = git_state()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "hydra": hydra.__version__,
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "dtype": str(torch.get_default_dtype()).removeprefix("torch."),
+        "seed": cfg.seed,
+        "git_commit": commit,
+        "git_dirty": dirty,
+    }
+
+
+@cache
+def git_state() -> tuple[str | None, bool | None]:
+    """Return commit and dirty flag of the program's own checkout, or None where it is not one."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None, None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return commit, bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", root, *arguments], capture_output=True, text=True, check=True, timeout=5
+    ).stdout.strip()

@@ -1,0 +1,87 @@
+"""`task=fit` for an experiment with a `study`: compute what it computes, and write it as a run does."""
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from vi_core.errors import ConfigError, DataError
+from vi_core.schema import construct
+from vi_core.studies.base import Finding, Study
+
+from ..config.validate import PARTS, plain, validate
+from ..results import summary
+from ..results.expectations import chosen_key
+from ..results.files import write_json, write_npz, write_text
+from .fit import Job, check_folder, heading, judge
+from .process import describe_environment, prepare
+
+log = logging.getLogger(__name__)
+RECORDS = "records.npz"
+
+
+def study(job: Job) -> dict[str, Any]:
+    """Run the study and write the run's files; return its summary. Raises `LabError` for what the user can mend."""
+    started = time.perf_counter()
+    plain(job.cfg)  # every interpolation resolves, or this raises
+    check_folder(job)
+    drop_parts(job)
+    config = plain(job.cfg)
+    validate(config)
+    computation: Study = construct(config["study"], "study")
+    device, _, _ = prepare(job.cfg, images=False)
+    finding = computation.run()
+    job.cfg.overrides = job.overrides
+    write_text(job.folder / "config.yaml", OmegaConf.to_yaml(job.cfg, resolve=True))
+    write_npz(job.folder / RECORDS, finding.records)
+    figures = draw(computation, finding.records, job.folder, job.cfg.plot) if job.cfg.plot.enabled else []
+    result = summarize(job, config, finding)
+    result["timing"] = {"total_s": time.perf_counter() - started}
+    result["environment"] = describe_environment(job.cfg, device)
+    write_json(job.folder / "summary.json", result)
+    log.info("%s", summary.study_report(result, [str(path) for path in figures]))
+    return result
+
+
+def drop_parts(job: Job) -> None:
+    """Leave out the parts of a fit, which a study has none of; refuse to set them."""
+    for text in job.overrides:
+        key = chosen_key(text)
+        if key.split(".")[0] in (*PARTS, "replicates"):
+            name = job.cfg.parts["study"]
+            raise ConfigError(
+                f"{key} is not a setting of study={name}, which trains nothing; its settings are study.*."
+            )
+    for part in PARTS:
+        job.cfg[part] = None
+    job.cfg.parts = {"study": job.cfg.parts["study"]}
+
+
+def summarize(job: Job, config: dict[str, Any], finding: Finding) -> dict[str, Any]:
+    """Return the content of summary.json but for time and environment."""
+    rows = {
+        name: {"mean": q.value, "se": q.se, "error": q.error, "z": q.z, "truth": None, "exact": q.exact}
+        for name, q in finding.quantities.items()
+    }
+    result = heading(job, config, "", "completed") | {"estimates": rows}
+    return result | judge(job, config, result, None)
+
+
+def draw(computation: Study, records: Mapping[str, np.ndarray], folder: Path, plot: Any) -> list[Path]:
+    """Write every figure of the study to `<folder>/plots`; return their paths."""
+    from vi_core.plots.drawing.save import save
+
+    figures = computation.figures(records)
+    return [save(figure, folder / "plots" / f"{name}.{plot.format}") for name, figure in figures.items()]
+
+
+def redraw(cfg: DictConfig, folder: Path, config: dict[str, Any]) -> list[Path]:
+    """Draw the figures of a finished study again, from its records."""
+    if not (folder / RECORDS).is_file():
+        raise DataError(f"{folder} is not the folder of a finished study: {RECORDS} is missing.")
+    with np.load(folder / RECORDS) as records:
+        return draw(construct(config["study"], "study"), dict(records), folder, cfg.plot)

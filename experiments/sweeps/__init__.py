@@ -1,0 +1,1 @@
+"""Sweeps: composing jobs, training them together, collecting their results."""

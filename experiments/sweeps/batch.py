@@ -1,0 +1,260 @@
+"""Jobs of a sweep that differ in plain numbers alone, trained as replicates of one program; each then writes as a run.
+
+What may differ is the seed, and what the constructors declare as `PerReplicate`. J jobs of R replicates become one
+problem of J · R replicates, with one stream of random numbers that starts from all their seeds, and one loop. Jobs with
+networks, which have one replicate each, are stacked instead (`vi_core.stacking.networks`).
+`vi_core.stacking.shares` cuts out of it the checkpoint of each job, and the job ends as if it had resumed from there.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vi_core.errors import LabError, NonFinite, Unsupported
+from vi_core.execution.base import rehearse
+from vi_core.execution.choice import Compilation
+from vi_core.per_replicate import values_of
+from vi_core.problem import Loaded, Problem, StackedProblem, assemble, can_stack, load, stacked
+from vi_core.schema import construct, per_replicate_settings
+from vi_core.stacking.shares import Share, Shares, cut
+from vi_core.training import checkpoint
+from vi_core.training.loop import Loop, Status
+from vi_core.training.recorder import Recorder
+from vi_core.training.trainer import Plan, Trainer
+
+from ..config.paths import get, put
+from ..config.validate import PARTS
+from ..run import fit
+from ..run.fit import Job
+from ..run.interrupt import Interrupt
+from ..run.jobs import is_expected
+from ..run.process import compiled_folder
+from ..run.progress import Progress
+
+log = logging.getLogger(__name__)
+MOST_REPLICATES = 2048
+"""In one batch: with more, the arrays of a step leave the processor's cache, and a replicate costs more again."""
+MOST_CELLS = 5_000_000
+"""Rows of the trace times replicates in one batch: some 400 MB."""
+MOST_NUMBERS = 4_000_000
+"""Numbers of the data, as the model keeps them, and of the parameters, times replicates in one batch."""
+OWN = ("overrides", "expected", "note", "report", "strict", "plot", "sweep")
+"""Settings that jobs of one batch may have each for itself: training does not look at them."""
+
+
+@dataclass
+class Point:
+    """A job, its resolved settings and, once it is known to be possible, its problem."""
+
+    job: Job
+    config: dict[str, Any]
+    trainer: Trainer = field(init=False)
+    problem: Problem = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.trainer = construct(self.config["trainer"], "trainer")
+
+
+@dataclass
+class Trained:
+    """What training left of a point."""
+
+    point: Point
+    status: Status
+    content: dict[str, Any]
+    """Of its checkpoint, without the random state."""
+    plan: Plan
+    device: torch.device
+
+
+def batchable(config: dict[str, Any]) -> list[str]:
+    """Return the paths of the settings in which jobs of one batch may differ."""
+    parts = (part for part in PARTS if config[part] is not None)
+    return ["seed", *(path for part in parts for path in per_replicate_settings(config[part], part))]
+
+
+def group_key(config: dict[str, Any]) -> str:
+    """Return a text that is the same for jobs which may share a batch."""
+    shared = deepcopy({key: value for key, value in config.items() if key not in OWN})
+    for path in batchable(config):
+        put(shared, path, None)
+    return json.dumps(shared, sort_keys=True, default=str)
+
+
+def merged(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the configuration of all replicates of all jobs: lists where the jobs differ."""
+    whole, each = deepcopy(dict(configs[0])), configs[0]["replicates"]
+    whole["replicates"] = each * len(configs)
+    for path in batchable(whole)[1:]:
+        own = [values_of(get(config, path)) for config in configs]
+        values = [value for values in own for value in (values * each if len(values) == 1 else values)]
+        put(whole, path, values[0] if len(set(values)) == 1 else values)
+    return whole
+
+
+def stream_seed(points: Sequence[Point]) -> int:
+    """Return the seed of a batch's stream: a hash of the seeds of its points, in their order."""
+    seeds = json.dumps([point.config["seed"] for point in points])
+    return int.from_bytes(hashlib.sha256(seeds.encode()).digest()[:8], "big") >> 1
+
+
+def train(points: Sequence[Point], interrupt: Interrupt) -> Iterator[Trained]:
+    """Train the points of a group batch after batch; yield what came of them. What is missing has to run alone."""
+    batch: list[Point] = []
+    loaded, size = None, 0
+    for point in points:
+        if interrupt.requested():
+            return
+        try:
+            device, dtype, generator = fit.set_up(point.job.cfg, point.config)
+            loaded = loaded or load(point.config, device, dtype)
+            point.problem = assemble(point.config, device, dtype, generator, loaded)
+        except Exception:  # the job will say which when it is run alone
+            continue
+        if not size:
+            size = points_at_once(point)
+            if size < 2 or not fits_twice(point, loaded):
+                return
+        batch.append(point)
+        if len(batch) == size:
+            yield from attempt(batch, loaded, interrupt)
+            batch = []
+    if loaded and len(batch) > 1 and not interrupt.requested():
+        yield from attempt(batch, loaded, interrupt)
+
+
+def points_at_once(point: Point) -> int:
+    """Return how many points like this make a batch of a sane size."""
+    batches, replicates = point.problem.batches, point.config["replicates"]
+    plan = point.trainer.plan(batches.steps_per_epoch, replicates)
+    kept = [batches.full] if isinstance(batches.full, Tensor) else batches.full or ()
+    numbers = sum(value.numel() for value in (*kept, *point.problem.step.moving) if isinstance(value, Tensor))
+    most = min(MOST_REPLICATES, MOST_CELLS // plan.rows, MOST_NUMBERS // max(1, numbers))
+    return max(1, most // replicates)
+
+
+def fits_twice(point: Point, loaded: Loaded) -> bool:
+    """Return whether two points like this one can make a step together; say why not."""
+    try:
+        whole = combine([point, point], 0, loaded)
+        if isinstance(whole, StackedProblem):
+            rehearse(whole.step, whole.batches)
+    except LabError as error:
+        reason = str(error)
+    except RuntimeError:  # in which torch.func speaks of its own insides
+        reason = "torch.func cannot map their steps over stacked networks"
+    else:
+        return True
+    log.info("jobs like this one run one by one (%s)", reason)
+    return False
+
+
+def combine(points: Sequence[Point], seed: int, loaded: Loaded) -> Problem:
+    """Set the process up for a batch whose stream starts from `seed`; return its problem."""
+    config, cfg = merged([point.config for point in points]), points[0].job.cfg.copy()
+    cfg.seed = seed
+    device, dtype, generator = fit.set_up(cfg, config)
+    if not can_stack(points[0].problem):
+        return assemble(config, device, dtype, generator, loaded)
+    inside = [path for path in batchable(config)[1:] if not path.startswith("optimizer.")]
+    if any(isinstance(get(config, path), list) for path in inside):
+        raise Unsupported(f"{' or '.join(inside)} differs, and networks are stacked only with one value for all.")
+    return stacked(config, [point.problem for point in points])
+
+
+def attempt(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -> list[Trained]:
+    """Train a batch, or say why it cannot be trained; its jobs then run one by one, and only one of them may fail."""
+    try:
+        return train_batch(points, loaded, interrupt)
+    except Exception as error:
+        if not is_expected(error):
+            raise
+        log.warning("a batch of %d jobs failed, and they run one by one (%s)", len(points), error)
+        return []
+
+
+def train_batch(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -> list[Trained]:
+    """Train all points in one loop, from one random stream."""
+    seed = stream_seed(points)
+    problem = combine(points, seed, loaded)
+    replicates, device = problem.family.replicates, problem.step.alive.device
+    log.info("%d jobs of %d replicates in one batch", len(points), points[0].config["replicates"])
+    shares = [share_of(point, number, problem) for number, point in enumerate(points)]
+    for point in points:
+        point.job.batch = {"jobs": len(points), "replicates": replicates, "seed": seed}
+    trainer: Trainer = construct(points[0].config["trainer"], "trainer")
+    plan = trainer.plan(problem.batches.steps_per_epoch, points[0].config["replicates"])
+    watch = Shares(trainer.stopping, shares, trainer.on_nonfinite, interrupt.requested)
+    watch.bind(problem.step.moving, replicates)
+    compilation = Compilation(trainer.compile, problem.step, plan, problem.batches, compiled_folder() / "seconds.json")
+    drive(problem, compilation, watch.to(device), device, points[0].job.cfg.name)
+    ends = zip(points, watch.contents(), strict=True)
+    return [Trained(point, status, content, plan, device) for point, (status, content) in ends]
+
+
+def share_of(point: Point, number: int, whole: Problem) -> Share:
+    """Return a point's share of the batch; measure the noise of its first gradient where that is asked for."""
+    own, each = point.problem, point.config["replicates"]
+    replicates = slice(number * each, (number + 1) * each)
+    point.trainer.stopping.bind(own.step.moving, each)
+    share = Share(replicates, own.step.state_dict(), point.trainer.stopping.state_dict())
+    if point.trainer.gradient_draws:
+        own.step.load_state_dict(cut(whole.step.state_dict(), share.step, replicates))
+        fit.measure_gradient(point.job, own, point.trainer, "start")
+    return share
+
+
+def drive(problem: Problem, compilation: Compilation, watch: Shares, device: torch.device, name: str) -> None:
+    """Run the loop of a batch until all its shares have ended, with a sign of life."""
+    plan = compilation.plan
+    watch.loop = Loop(
+        step=problem.step,
+        batches=problem.batches,
+        recorder=Recorder(problem.step, plan.rows),
+        stopping=watch,
+        plan=plan,
+        compilation=compilation,
+        checkpoint_path=None,
+        on_nonfinite="skip",
+        evaluate=problem.held_out,
+        interrupted=watch.interrupted,
+        device=device,
+        checksum=problem.checksum,
+    )
+    progress = Progress(plan.steps, name, 0)
+
+    def look(done: int, recorder: Recorder) -> None:
+        watch.progress(done, recorder)
+        progress(done, recorder)
+
+    try:
+        watch.loop.run(look)
+    finally:
+        progress.close()
+
+
+def finish(trained: Trained, job: Job) -> dict[str, Any]:
+    """Write the run's files from where training left it, and return its summary; the stream is that of its own seed."""
+    started, point = time.perf_counter(), trained.point
+    fit.check_folder(job)
+    fit.set_up(job.cfg, point.config)
+    content = trained.content | {"random": checkpoint.random_state(trained.device)}
+    loop = fit.build_loop(job, point.problem, point.trainer, trained.plan, trained.device, Interrupt())
+    loop.load(content)
+    config = fit.write_config(job, point.config)
+    if trained.status == "diverged" and point.trainer.on_nonfinite == "raise":
+        loop.recorder.trace().write(job.folder / "trace.csv")
+        raise NonFinite(loop.describe_divergence())
+    checkpoint.save(job.folder / "checkpoint.pt", content)
+    if loop.recorder.weight:
+        loop.recorder.close_row(loop.done)
+    started -= loop.seconds
+    return fit.write_results(job, config, point.problem, point.trainer, loop, trained.status, trained.device, started)

@@ -1,0 +1,129 @@
+"""`sweep.batched=true`: a sweep in which jobs that differ in plain numbers are trained together.
+
+Jobs that may share a batch are a group. Each batch of a group is trained, and then every job ends in its own folder,
+which is as Hydra makes it, with what it got from the batch. All other jobs, and those that fail before the first step,
+run one by one as in every sweep.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
+from hydra.core.utils import run_job as run_hydra_job
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from ..config.identity import config_hash
+from ..run.interrupt import Interrupt
+from ..run.jobs import finished_jobs, run_job
+from .batch import Point, finish, group_key, train
+from .composing import Composed, Composer
+
+log = logging.getLogger(__name__)
+
+
+class BatchedSweeper(Sweeper):
+    """Goes through a grid, like Hydra's own."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take over what Hydra knows."""
+        self.context, self.task_function, self.master = hydra_context, task_function, config
+        self.settings = config.hydra.sweeper
+
+    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+        """Run all jobs; return what Hydra makes of them, in the order in which they ran."""
+        folder = Path(self.master.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.master, folder / "multirun.yaml")
+        texts = [*(f"{key}={value}" for key, value in (self.settings.params or {}).items()), *arguments]
+        overrides = OverridesParser.create(self.context.config_loader).parse_overrides(texts)
+        earlier = self.master.sweep.resume
+        self.finished = finished_jobs(Path(earlier)) if earlier else {}
+        self.composer, number = Composer(self.context, self.master), 0
+        results: list[JobReturn] = []
+        for batch in BasicSweeper.split_arguments(overrides, self.settings.max_batch_size):
+            jobs = [self.composer.compose(job, number + index) for index, job in enumerate(batch)]
+            results += self.launch(jobs)
+            number += len(batch)
+        return results
+
+    def launch(self, jobs: Sequence[Composed]) -> list[JobReturn]:
+        """Group jobs and run group after group."""
+        setup_globals()
+        self.log_as_sweep()
+        log.info("Launching %d jobs locally", len(jobs))
+        groups: dict[str, list[Composed]] = {}
+        for job in jobs:
+            if not self.is_finished(job):
+                groups.setdefault(self.group(job), []).append(job)
+        return [result for group in groups.values() for result in self.run_group(group)]
+
+    def is_finished(self, composed: Composed) -> bool:
+        """Whether a resumed sweep has finished a job; say so."""
+        other = self.finished.get(config_hash(composed.settings))
+        if other is not None:
+            log.info("job %d is finished already: %s", other["job"], " ".join(other["overrides"]))
+        return other is not None
+
+    def group(self, composed: Composed) -> str:
+        """Return a text that jobs have in common if they may share a batch."""
+        if composed.job is None or composed.settings["study"] is not None:
+            return f"job {composed.number}"
+        return group_key(composed.settings)
+
+    def run_group(self, group: Sequence[Composed]) -> Iterator[JobReturn]:
+        """Train what can be batched and write it; run the rest one by one."""
+        left = list(group)
+        if len(left) > 1:
+            points = [Point(composed.job, composed.settings) for composed in group]
+            with Interrupt() as interrupt:
+                for trained in train(points, interrupt):
+                    composed = next(composed for composed in left if composed.job is trained.point.job)
+                    left.remove(composed)
+                    yield self.write(composed, partial(finish, trained))
+            interrupt.leave()
+        for composed in left:
+            yield self.run(composed)
+
+    def run(self, composed: Composed) -> JobReturn:
+        """Run a job by itself, as Hydra does."""
+        self.announce(composed)
+        config = composed.config or self.composer.load(composed.overrides, composed.number)
+        result = run_hydra_job(
+            hydra_context=self.context,
+            task_function=self.task_function,
+            config=config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+        self.log_as_sweep()
+        _ = result.return_value  # raises what the job raised, if that is a defect
+        return result
+
+    def write(self, composed: Composed, finish: Callable[[Any], dict[str, Any]]) -> JobReturn:
+        """Let a job whose training is behind it `finish` in its folder, which is as Hydra leaves it."""
+        self.announce(composed)
+        assert composed.template is not None
+        config = composed.template.enter(composed)
+        configure_log(config.hydra.job_logging, config.hydra.verbose)
+        result = JobReturn()
+        self.context.callbacks.on_job_start(config=config, task_function=self.task_function)
+        result.overrides, result.return_value = composed.overrides, run_job(composed.job, finish)
+        result.status = JobStatus.COMPLETED
+        self.context.callbacks.on_job_end(config=config, job_return=result)
+        self.log_as_sweep()
+        return result
+
+    def announce(self, composed: Composed) -> None:
+        """Say which job begins."""
+        log.info("\t#%d : %s", composed.number, " ".join(composed.overrides))
+
+    def log_as_sweep(self) -> None:
+        """Send messages where those of the sweep itself go."""
+        configure_log(self.master.hydra.hydra_logging, self.master.hydra.verbose)

@@ -1,0 +1,1 @@
+"""What holds for every part, the sources, the documents and the wheel."""

@@ -1,0 +1,1 @@
+"""Estimators and random numbers against exact values, with stated error rates."""

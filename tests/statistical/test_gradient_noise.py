@@ -1,0 +1,110 @@
+"""Gradient noise in a run's summary: its arithmetic, that looking changes nothing, and that resuming finds the same."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from scipy import stats
+
+from tests import fakes
+from tests.conftest import SMOKE, CommandLine, summary_of, trace_text
+from vi_core.bounds.elbo import ELBO
+from vi_core.bounds.iwelbo import IWELBO
+from vi_core.diagnostics.gradient_noise import deviations, exact_gradient, gradient_draws, standardised_errors, stored
+from vi_core.errors import LabError
+from vi_core.estimators.exact import Exact
+from vi_core.families.amortized.normal import AmortizedNormal
+from vi_core.models.conjugate.normal_gamma import NormalGamma
+from vi_core.types import Latent
+
+MEASURED = (*SMOKE, "estimator=rao_blackwell")
+VALUES = {"loc": 1.7, "scale": 0.6, "concentration": 5.0, "rate": 12.0}
+
+
+def test_deviations_are_roots_of_summed_variances() -> None:
+    torch.manual_seed(0)
+    scales = torch.tensor([3.0, 4.0, 0.5])
+    draws = scales * torch.randn(20_000, 2, 3, dtype=torch.float64)
+    found = deviations(draws, ["a", "a", "b"])
+    assert list(found) == ["a", "b"]
+    torch.testing.assert_close(found["a"], torch.full((2,), 5.0, dtype=torch.float64), rtol=0.05, atol=0)
+    torch.testing.assert_close(found["b"], torch.full((2,), 0.5, dtype=torch.float64), rtol=0.05, atol=0)
+
+
+def test_standardised_errors_follow_student_and_see_a_shift() -> None:
+    torch.manual_seed(1)
+    draws = 2 + 7 * torch.randn(10, 400, 5, dtype=torch.float64)
+    exact = torch.full((400, 5), 2.0, dtype=torch.float64)
+    errors = standardised_errors(draws, exact).flatten()
+    assert stats.kstest(errors.numpy(), stats.t(9).cdf).pvalue > 1e-6
+    assert stats.kstest(standardised_errors(draws, exact + 2).flatten().numpy(), stats.t(9).cdf).pvalue < 1e-6
+
+
+def test_no_noise_and_no_bias_where_the_gradient_is_exact() -> None:
+    model, family = NormalGamma(), fakes.normal_gamma_family(VALUES, 3)
+    x = model.summarize(torch.tensor([0.3, 1.2, -0.4], dtype=torch.float64))
+    draws = gradient_draws(Exact(), model, family, ELBO(), x, 4)
+    exact = exact_gradient(model, family, ELBO(), x)
+    assert exact is not None and draws.shape == (4, 3, 4)
+    assert float(standardised_errors(draws, exact).abs().max()) < 1
+    assert all(float(value.max()) < 1e-10 for value in deviations(draws, stored(family)[1]).values())
+    assert exact_gradient(model, family, IWELBO(), x) is None
+    assert exact_gradient(fakes.Gaussian(), fakes.gaussian_family([0.0], [1.0]), ELBO(), x) is None
+
+
+def test_networks_are_refused() -> None:
+    family = AmortizedNormal({"z": Latent("real", (2,), local=True)}, 1, 6, hidden=[4])
+    with pytest.raises(LabError, match="gradient_draws"):
+        stored(family)
+
+
+def test_one_draw_is_refused(cli: CommandLine) -> None:
+    assert "trainer.gradient_draws=1" in cli(*SMOKE, "trainer.gradient_draws=1").err
+
+
+def test_looking_changes_nothing(cli: CommandLine, tmp_path: Path) -> None:
+    """History, draws of q and the other diagnostics are those of a run that was not measured."""
+    for folder, draws in (("with", "5"), ("without", "0")):
+        result = cli(*MEASURED, f"trainer.gradient_draws={draws}", f"hydra.run.dir={folder}")
+        assert (result.code, result.err) == (0, "")
+    seen, unseen = (summary_of(tmp_path / folder)["diagnostics"] for folder in ("with", "without"))
+    assert trace_text(tmp_path / "with") == trace_text(tmp_path / "without")
+    assert {key: value for key, value in seen.items() if key != "gradient"} == unseen
+    noise = seen["gradient"]
+    assert noise["draws"] == 5 and noise["start"] != noise["final"]
+    for when in ("start", "final"):
+        total, latents = noise[when]["total"], noise[when]["latents"]
+        assert set(latents) == {"mu", "tau"}
+        assert max(latents.values()) < total["mean"] < sum(latents.values())
+        assert noise[when]["bias"]["comparisons"] == 2 * 4
+    assert seen["blankets"] == {
+        "mu": {"factors": ["likelihood", "prior_mu"], "q": ["mu"]},
+        "tau": {"factors": ["likelihood", "prior_mu", "prior_tau"], "q": ["tau"]},
+    }
+
+
+def test_a_resumed_run_finds_the_same_noise(cli: CommandLine, tmp_path: Path) -> None:
+    """The noise at the start is measured again, at the same parameters and from the same stream, and not stored."""
+    assert cli(*MEASURED, "trainer.gradient_draws=5", "hydra.run.dir=run").code == 0
+    before = summary_of(tmp_path / "run")["diagnostics"]
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    assert cli("resume=copy").code == 0
+    assert summary_of(tmp_path / "copy")["diagnostics"] == before
+
+
+def test_an_estimator_replaces_the_experiments_own_with_its_parts(cli: CommandLine, tmp_path: Path) -> None:
+    """A part inside a part belongs to the YAML file that was chosen; only plain settings are the experiment's."""
+    result = cli(*SMOKE, "estimator=score_function", "hydra.run.dir=run")
+    assert (result.code, result.err) == (0, "")
+    assert "blankets" not in summary_of(tmp_path / "run")["diagnostics"]
+
+
+def test_a_sweep_tells_the_noise_apart(cli: CommandLine, tmp_path: Path) -> None:
+    arguments = [*SMOKE[1:], "trainer.gradient_draws=5", "hydra.sweep.dir=sweep"]
+    result = cli("-m", *arguments, "estimator=score_function,rao_blackwell")
+    assert (result.code, result.err) == (0, "")
+    header = (tmp_path / "sweep" / "sweep.csv").read_text().splitlines()[0].split(",")
+    assert {"gradient_sd_start", "gradient_sd_final"} <= set(header)
+    assert cli("task=collect", f"run={tmp_path / 'sweep'}").code == 0
+    assert {path.name for path in (tmp_path / "sweep" / "plots").iterdir()} == {"bound.png", "gradient_noise.png"}

@@ -1,0 +1,354 @@
+"""Figures from synthetic records: what they show is asserted on the artists, not on pixels."""
+
+import ast
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy import ndarray
+
+from tests.conftest import ROOT
+from vi_core.errors import ConfigError
+from vi_core.plots.bound import bound_figure
+from vi_core.plots.density import density_figure
+from vi_core.plots.drawing.panels import asinh_ticks
+from vi_core.plots.drawing.save import save
+from vi_core.plots.drawing.series import MAX_POINTS, envelope, quantiles, robust_limits, smooth, thin
+from vi_core.plots.drawing.style import PALETTE, group_colors
+from vi_core.plots.gradient_noise import gradient_noise_figure
+from vi_core.plots.images import image_figure, mosaic, noise_figure
+from vi_core.plots.sweep import pool, sweep_figure
+from vi_core.plots.trajectories import trajectories_figure
+
+REFERENCES = {"mean-field optimum": -185.942, "log evidence": -185.937}
+NOISE = {"start": {"v": 12.0, "z": 30.0}, "final": {"v": 0.1, "z": 2.0}}
+PACKAGE = ROOT / "vi_core" / "plots"
+
+
+def trace(rows: int, replicates: int, *, seed: int = 0, rate: float = 1.0) -> tuple[ndarray, ndarray]:
+    """Steps (T,) and an ELBO (T, R) that rises from −20,000 to −186 under skewed, heavy-tailed noise."""
+    random = np.random.default_rng(seed)
+    step = 10 * np.arange(rows)
+    gap = 20_000 * np.exp(-((rate * step[:, None] / 60) ** 0.7)) * random.uniform(0.5, 2, replicates)
+    noise = random.standard_t(3, (rows, replicates)) - random.standard_exponential((rows, replicates)) ** 1.5
+    return step, -185.942 - gap + noise
+
+
+def line(axes: Axes, label: str) -> Line2D:
+    """The line of `axes` whose legend text begins with `label`."""
+    return next(line for line in axes.lines if str(line.get_label()).startswith(label))
+
+
+def height(axes: Axes, label: str) -> float:
+    """Where the horizontal line called `label` is."""
+    return float(np.unique(line(axes, label).get_ydata())[0])
+
+
+def legend_texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def example_figures() -> dict[str, Callable[[], Figure]]:
+    step, elbo = trace(120, 4)
+    grid = np.linspace(-3, 3, 50)
+    images = np.random.default_rng(0).random((5, 6, 7))
+    return {
+        "bound": lambda: bound_figure(step, elbo, name="ELBO", window=5, references=REFERENCES),
+        "density": lambda: density_figure(grid, grid, {"fit": np.exp(-(grid**2))}),
+        "gradient noise": lambda: gradient_noise_figure({"plain": NOISE}, title="noise"),
+        "images": lambda: image_figure({"test image": images}),
+        "noise": lambda: noise_figure(images),
+    }
+
+
+@pytest.mark.parametrize("window", [1, 5, 51])
+def test_smoothing_is_a_convolution_once_the_window_is_complete(window: int) -> None:
+    step, values = trace(1000, 3)
+    at, average = smooth(step, values, window)
+    exact = np.stack([np.convolve(column, np.ones(window) / window, "valid") for column in values.T], axis=1)
+    full = 6 * (window // 2)
+    np.testing.assert_array_equal(at, step[: len(step) - window // 2])
+    np.testing.assert_allclose(average[full:], exact[full - window // 2 :], rtol=1e-12)
+    np.testing.assert_array_equal(average[:6], values[:6])
+
+
+def test_smoothing_keeps_a_huge_start_and_missing_entries_local() -> None:
+    step, values = np.arange(100), np.full((100, 2), -186.0)
+    values[0, 0], values[40:, 1] = -1e20, np.nan
+    average = smooth(step, values, 11)[1]
+    np.testing.assert_array_equal(average[6:, 0], -186.0)
+    np.testing.assert_array_equal(average[:45, 1], -186.0)
+    assert np.isnan(average[45:, 1]).all()
+
+
+def test_quantiles_are_those_of_numpy_over_the_finite_replicates() -> None:
+    values = np.random.default_rng(0).standard_normal((50, 9))
+    values[10:, 3], values[20:, 5] = np.nan, -np.inf
+    levels = (0.05, 0.5, 0.95)
+    exact = np.nanquantile(np.where(np.isfinite(values), values, np.nan), levels, axis=1)
+    np.testing.assert_allclose(quantiles(values, levels), exact, rtol=1e-13)
+    assert np.isnan(quantiles(np.full((2, 3), np.nan))).all()
+
+
+def test_thinning_keeps_the_ends_and_the_envelope_its_extremes() -> None:
+    rows = thin(100_000)
+    assert len(rows) <= MAX_POINTS and rows[0] == 0 and rows[-1] == 99_999
+    assert set(range(20)) <= set(rows.tolist())
+    noise = np.random.default_rng(0).standard_t(2, 100_000)
+    x, y = envelope(np.arange(100_000), noise)
+    assert len(x) == len(y) <= 2 * MAX_POINTS
+    assert (y.min(), y.max()) == (noise.min(), noise.max())
+
+
+def test_robust_limits_ignore_outliers_and_references_that_are_far() -> None:
+    values = np.append(np.linspace(-1, 1, 2000), [1e6, np.nan, -np.inf])
+    low, high = robust_limits(values, [3.0, 500.0, np.nan])
+    assert -1.5 < low < -1 and 3 < high < 4
+    assert np.isfinite(robust_limits(np.full(3, np.nan), [])).all()
+    assert robust_limits(np.full(3, -185.942), [-185.937])[1] > -185.937
+
+
+@pytest.mark.parametrize(("smallest", "width"), [(-2e4, 0.5), (-1e30, 1e22), (-5e4, 186.0), (-1e-5, 1e-9)])
+def test_ticks_of_the_whole_run_are_round_few_and_inside(smallest: float, width: float) -> None:
+    ticks = asinh_ticks(float(np.arcsinh(smallest / width)), 0.2, width)
+    assert 3 <= len(ticks) <= 12 and ticks == sorted(ticks)
+    assert min(ticks) >= smallest and 0.0 in ticks
+    digits = {f"{abs(tick):.0e}"[0] for tick in ticks}
+    assert digits <= set("0125")
+
+
+def test_bound_shows_the_distance_to_the_best_reference_and_the_bound_itself() -> None:
+    step, values = trace(1000, 64)
+    values[500:, 3] = np.nan
+    figure = bound_figure(step, values, name="ELBO (nats)", window=24, references=REFERENCES, title="run " * 40)
+    whole, end = figure.axes
+    assert (whole.get_ylabel(), end.get_ylabel()) == ("ELBO − log evidence (nats)", "ELBO (nats)")
+    assert whole.get_xlabel() == end.get_xlabel() == "step"
+    assert max(map(len, figure.get_suptitle().splitlines())) < 90
+    assert height(whole, "log evidence") == 0.0
+    assert height(whole, "mean-field") == pytest.approx(-0.005)
+    assert height(end, "mean-field") == -185.942
+    at, average = smooth(step, values, 25)
+    for axes, shift in ((whole, -185.937), (end, 0.0)):
+        median = line(axes, "median of 64 replicates (1 ended early)")
+        np.testing.assert_array_equal(median.get_xdata(), at)
+        np.testing.assert_allclose(np.asarray(median.get_ydata()), np.nanmedian(average, axis=1) - shift, rtol=1e-9)
+    assert whole.get_ylim()[0] < -20_000 < end.get_ylim()[0]
+    assert end.get_ylim()[0] < -185.942 < end.get_ylim()[1]
+    assert "5–95 %" in legend_texts(figure) and "log evidence = −185.937" in legend_texts(figure)
+    assert figure.legends[0].get_title().get_text() == "moving average of 25 records"
+
+
+def test_bound_of_one_replicate_has_its_records_behind_the_average() -> None:
+    step, values = trace(500, 1)
+    figure = bound_figure(step, values, name="IWELBO", window=20, references={})
+    whole, end = figure.axes
+    np.testing.assert_array_equal(line(whole, "IWELBO, each record").get_ydata(), values[:, 0])
+    np.testing.assert_array_equal(line(end, "IWELBO, averaged").get_ydata(), smooth(step, values, 20)[1][:, 0])
+    assert not any(isinstance(artist, PolyCollection) for artist in whole.collections)
+    assert whole.get_ylabel() == "IWELBO"
+
+
+def test_bound_shows_held_out_points_and_makes_room_for_them() -> None:
+    step, values = trace(500, 2)
+    held_out = (step[100::100], np.full((4, 3), -200.0))
+    figure = bound_figure(step, values, name="ELBO", window=20, references=REFERENCES, held_out=held_out)
+    whole, end = figure.axes
+    np.testing.assert_allclose(np.asarray(line(whole, "held out").get_ydata()), -200.0 + 185.937)
+    np.testing.assert_array_equal(line(end, "held out").get_ydata(), -200.0)
+    assert end.get_ylim()[0] < -200.0
+
+
+@pytest.mark.parametrize("references", [{}, REFERENCES])
+@pytest.mark.parametrize("values", [np.full((6, 3), np.nan), np.full((1, 2), -186.0), np.full((9, 1), -186.0)])
+def test_bound_survives_runs_that_failed_stopped_at_once_or_are_exact(
+    values: ndarray, references: dict[str, float]
+) -> None:
+    step = np.arange(len(values))
+    bound = bound_figure(step, values, name="ELBO", window=4, references=references)
+    trajectories = trajectories_figure(step, {"mu": values}, truth={}, exact={"mu": 1.0})
+    for figure in (bound, trajectories):
+        figure.draw_without_rendering()
+        limits = [limit for axes in figure.axes for limit in (*axes.get_xlim(), *axes.get_ylim())]
+        assert np.isfinite(limits).all()
+
+
+def test_trajectories_have_a_panel_each_with_the_lines_that_are_known() -> None:
+    step, values = trace(300, 8)
+    series = {f"theta[{i}]": values + i for i in range(5)}
+    series["theta[0]"][200:, 2] = np.nan
+    figure = trajectories_figure(step, series, truth={"theta[1]": 3.0}, exact={"theta[1]": 4.0, "tau": 1.0})
+    assert [axes.get_ylabel() for axes in figure.axes] == list(series)
+    assert all(axes.get_xlabel() == "step" for axes in figure.axes)
+    assert (height(figure.axes[1], "true"), height(figure.axes[1], "exact posterior")) == (3.0, 4.0)
+    assert [len(axes.lines) for axes in figure.axes] == [1, 3, 1, 1, 1]
+    for axes, expected in zip(figure.axes, series.values(), strict=True):
+        median = np.asarray(axes.lines[0].get_ydata())
+        np.testing.assert_allclose(median, np.nanmedian(expected, axis=1), rtol=1e-12)
+    assert legend_texts(figure)[0] == "median of 8 replicates (1 ended early)"
+    assert len(legend_texts(figure)) == 4
+
+
+def test_trajectory_of_one_replicate_is_the_line_itself() -> None:
+    step, values = trace(300, 1)
+    axes = trajectories_figure(step, {"mu": values}, truth={}, exact={}).axes[0]
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), values[:, 0])
+    assert not axes.collections
+
+
+def test_density_has_a_normalised_histogram_and_a_band_over_replicates() -> None:
+    random = np.random.default_rng(0)
+    data = np.append(random.standard_normal(4999), 1e9)
+    grid = np.linspace(-6, 6, 200)
+    fits = np.exp(-(grid[:, None] ** 2) / 2) * random.uniform(0.3, 0.5, 16)
+    fits[:, 4] = np.nan
+    figure = density_figure(data, grid, {"fit": fits, "truth": np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi)})
+    axes = figure.axes[0]
+    heights, edges, _ = axes.patches[0].get_data()  # type: ignore[attr-defined]
+    assert np.sum(heights * np.diff(edges)) == pytest.approx(4999 / 5000)
+    np.testing.assert_allclose(np.asarray(axes.lines[0].get_ydata()), np.nanmedian(fits, axis=1))
+    assert axes.lines[0].get_linestyle() == "-" and axes.lines[1].get_linestyle() != "-"
+    assert len([artist for artist in axes.collections if isinstance(artist, PolyCollection)]) == 1
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("x", "density")
+
+
+def test_density_is_not_flattened_by_a_degenerate_curve() -> None:
+    grid = np.linspace(-3, 3, 601)
+    data = np.random.default_rng(0).standard_normal(1000)
+    axes = density_figure(data, grid, {"collapsed": 1e4 * (grid == grid[300])}).axes[0]
+    assert 0.4 < axes.get_ylim()[1] < 2
+
+
+def test_images_are_laid_out_in_rows_with_labels() -> None:
+    images = np.random.default_rng(0).random((12, 4, 5))
+    figure = image_figure({"test image": images, "reconstruction": images[:3]}, columns=10)
+    assert [axes.get_ylabel() for axes in figure.axes] == ["test image", "reconstruction"]
+    shapes = [np.asarray(axes.images[0].get_array()).shape for axes in figure.axes]
+    assert shapes == [(4, 10 * 6 - 1)] * 2
+    assert noise_figure(images, columns=5).axes[0].images[0].get_clim() == (0.0, 1.0)
+
+
+def test_mosaic_puts_each_image_in_its_place() -> None:
+    images = np.random.default_rng(0).random((5, 4, 3))
+    pixels = mosaic(images, columns=2)
+    assert pixels.shape == (3 * 5 - 1, 2 * 4 - 1)
+    np.testing.assert_array_equal(pixels[5:9, 4:7], images[3])
+    assert np.isnan(pixels[4]).all() and np.isnan(pixels[10:, 3:]).all()
+
+
+def test_pooling_interpolates_onto_the_steps_that_all_jobs_cover() -> None:
+    fine, coarse = np.arange(0, 66, 5), np.arange(0, 101, 20)
+    grid, values = pool([(fine, np.stack([2.0 * fine, 3.0 * fine], axis=1)), (coarse, -1.0 * coarse[:, None])])
+    np.testing.assert_array_equal(grid, [0, 20, 40, 60])
+    np.testing.assert_allclose(values, grid[:, None] * np.array([2.0, 3.0, -1.0]))
+
+
+def test_sweep_draws_a_median_per_group_and_scales_for_the_good_ones() -> None:
+    jobs = {rate: [trace(300 - 40 * i, 4, seed=i, rate=float(rate)) for i in range(2)] for rate in ("10", "0.01", "5")}
+    figure = sweep_figure(jobs, name="ELBO", legend_title="optimizer.lr", references={"log evidence": -185.937})
+    whole, end = figure.axes
+    assert legend_texts(figure) == ["10", "0.01", "5", "log evidence = −185.937"]
+    assert figure.legends[0].get_title().get_text() == "optimizer.lr, median and 5–95 %"
+    grid, pooled = pool(jobs["5"])
+    np.testing.assert_array_equal(line(end, "5").get_xdata(), grid)
+    np.testing.assert_allclose(np.asarray(line(end, "5").get_ydata()), np.median(pooled, axis=1), rtol=1e-12)
+    np.testing.assert_allclose(np.asarray(line(whole, "5").get_ydata()), np.median(pooled, axis=1) + 185.937, rtol=1e-9)
+    assert -300 < end.get_ylim()[0] < -186 and whole.get_ylim()[0] < -10_000
+
+
+def test_sweep_survives_a_group_that_diverged_and_single_runs() -> None:
+    step, values = trace(50, 1)
+    figure = sweep_figure(
+        {"sgd": [(step, np.full_like(values, np.nan))], "adam": [(step, values)]}, name="ELBO", window=3
+    )
+    assert figure.legends[0].get_title().get_text() == "moving average of 3 records"
+    assert np.isfinite([axes.get_ylim() for axes in figure.axes]).all()
+
+
+def test_group_colours_follow_numbers_and_fall_back_on_the_palette() -> None:
+    assert group_colors(["0.1", "1e-3", "10"]) == [group_colors(["1", "2", "3"])[i] for i in (1, 0, 2)]
+    assert group_colors(["adam", "0.1"]) == list(PALETTE[:2])
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("bound", "png"), ("bound", "pdf"), ("noise", "png")])
+def test_saved_bytes_are_reproducible_and_alone_in_their_folder(kind: str, suffix: str, tmp_path: Path) -> None:
+    draw = example_figures()[kind]
+    first, again = (save(draw(), tmp_path / folder / f"{kind}.{suffix}") for folder in ("a", "b"))
+    content = first.read_bytes()
+    assert content == again.read_bytes()
+    assert content.startswith(b"\x89PNG" if suffix == "png" else b"%PDF")
+    assert b"Software" not in content and b"CreationDate" not in content
+    assert list(first.parent.iterdir()) == [first]
+
+
+def test_a_failed_save_keeps_the_old_file_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bound.png"
+    path.write_bytes(b"old")
+
+    def half_written(self: Figure, target: Path, **_: object) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Figure, "savefig", half_written)
+    with pytest.raises(OSError, match="disk full"):
+        save(Figure(), path)
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_saving_refuses_other_formats(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"bound\.svg is neither png nor pdf"):
+        save(Figure(), tmp_path / "bound.svg")
+
+
+@pytest.mark.parametrize("kind", ["bound", "density", "images"])
+def test_drawing_ignores_and_keeps_global_settings(kind: str, tmp_path: Path) -> None:
+    draw = example_figures()[kind]
+    plain = save(draw(), tmp_path / "plain.png").read_bytes()
+    with mpl.rc_context({"font.size": 30, "axes.grid": False, "axes.labelweight": "bold", "xtick.direction": "in"}):
+        before = dict(mpl.rcParams)
+        assert save(draw(), tmp_path / "themed.png").read_bytes() == plain
+        assert dict(mpl.rcParams) == before
+
+
+def test_ticks_keep_the_theme_when_a_notebook_draws_the_figure() -> None:
+    figure = example_figures()["bound"]()
+    with mpl.rc_context({"xtick.labelsize": 40, "ytick.labelsize": 40}):
+        figure.draw_without_rendering()
+        sizes = {
+            label.get_fontsize() for axes in figure.axes for label in axes.get_xticklabels() + axes.get_yticklabels()
+        }
+    assert sizes == {9.0}
+
+
+def test_the_package_imports_only_numpy_and_matplotlib_and_never_pyplot() -> None:
+    allowed = {"numpy", "matplotlib", *sys.stdlib_module_names}
+    for path in PACKAGE.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                assert (
+                    name.startswith(("vi_core.plots.", "vi_core.errors", "vi_core.files"))
+                    or name.split(".")[0] in allowed
+                ), path
+                assert "pyplot" not in name, path
+
+
+def test_gradient_noise_stands_at_its_latent_on_a_logarithmic_axis() -> None:
+    louder = {when: {name: 10 * value for name, value in table.items()} for when, table in NOISE.items()}
+    figure = gradient_noise_figure({"plain": louder, "blankets": NOISE}, title="noise", legend_title="estimator")
+    assert legend_texts(figure) == ["plain", "blankets"]
+    for axes, when in zip(figure.axes, ("start", "final"), strict=True):
+        assert axes.get_yscale() == "log"
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["v", "z"]
+        np.testing.assert_array_equal(line(axes, "plain").get_ydata(), [*louder[when].values()])
+        np.testing.assert_array_equal(line(axes, "blankets").get_ydata(), [*NOISE[when].values()])

@@ -1,0 +1,1 @@
+"""Algorithms: what one iteration of a fit does."""

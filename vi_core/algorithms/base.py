@@ -1,0 +1,90 @@
+"""Steps: what one iteration does. The loop knows nothing else of an algorithm.
+
+A step returns its metrics before the update, the bound first, each (R,). It never synchronises with the device: a
+replicate whose bound or gradient is not finite is frozen by a mask, and what was seen at that moment is kept for
+whoever looks later.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vi_core.bounds.base import Bound
+from vi_core.errors import Unsupported
+from vi_core.families.base import Family
+from vi_core.models.base import Model
+from vi_core.types import flatten
+
+Metrics = dict[str, Tensor]
+
+
+class Step(nn.Module, ABC):
+    """One iteration of an algorithm on R replicates; its state is `state_dict()` and torch's random state."""
+
+    alive: Tensor
+    """(R,) replicates that still move."""
+    good_steps: Tensor
+    """(R,) steps that each replicate has made."""
+    witness: Tensor
+    """(R, W) what the last step of each live replicate saw, and the first bad one of a dead replicate."""
+
+    def __init__(self, model: Model, family: Family, bound: Bound, witnesses: list[str]):
+        super().__init__()
+        self.model, self.family, self.bound, self.witnesses = model, family, bound, witnesses
+        if not self.moving:
+            raise Unsupported(f"neither {type(model).__name__} nor {type(family).__name__} has parameters to move.")
+        like, replicates = self.moving[0].detach(), family.replicates
+        self.register_buffer("alive", torch.ones(replicates, dtype=torch.bool, device=like.device))
+        self.register_buffer("good_steps", torch.zeros(replicates, dtype=torch.long, device=like.device))
+        self.register_buffer("witness", like.new_zeros(replicates, len(witnesses)))
+
+    @abstractmethod
+    def forward(self, x: Any) -> Metrics:
+        """Update on data x; return the metrics before the update, the bound first, each (R,)."""
+
+    @property
+    def grad_norm(self) -> Tensor | None:
+        """(R,) norm of the last gradient in unconstrained parameters, or None where there is none."""
+        return None
+
+    @property
+    def moving(self) -> list[nn.Parameter]:
+        """The unconstrained tensors that the algorithm moves."""
+        return [*self.family.parameters(), *self.model.parameters()]
+
+    def begin(self, x: Any) -> None:
+        """Move to where the algorithm starts on the whole data set x, if that is not where the family starts."""
+
+    def kept(self, bounds: Tensor) -> Tensor:
+        """Return (R,) which replicates count as results, given their final bounds (R,)."""
+        return self.alive
+
+    def check(self) -> None:
+        """Raise when the algorithm has broken a promise of its own; synchronises, called now and then."""
+
+    def watch(self, seen: Tensor) -> None:
+        """Record `seen` (R, W) for live replicates, and freeze those where it is not finite."""
+        self.witness.copy_(torch.where(self.alive.unsqueeze(-1), seen, self.witness))
+        self.alive.logical_and_(seen.isfinite().all(dim=-1))
+
+
+def over_batch(value: Tensor) -> Tensor:
+    """Average (R, B) over the batch, without arithmetic where B is 1."""
+    return value.squeeze(1) if value.shape[1] == 1 else value.mean(dim=1)
+
+
+def trace_parameters(step: Step) -> Tensor:
+    """Return q's constrained parameters as (R, P) where the data points share them, else (R, 0)."""
+    if step.model.has_local:
+        return step.witness.new_empty(len(step.alive), 0)
+    with torch.no_grad():
+        return torch.cat([value.flatten(1) for value in flatten(step.family.variational())], dim=-1)
+
+
+def recorded_parameters(step: Step) -> Tensor:
+    """Return q's parameters and the norm of the last gradient, NaN where there is none, (R, P + 1)."""
+    norm = step.grad_norm
+    last = step.witness.new_full((len(step.alive),), torch.nan) if norm is None else norm
+    return torch.cat([trace_parameters(step), last.unsqueeze(-1)], dim=-1)

@@ -1,0 +1,1 @@
+"""Distributions, transforms and supports that models and families share."""

@@ -1,0 +1,40 @@
+"""The few distributions that models and families share, as small pure objects on explicit tensors.
+
+They follow `torch.distributions` in names and parameters, and leave out its argument checks and shape bookkeeping,
+which cost several times the arithmetic for the small tensors of black-box VI. Parameters have shape `(*batch, *event)`;
+a draw of K samples has shape `(K, *batch, *event)`, and `log_prob` is elementwise: the joint sums over the event.
+"""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+
+class Distribution(ABC):
+    """A univariate law for each element of its parameters."""
+
+    @abstractmethod
+    def rsample(self, num_samples: int) -> Tensor:
+        """Draw z, with shape (K, *batch, *event), differentiable in the parameters."""
+
+    @abstractmethod
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Return log q(z), elementwise."""
+
+    @abstractmethod
+    def entropy(self) -> Tensor:
+        """Return E[−log q(z)], elementwise."""
+
+    @abstractmethod
+    def fisher(self) -> Tensor:
+        """Return the Fisher information on the P parameters, in the order of the fields, (*batch, *event, P, P)."""
+
+    @property
+    @abstractmethod
+    def mean(self) -> Tensor:
+        """E[z], elementwise."""
+
+    @property
+    @abstractmethod
+    def variance(self) -> Tensor:
+        """Var[z], elementwise."""

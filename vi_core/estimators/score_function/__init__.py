@@ -1,0 +1,1 @@
+"""The score-function estimator, its control-variate coefficients and its scopes."""

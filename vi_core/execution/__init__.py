@@ -1,0 +1,1 @@
+"""Execution: how the operations of a step are issued to the device. Private torch interfaces are used here alone."""

@@ -1,0 +1,147 @@
+"""Storage that families with free parameters hold: all of them in one tensor, with their constraints.
+
+One tensor (R, 1, P) makes an optimizer step cost the same for four parameters and for four hundred. Parameters with one
+transform stand together, so that it is one operation.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vi_core.distributions.transforms import Positive
+from vi_core.families.base import Family
+from vi_core.per_replicate import PerReplicate, column, require_each
+from vi_core.types import Params, flatten
+
+
+class Entry(NamedTuple):
+    """One variational parameter: its place, its event shape, its constraint and the law of its initial value."""
+
+    latent: str
+    name: str
+    shape: tuple[int, ...]
+    initial: PerReplicate
+    positive: Positive | None = None
+    """How a positive parameter is stored; None for a real one."""
+    initial_std: PerReplicate = 0.0
+    """Standard deviation of the initial value over replicates and elements; for real parameters."""
+
+    def check(self) -> None:
+        """Raise `ConfigError` where the initial value or its spread is out of range."""
+        initial = f"family.{self.name}={self.initial}"
+        if self.positive is None:
+            require_each(math.isfinite, self.initial, f"{initial} must be finite.")
+        else:
+            require_each(lambda value: 0 < value < math.inf, self.initial, f"{initial} must be positive and finite.")
+        spread = f"family.{self.name}_std={self.initial_std} must be finite and not negative."
+        require_each(lambda std: 0 <= std < math.inf, self.initial_std, spread)
+
+    @property
+    def size(self) -> int:
+        """Number of scalars of its event."""
+        return math.prod(self.shape)
+
+
+class PackedParameters(nn.Module):
+    """Unconstrained parameters of R replicates, stored together.
+
+    Args:
+        entries: What is stored, in the order of `Params`.
+        replicates: R.
+    """
+
+    def __init__(self, entries: Sequence[Entry], replicates: int):
+        super().__init__()
+        for entry in entries:
+            entry.check()
+        self.entries, self.replicates = list(entries), replicates
+        self.transforms = list(dict.fromkeys([None, *(entry.positive for entry in entries)]))
+        self.groups = [[e for e in entries if e.positive is transform] for transform in self.transforms]
+        self.stored = [entry for group in self.groups for entry in group]
+        self.raw = nn.Parameter(torch.cat([self._initial(entry) for entry in self.stored], dim=-1))
+
+    def _initial(self, entry: Entry) -> Tensor:
+        initial = column(entry.initial, self.replicates, f"family.{entry.name}", trailing=2)
+        value = initial.expand(self.replicates, 1, entry.size).contiguous()
+        if entry.positive is not None:
+            return entry.positive.inverse(value)
+        spread = column(entry.initial_std, self.replicates, f"family.{entry.name}_std", trailing=2)
+        return value + spread * torch.randn_like(value) if bool(spread.any()) else value
+
+    def forward(self) -> Params:
+        """Return the constrained parameters, each (R, 1, *event)."""
+        return self.constrain(self.raw)
+
+    def constrain(self, raw: Tensor) -> Params:
+        """Map unconstrained numbers (..., P) to named constrained ones, each (..., *event)."""
+        pieces: list[Tensor] = []
+        blocks = raw.split([sum(entry.size for entry in group) for group in self.groups], dim=-1)
+        for transform, group, block in zip(self.transforms, self.groups, blocks, strict=True):
+            values = block if transform is None else transform(block)
+            pieces += values.split([entry.size for entry in group], dim=-1) if group else []
+        batch = raw.shape[:-1]
+        named = {(e.latent, e.name): p.reshape(*batch, *e.shape) for e, p in zip(self.stored, pieces, strict=True)}
+        params: Params = {}
+        for entry in self.entries:
+            params.setdefault(entry.latent, {})[entry.name] = named[entry.latent, entry.name]
+        return params
+
+    def jacobian(self) -> tuple[Tensor, Tensor]:
+        """Return d value / d raw of each stored number, (R, P), and its place in the order of `flatten`, (P,)."""
+        raw = self.raw.detach().requires_grad_()
+        with torch.enable_grad():
+            params = self.constrain(raw)
+            total = torch.cat([value.flatten() for value in flatten(params)]).sum()
+        (slopes,) = torch.autograd.grad(total, raw)
+        starts = {(e.latent, e.name): sum(o.size for o in self.entries[:i]) for i, e in enumerate(self.entries)}
+        places = [starts[e.latent, e.name] + i for e in self.stored for i in range(e.size)]
+        return slopes.squeeze(1), torch.tensor(places, device=raw.device)
+
+    def stored_names(self) -> list[str]:
+        """Name each stored number, in its place along the last axis."""
+        return [
+            f"{entry.latent}.{entry.name}" + (f"[{i}]" if entry.shape else "")
+            for entry in self.stored
+            for i in range(entry.size)
+        ]
+
+    def assign(self, params: Params) -> None:
+        """Store constrained values, each (R, 1, *event)."""
+        with torch.no_grad():
+            pieces = []
+            for entry in self.stored:
+                value = params[entry.latent][entry.name].reshape(self.replicates, 1, -1)
+                pieces.append(value if entry.positive is None else entry.positive.inverse(value))
+            self.raw.copy_(torch.cat(pieces, dim=-1))
+
+
+class PackedFamily(Family):
+    """A family whose parameters are all free and stand in one tensor; only the density is left to say.
+
+    Args:
+        entries: The parameters, in the order of `Params`.
+        replicates: R.
+    """
+
+    def __init__(self, entries: Sequence[Entry], replicates: int):
+        super().__init__()
+        self.replicates = replicates
+        self.packed = PackedParameters(entries, replicates)
+        self.layout = {e.latent: frozenset(o.name for o in entries if o.latent == e.latent) for e in entries}
+
+    def variational(self, x: object = None) -> Params:
+        return self.packed()
+
+    def stored_names(self) -> list[str]:
+        return self.packed.stored_names()
+
+    def assign(self, params: Params) -> None:
+        self.packed.assign(params)
+
+    def pull_back(self, information: Tensor) -> Tensor:
+        """Jᵀ F J, with the diagonal J of the elementwise transforms."""
+        slopes, places = self.packed.jacobian()
+        return slopes.unsqueeze(-1) * information[:, places][:, :, places] * slopes.unsqueeze(-2)

@@ -1,0 +1,1 @@
+"""Families whose parameters a network computes from each data point."""

@@ -1,0 +1,97 @@
+"""Amortised categorical latents: q(z | x) = Π_g Categorical(z_g; softmax(logits_g(x))), from one encoder network.
+
+q is discrete: `sample` and `log_prob` are those of one-hot vectors, and so are all values of bounds. `rsample` draws
+from the relaxation, and only gradients depend on it. Jang, Gu, Poole 2017; Maddison, Mnih, Teh 2017.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from vi_core.distributions.categorical import OneHotCategorical, one_hot_argmax
+from vi_core.distributions.relaxations import RelaxedOneHot
+from vi_core.errors import Unsupported
+from vi_core.families.amortized.temperature import Relaxation
+from vi_core.families.base import Family, VariationalDistribution, refuse_replicates
+from vi_core.networks.mlp import MLP
+from vi_core.types import Latent, Latents, Params
+
+
+class AmortizedCategoricalDistribution(VariationalDistribution):
+    """Independent one-hot vectors, with logits (1, B, G, C), and the relaxation of the same logits."""
+
+    def __init__(self, name: str, factor: OneHotCategorical, relaxed: RelaxedOneHot):
+        self.name, self.factor, self.relaxed = name, factor, relaxed
+        self.parents = {name: frozenset()}
+
+    def rsample(self, num_samples: int) -> Latents:
+        return {self.name: self.relaxed.rsample(num_samples)}
+
+    def sample(self, num_samples: int) -> Latents:
+        """Draw one-hot z ~ q, (K, 1, B, G, C)."""
+        return {self.name: self.factor.sample(num_samples)}
+
+    def on_support(self, z: Latents) -> Latents:
+        """Return the one-hot argmax of each relaxed draw, which has law q."""
+        return {self.name: one_hot_argmax(z[self.name].detach())}
+
+    def log_prob_terms(self, z: Latents) -> dict[str, Tensor]:
+        """Return log q at one-hot z."""
+        return {self.name: self.factor.log_prob(z[self.name]).sum(dim=-1)}
+
+    def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
+        return {self.name: (self.factor.mean, self.factor.variance.sqrt())}
+
+
+class AmortizedCategorical(Family):
+    """An encoder network for a model with groups of one-hot latents per data point.
+
+    Args:
+        latents: The model's latents: one, one-hot, local, with shape (G, C).
+        replicates: R; 1, since the network has one set of weights.
+        event_size: Length of a flattened data point; known from the data.
+        relaxation: How draws are differentiated, and at what temperature.
+        hidden: Widths of the encoder's hidden layers, from the image to the latent.
+        activation: See `vi_core.networks.mlp.ACTIVATIONS`.
+    """
+
+    def __init__(
+        self,
+        latents: dict[str, Latent],
+        replicates: int = 1,
+        event_size: int = 1,
+        /,
+        *,
+        relaxation: Relaxation,
+        hidden: Sequence[int] = (200, 200),
+        activation: str = "leaky_relu",
+    ):
+        super().__init__()
+        (name, latent), *others = latents.items()
+        if others or not latent.local or latent.support != "one_hot" or len(latent.shape) != 2:
+            raise Unsupported(
+                "family=amortized_categorical needs a model with groups of one-hot latents per data point, "
+                f"but the model has {', '.join(latents)}; use model=categorical_vae, or another family."
+            )
+        refuse_replicates(replicates, "amortized_categorical")
+        self.name, self.shape, self.replicates = name, latent.shape, 1
+        self.layout = {name: frozenset({"logits"})}
+        self.relaxation, self.relaxed, self.bias = relaxation, relaxation.leaves_support, relaxation.bias
+        self.encoder = MLP([event_size, *hidden, latent.shape[0] * latent.shape[1]], activation, "family")
+
+    def variational(self, x: Tensor | None = None) -> Params:
+        """Encode images (B, inputs) into logits (1, B, G, C)."""
+        assert x is not None
+        return {self.name: {"logits": self.encoder(x).unsqueeze(0).unflatten(-1, self.shape)}}
+
+    def distribution(self, params: Params) -> VariationalDistribution:
+        logits = params[self.name]["logits"]
+        return AmortizedCategoricalDistribution(
+            self.name, OneHotCategorical(logits), self.relaxation.distribution(logits)
+        )
+
+    def advance(self) -> None:
+        self.relaxation.advance()
+
+    def monitor(self) -> dict[str, Tensor]:
+        return {"temperature": self.relaxation.temperature.reshape(1)}

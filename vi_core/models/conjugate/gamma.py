@@ -1,0 +1,53 @@
+"""Gamma data with unknown shape and scale, for maximum likelihood: VI with a point mass and a flat prior.
+
+    x_n | shape α, scale β ~ Gamma(α, β),   log p(x | α, β) = (α − 1) log x − x/β − log Γ(α) − α log β.
+
+The objective is the log-likelihood *per point*, (1/n) Σ log p(x_n | α, β), as in the reports: it has the same maximum,
+and a learning rate means the same for any n. It meets the data through their mean and the mean of their logarithms. Its
+Fisher information is that of one point, [[ψ₁(α), 1/β], [1/β, α/β²]] with ψ₁ the trigamma function: the expectation of
+the negative Hessian, since E[x] = αβ. Lehmann, Casella 1998, section 2.5.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vi_core.errors import Unsupported
+from vi_core.models.base import Factors, Model
+from vi_core.types import Latent, Latents
+
+
+class GammaStatistics(NamedTuple):
+    """Sufficient statistics of positive data, each a scalar tensor."""
+
+    mean: Tensor
+    mean_log: Tensor
+
+
+class GammaLikelihood(Model):
+    """The model above, with positive latents `shape` and `scale` shared by all points; `scale` is 1/rate."""
+
+    def __init__(self):
+        super().__init__()
+        self.latents = {"shape": Latent("positive"), "scale": Latent("positive")}
+
+    def check_data(self, x: Tensor) -> None:
+        if x.dim() != 1 or bool((x <= 0).any()):
+            raise Unsupported("model=gamma describes single positive numbers; use dataset=gamma, or a column of them.")
+
+    def summarize(self, x: Tensor) -> GammaStatistics:
+        """Reduce data (N,) to sufficient statistics."""
+        return GammaStatistics(x.mean(), x.log().mean())
+
+    def factors(self, z: Latents, x: GammaStatistics) -> Factors:
+        shape, scale = z["shape"], z["scale"]
+        mean = (shape - 1) * x.mean_log - x.mean / scale - torch.lgamma(shape) - shape * scale.log()
+        return {"likelihood": (mean, frozenset({"shape", "scale"}))}
+
+    def fisher(self, z: Latents, x: GammaStatistics) -> Tensor:
+        """Return the information per point on (shape, scale), (*batch, 2, 2), at z, each (*batch)."""
+        shape, scale = z["shape"], z["scale"]
+        cross = 1 / scale
+        rows = [torch.stack([torch.polygamma(1, shape), cross], -1), torch.stack([cross, shape / scale.square()], -1)]
+        return torch.stack(rows, dim=-2)

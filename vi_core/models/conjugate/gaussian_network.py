@@ -1,0 +1,150 @@
+"""Two branches that meet in the data, all Normal: the model of question 2.1.12 (report 001, figure 5), n + 4 latents.
+
+    v ~ N(0, v_scale²),   z | v ~ N(v, z_scale²),   w_1, w_2 ~ N(0, w_scale²),
+    y_n | w_1, w_2 ~ N(w_1 + w_2 t_n, y_scale²),    x_n | z, y_n ~ N(z + y_n, x_scale²),
+
+with known places t_1, ..., t_N, evenly from −1 to 1. The edges v → z, z → x_n and y_n → x_n follow from the blanket
+that the reports print; w_1, w_2 → y_n is our reading of the figure. They leave the densities open.
+
+Every factor is a Normal of one linear form, N(t_f | a_f·u, s_f²) with u the latents in their order, so that with the
+rows a_f in A, S = diag(s_f²) and t the targets (the data, or zero)
+
+    posterior precision Λ = Aᵀ S⁻¹ A,   mean m = Λ⁻¹ Aᵀ S⁻¹ t,
+    log p(x) = −½ Σ_f [log 2π s_f² + t_f²/s_f²] + ½ mᵀ Λ m + (L/2) log 2π − ½ log |Λ|.
+
+A row's nonzeros are the latents that its factor mentions: the graph is read off the densities. Each y_n is a latent of
+its own and not an element of a vector, because a vector is one node, whose Markov blanket is the whole lower branch.
+The optimum of a mean field has the exact means, variances 1/Λ_ii and KL to the posterior ½ (Σ_i log Λ_ii − log |Λ|).
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vi_core.distributions.normal import HALF_LOG_2PI
+from vi_core.errors import Unsupported, require
+from vi_core.models.base import Factors, Layout, Model
+from vi_core.types import Latent, Latents, Params
+
+MOST_POINTS = 200
+
+
+class LinearForms(NamedTuple):
+    """The factors N(target | design · u, scale²) of the model, data included."""
+
+    design: Tensor
+    """A, (F, L)."""
+    target: Tensor
+    """t, (F): zero for the latents' own factors, x_n for the data's."""
+    scale: Tensor
+    """s, (F)."""
+
+
+class GaussianNetwork(Model):
+    """The model above, with real scalar latents v, z, w_1, w_2, y_1, ..., y_N.
+
+    Args:
+        num_points: N, known from the data.
+        v_scale, z_scale, w_scale, y_scale, x_scale: Standard deviations, each given the parents.
+    """
+
+    def __init__(
+        self,
+        num_points: int = 20,
+        /,
+        *,
+        v_scale: float = 1.0,
+        z_scale: float = 1.0,
+        w_scale: float = 1.0,
+        y_scale: float = 1.0,
+        x_scale: float = 1.0,
+    ):
+        super().__init__()
+        scales = {"v": v_scale, "z": z_scale, "w": w_scale, "y": y_scale, "x": x_scale}
+        for name, value in scales.items():
+            require(0 < value < math.inf, f"model.{name}_scale={value} must be positive and finite.")
+        if num_points > MOST_POINTS:
+            raise Unsupported(
+                f"model=gaussian_network has a latent for each data point, at most {MOST_POINTS}, and the data have "
+                f"{num_points}; use dataset=gaussian_network."
+            )
+        self.num_points = num_points
+        names = ["v", "z", "w_1", "w_2", *(f"y_{n}" for n in range(1, num_points + 1))]
+        self.latents = {name: Latent("real") for name in names}
+        self.forms = self._forms()
+        self.scopes = {
+            name: frozenset(latent for latent, slope in form.items() if slope) for name, form in self.forms.items()
+        }
+        self.scales = [scales[name.partition("_")[0]] for name in self.forms]
+
+    def _forms(self) -> dict[str, dict[str, float]]:
+        """Return each factor's coefficients of the latents: the variable less its mean, but for x_n, its mean."""
+        places = torch.linspace(-1, 1, self.num_points, dtype=torch.float64).tolist()
+        forms = {"v": {"v": 1.0}, "z": {"z": 1.0, "v": -1.0}, "w_1": {"w_1": 1.0}, "w_2": {"w_2": 1.0}}
+        rows = list(enumerate(places, start=1))
+        forms |= {f"y_{n}": {f"y_{n}": 1.0, "w_1": -1.0, "w_2": -place} for n, place in rows}
+        return forms | {f"x_{n}": {"z": 1.0, f"y_{n}": 1.0} for n, _ in rows}
+
+    def knows(self, layout: Layout) -> bool:
+        """Mean field."""
+        return layout == dict.fromkeys(self.latents, frozenset({"loc", "scale"}))
+
+    def check_data(self, x: Tensor) -> None:
+        if x.dim() != 1:
+            raise Unsupported("model=gaussian_network describes single numbers; use dataset=gaussian_network.")
+
+    def summarize(self, x: Tensor) -> LinearForms:
+        """Put data (N,) into the targets of their factors."""
+        design = [[form.get(latent, 0.0) for latent in self.latents] for form in self.forms.values()]
+        target = torch.cat([x.new_zeros(len(design) - len(x)), x])
+        return LinearForms(x.new_tensor(design), target, x.new_tensor(self.scales))
+
+    def log_densities(self, z: Latents, x: LinearForms) -> Tensor:
+        """Return log N(t_f | a_f·u, s_f²) of every factor, (F, K, *batch)."""
+        u = torch.stack([z[name] for name in self.latents], dim=-1)
+        standard = (torch.nn.functional.linear(u, x.design) - x.target) / x.scale
+        return torch.addcmul(-x.scale.log() - HALF_LOG_2PI, standard, standard, value=-0.5).movedim(-1, 0)
+
+    def factors(self, z: Latents, x: LinearForms) -> Factors:
+        values = self.log_densities(z, x).unbind()
+        return {name: (value, scope) for (name, scope), value in zip(self.scopes.items(), values, strict=True)}
+
+    def log_joint(self, z: Latents, x: LinearForms) -> Tensor:
+        return self.log_densities(z, x).sum(dim=0)
+
+    def expected_bound(self, params: Params, x: LinearForms) -> Tensor:
+        """E_q[log p] + H(q) of q = Π_i N(m_i, s_i²): E[(t − a·u)²] = (t − a·m)² + Σ_i a_i² s_i²; (*batch)."""
+        loc = torch.stack([params[name]["loc"] for name in self.latents], dim=-1)
+        scale = torch.stack([params[name]["scale"] for name in self.latents], dim=-1)
+        squares = (loc @ x.design.T - x.target).square() + scale.square() @ x.design.square().T
+        energy = -0.5 * (squares / x.scale.square()).sum(-1) - x.scale.log().sum() - len(x.scale) * HALF_LOG_2PI
+        return energy + scale.log().sum(-1) + scale.shape[-1] * (0.5 + HALF_LOG_2PI)
+
+    def posterior(self, x: LinearForms) -> tuple[Tensor, Tensor]:
+        """Return m, (L), and Λ, (L, L), in float64."""
+        design, target, scale = (value.cpu().double() for value in x)
+        weighted = design / scale.square().unsqueeze(-1)
+        precision = design.T @ weighted
+        return torch.linalg.solve(precision, weighted.T @ target), precision
+
+    def exact(self, x: LinearForms) -> dict[str, float]:
+        mean, precision = self.posterior(x)
+        _, target, scale = (value.cpu().double() for value in x)
+        deviations = torch.linalg.inv(precision).diagonal().sqrt()
+        fit = (target / scale).square().sum() - mean @ precision @ mean
+        constants = 2 * scale.log().sum() + torch.linalg.slogdet(precision).logabsdet
+        evidence = -0.5 * (fit + constants) - (len(scale) - len(mean)) * HALF_LOG_2PI
+        found = dict(zip(self.latents, mean.tolist(), strict=True))
+        spreads = {f"{name}.std": value for name, value in zip(self.latents, deviations.tolist(), strict=True)}
+        return found | spreads | {"log_evidence": evidence.item()}
+
+    def update(self, block: str, params: Params, x: LinearForms) -> dict[str, Tensor]:
+        """Return the optimum of one factor: precision Λ_ii, and the loc that leaves its weighted residuals no slope."""
+        i = list(self.latents).index(block)
+        loc = torch.stack([params[name]["loc"] for name in self.latents], dim=-1)
+        weighted = x.design[:, i] / x.scale.square()
+        precision = weighted @ x.design[:, i]
+        residual = x.target - loc @ x.design.T
+        return {"loc": loc[..., i] + residual @ weighted / precision, "scale": precision.rsqrt().expand(loc.shape[:-1])}

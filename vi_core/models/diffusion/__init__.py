@@ -1,0 +1,1 @@
+"""Diffusion models, their noise process, decoders and denoisers."""

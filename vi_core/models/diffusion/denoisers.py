@@ -1,0 +1,136 @@
+"""What a diffusion model learns: ε_θ(x_t, t), the noise that a state holds."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vi_core.errors import Unsupported, require
+from vi_core.networks.mlp import MLP
+
+
+class Denoiser(nn.Module, ABC):
+    """E[ε | x_t], or an approximation of it, where x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε."""
+
+    def check(self, start: Tensor) -> None:
+        """Raise `Unsupported` for x_0, (B, D), that it cannot describe."""
+
+    @abstractmethod
+    def forward(self, state: Tensor, time: Tensor, signal: Tensor) -> Tensor:
+        """Return ε_θ, (..., D), for states x_t (..., D) at times t/T (...), in (0, 1], where ᾱ_t is `signal` (...)."""
+
+
+class Clock(nn.Module):
+    """sin and cos of 2^f π t/T/2 for f = 0, ..., F − 1."""
+
+    octaves: Tensor
+
+    def __init__(self, frequencies: int):
+        super().__init__()
+        require(frequencies >= 1, f"model.denoiser.frequencies={frequencies} must be at least 1.")
+        octaves = 0.5 * math.pi * 2.0 ** torch.arange(frequencies)
+        self.register_buffer("octaves", octaves.to(torch.get_default_dtype()), persistent=False)
+
+    def forward(self, time: Tensor) -> Tensor:
+        """Map t/T (...) to (..., 2 F)."""
+        angles = time.unsqueeze(-1) * self.octaves
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class NetworkDenoiser(Denoiser):
+    """ε_θ(x, t) = g(t) · x + network(x, t): a perceptron on the state and on sines and cosines of the time.
+
+    g(t), with one gain for each dimension, is an affine map of these sines and cosines, learned too. With most of the
+    signal gone the noise is the state itself, and a perceptron alone is slow to find the identity in many dimensions.
+
+    Args:
+        event_size: D; known from the data.
+        hidden: Widths of the hidden layers.
+        activation: See `vi_core.networks.mlp.ACTIVATIONS`.
+        frequencies: F of the `Clock`.
+    """
+
+    def __init__(
+        self,
+        event_size: int,
+        /,
+        *,
+        hidden: Sequence[int] = (128, 128, 128),
+        activation: str = "gelu",
+        frequencies: int = 6,
+    ):
+        super().__init__()
+        self.clock = Clock(frequencies)
+        self.gain = nn.Linear(2 * frequencies, event_size)
+        self.network = MLP([event_size + 2 * frequencies, *hidden, event_size], activation, "model.denoiser")
+
+    def forward(self, state: Tensor, time: Tensor, signal: Tensor) -> Tensor:
+        clock = self.clock(time)
+        return torch.addcmul(self.network(beside(state, clock)), self.gain(clock), state)
+
+
+class GreyLevelDenoiser(Denoiser):
+    """Bayes' rule for each pixel, on n grey levels g_1, ..., g_n = −1, ..., 1, with a prior that sees the other pixels.
+
+        ε_θ(x_t, t) = (x_t − √ᾱ_t x̂_0)/√(1 − ᾱ_t),   x̂_0 = Σ_j w_j g_j,
+        w_j ∝ exp(b_j + h g_j + k g_j²) N(x_t; √ᾱ_t g_j, 1 − ᾱ_t)   in each pixel,
+
+    with a table b, by pixel and level, and with h and k, by pixel, from a perceptron on all of x_t and on the time. At
+    h = k = 0 this is E[ε | x_t] of independent pixels with level j as frequent as exp(b_j); with h and k the prior
+    is tilted by a Normal factor, what the other pixels say. Where noise is low x̂_0 is a staircase in x_t, which
+    the Normal makes and a perceptron would have to learn.
+
+    Args:
+        event_size: D; known from the data.
+        levels: n; that of the decoder.
+        hidden: Widths of the hidden layers.
+        activation: See `vi_core.networks.mlp.ACTIVATIONS`.
+        frequencies: F of the `Clock`.
+    """
+
+    grid: Tensor
+
+    def __init__(
+        self,
+        event_size: int,
+        /,
+        *,
+        levels: int = 17,
+        hidden: Sequence[int] = (256, 256),
+        activation: str = "gelu",
+        frequencies: int = 6,
+    ):
+        super().__init__()
+        require(levels >= 2, f"model.denoiser.levels={levels} must be at least 2.")
+        self.register_buffer("grid", torch.linspace(-1, 1, levels), persistent=False)
+        self.clock = Clock(frequencies)
+        self.table = nn.Parameter(torch.zeros(event_size, levels))
+        self.network = MLP([event_size + 2 * frequencies, *hidden, 2 * event_size], activation, "model.denoiser")
+
+    def check(self, start: Tensor) -> None:
+        levels = len(self.grid)
+        steps = (start + 1) * 0.5 * (levels - 1)
+        if bool((start.abs() > 1).any()) or bool(((steps - steps.round()).abs() > 1e-3).any()):
+            raise Unsupported(
+                f"model.denoiser.levels={levels} needs data on {levels} grey levels from -1 to 1; use model/decoder="
+                f"discretized with model.decoder.levels={levels}, images with these levels, or model/denoiser=network."
+            )
+
+    def forward(self, state: Tensor, time: Tensor, signal: Tensor) -> Tensor:
+        kept = signal.unsqueeze(-1)
+        start = self.log_weights(state, time, kept.unsqueeze(-1)).softmax(dim=-1) @ self.grid
+        return (state - kept.sqrt() * start) * (1 - kept).rsqrt()
+
+    def log_weights(self, state: Tensor, time: Tensor, signal: Tensor) -> Tensor:
+        """Return log w_j up to a constant, (..., D, n), where ᾱ_t is `signal` (..., 1, 1)."""
+        linear, square = self.network(beside(state, self.clock(time))).unsqueeze(-1).chunk(2, dim=-2)
+        slope = linear + signal.sqrt() / (1 - signal) * state.unsqueeze(-1)  # log N is linear in g and g²
+        curve = square - 0.5 * signal / (1 - signal)
+        return torch.addcmul(self.table, torch.addcmul(slope, curve, self.grid), self.grid)
+
+
+def beside(state: Tensor, clock: Tensor) -> Tensor:
+    """Join states (..., D) and the times (..., 2 F) of their steps, of shapes that broadcast."""
+    return torch.cat([state, clock.expand(*state.shape[:-1], -1)], dim=-1)

@@ -1,0 +1,1 @@
+"""Finite mixtures, whose assignments are summed out or completed by coordinate ascent."""

@@ -1,0 +1,307 @@
+"""Earthquakes from K super-epicentres: a mixture over places and strengths, with its assignments summed out.
+
+Event n has a place x_n in the plane, a strength s_n in 0, 1, 2, ... and an unknown origin k_n:
+
+    k_n ~ Categorical(weights),   x_n | k ~ N(mu_k, I / precision),   s_n | k ~ Poisson(λ_k),
+    mu_k ~ N(loc, I / loc_precision),   λ_k ~ Gamma(concentration, rate).
+
+The latents are `epicentre` (mu) and `strength` (λ). `factors` sums the assignments out, so every estimator runs on the
+model. Coordinate ascent keeps them: for q(k_1..N) q(mu) q(λ) the best q(k_n = k) = r_nk is the softmax over k of
+
+    log weights_k + 2 · ½ log(precision/2π) − (precision/2) E|x_n − mu_k|² + s_n E[log λ_k] − E[λ_k] − log s_n!,
+
+whose normaliser sums to the ELBO with q(k) at its optimum, L = Σ_n log Σ_k exp(...) − KL(mu) − KL(λ). Given r,
+
+    q(mu_k) = N((loc_precision loc + precision Σ_n r_nk x_n)/P_k, I/P_k),   P_k = loc_precision + precision Σ_n r_nk,
+    q(λ_k) = Gamma(concentration + Σ_n r_nk s_n, rate + Σ_n r_nk).
+
+The expression is linear in (1, x_n, s_n) but for terms that no component changes, so a sweep is one pass of
+`vi_core.models.mixtures.one_pass`. Places are centred on their mean. Bishop 2006, section 10.2; report 003, section 1.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vi_core.distributions.gamma import Gamma, kl_gamma
+from vi_core.distributions.normal import HALF_LOG_2PI, Normal, kl_normal
+from vi_core.errors import Unsupported, require
+from vi_core.models.base import Factors, Layout, Model
+from vi_core.models.mixtures.hyperparameters import Constants, Hyperparameters, Moments
+from vi_core.models.mixtures.one_pass import expected_features, log_normalizer, pieces, responsibilities
+from vi_core.models.mixtures.protocols import Completed
+from vi_core.types import Latent, Latents, Params
+
+MEAN_FIELD = {"epicentre": frozenset({"loc", "scale"}), "strength": frozenset({"concentration", "rate"})}
+SEEN_BY_START = 10_000
+"""Events among which the first epicentres are drawn."""
+
+
+class Events(NamedTuple):
+    """A catalogue, and what of it no component changes."""
+
+    features: Tensor
+    """(4, N): one, the place less `centre`, the strength."""
+    centre: Tensor
+    """(2,), the mean place."""
+    squares: Tensor
+    """Σ_n |x_n − centre|²."""
+    log_factorials: Tensor
+    """Σ_n log s_n!."""
+
+
+class Completion(NamedTuple):
+    """Expected sufficient statistics under q(k_1..N), places measured from `centre`."""
+
+    counts: Tensor
+    """Σ_n r_nk, (R, 1, K)."""
+    places: Tensor
+    """Σ_n r_nk (x_n − centre), (R, 1, K, 2)."""
+    strengths: Tensor
+    """Σ_n r_nk s_n, (R, 1, K)."""
+    centre: Tensor
+    squares: Tensor
+
+
+class Earthquakes(Model):
+    """The model above. Latents `epicentre` (K, 2) and `strength` (K,), shared by all events.
+
+    Args:
+        replicates: R; the constants may differ between them once they are estimated.
+        components: K, the number of super-epicentres.
+        weights: Their probabilities, or None for equal ones.
+        precision: Of a place around its epicentre, in each coordinate.
+        loc, loc_precision: Prior of the epicentres.
+        concentration, rate: Prior of the strengths.
+        hyperparameters: Whether all these stay, or follow by empirical Bayes.
+    """
+
+    constants_weights: Tensor
+    constants_precision: Tensor
+    constants_loc: Tensor
+    constants_loc_precision: Tensor
+    constants_concentration: Tensor
+    constants_rate: Tensor
+
+    def __init__(
+        self,
+        replicates: int = 1,
+        /,
+        *,
+        components: int = 4,
+        weights: Sequence[float] | None = None,
+        precision: float = 1.0,
+        loc: Sequence[float] = (0.0, 0.0),
+        loc_precision: float = 0.01,
+        concentration: float = 1.0,
+        rate: float = 0.05,
+        hyperparameters: Hyperparameters,
+    ):
+        super().__init__()
+        self.hyperparameters = hyperparameters
+        least = 2 if self.hyperparameters.estimated else 1  # the prior of a single component would shrink to a point
+        require(components >= least, f"model.components={components} must be at least {least}.")
+        weights = [1 / components] * components if weights is None else weights
+        valid = len(weights) == components and min(weights) > 0 and abs(sum(weights) - 1) < 1e-6
+        require(valid, f"model.weights={list(weights)} must be {components} positive numbers with sum 1, or null.")
+        require(len(loc) == 2 and all(map(math.isfinite, loc)), f"model.loc={list(loc)} must be two finite numbers.")
+        positive = {
+            "precision": precision,
+            "loc_precision": loc_precision,
+            "concentration": concentration,
+            "rate": rate,
+        }
+        for name, value in positive.items():
+            require(0 < value < math.inf, f"model.{name}={value} must be positive and finite.")
+        self.components = components
+        self.latents = {"epicentre": Latent("real", (components, 2)), "strength": Latent("positive", (components,))}
+        start = Constants(*map(torch.tensor, (weights, precision, loc, loc_precision, concentration, rate)))
+        for name, value in start._asdict().items():
+            value = value.to(torch.get_default_dtype()).expand(replicates, 1, *value.shape)
+            self.register_buffer(f"constants_{name}", value.clone())
+
+    @property
+    def constants(self) -> Constants:
+        """The present constants of each replicate."""
+        return Constants(*(self.get_buffer(f"constants_{name}") for name in Constants._fields))
+
+    def knows(self, layout: Layout) -> bool:
+        return layout == MEAN_FIELD
+
+    def check_data(self, x: Tensor) -> None:
+        wrong = x.dim() != 2 or x.shape[1] != 3 or bool((x[:, 2] < 0).any()) or bool((x[:, 2] != x[:, 2].round()).any())
+        if wrong:
+            raise Unsupported(
+                "model=earthquakes describes events with two coordinates and a count 0, 1, 2, ...; "
+                "use dataset=earthquakes or dataset=catalogue."
+            )
+
+    def summarize(self, x: Tensor) -> Events:
+        """Centre the places of events (N, 3) and add up what all components share."""
+        centre = x[:, :2].mean(dim=0)
+        places = x[:, :2] - centre
+        features = torch.cat([torch.ones_like(x[:, :1]), places, x[:, 2:]], dim=1).T.contiguous()
+        return Events(features, centre, places.square().sum(), (x[:, 2] + 1).lgamma().sum())
+
+    def _coefficients(
+        self, place: Tensor, variance: Tensor | float, strength: Tensor, log_strength: Tensor, events: Events
+    ) -> Tensor:
+        """Return the coefficients of the features, (..., K, 4), from moments of the latents."""
+        constants, offset = self.constants, place - events.centre
+        tau = constants.precision.unsqueeze(-1)
+        distance = (offset.square() + variance).sum(dim=-1)
+        constant = constants.weights.log() - 0.5 * tau * distance - strength
+        slopes = tau.unsqueeze(-1) * offset
+        return torch.cat([constant.unsqueeze(-1), slopes, log_strength.unsqueeze(-1)], dim=-1)
+
+    def _shared(self, events: Events) -> Tensor:
+        """Σ_n log(precision/2π) − (precision/2) |x_n − centre|² − log s_n!, (R, 1)."""
+        tau, points = self.constants.precision, events.features.shape[1]
+        return points * (tau.log() - 2 * HALF_LOG_2PI) - 0.5 * tau * events.squares - events.log_factorials
+
+    def factors(self, z: Latents, x: Events) -> Factors:
+        """The likelihood with the assignments summed out, and both priors, each (K, *batch)."""
+        place, strength, constants = z["epicentre"], z["strength"], self.constants
+        coefficients = self._coefficients(place, 0.0, strength, strength.log(), x)
+        batch = coefficients.shape[:-2]
+        likelihood = log_normalizer(coefficients.flatten(0, -3), x.features).reshape(batch) + self._shared(x)
+        prior_place = self._prior_place(constants).log_prob(place).sum(dim=(-2, -1))
+        prior_strength = self._prior_strength(constants).log_prob(strength).sum(dim=-1)
+        return {
+            "likelihood": (likelihood, frozenset({"epicentre", "strength"})),
+            "prior_epicentre": (prior_place, frozenset({"epicentre"})),
+            "prior_strength": (prior_strength, frozenset({"strength"})),
+        }
+
+    @staticmethod
+    def _prior_place(constants: Constants) -> Normal:
+        """p(mu), broadcasting over (R, 1, K, 2)."""
+        return Normal(constants.loc.unsqueeze(-2), constants.loc_precision.rsqrt()[..., None, None])
+
+    @staticmethod
+    def _prior_strength(constants: Constants) -> Gamma:
+        """p(λ), broadcasting over (R, 1, K)."""
+        return Gamma(constants.concentration.unsqueeze(-1), constants.rate.unsqueeze(-1))
+
+    def _expected_coefficients(self, params: Params, events: Events) -> Tensor:
+        """The coefficients under q, (R, K, 4)."""
+        place, strength = params["epicentre"], Gamma(**params["strength"])
+        variance = place["scale"].square()
+        return self._coefficients(place["loc"], variance, strength.mean, strength.mean_log, events).squeeze(1)
+
+    def kl(self, params: Params) -> Tensor:
+        """KL(q(mu) q(λ) ‖ prior), (R, 1)."""
+        place = kl_normal(Normal(**params["epicentre"]), self._prior_place(self.constants)).sum(dim=(-2, -1))
+        return place + kl_gamma(Gamma(**params["strength"]), self._prior_strength(self.constants)).sum(dim=-1)
+
+    def expected_bound(self, params: Params, x: Events) -> Tensor:
+        """The ELBO of q(k) q(mu) q(λ) with q(k) at its optimum, (R, 1), differentiable."""
+        normalizer = log_normalizer(self._expected_coefficients(params, x), x.features)
+        return normalizer.unsqueeze(-1) + self._shared(x) - self.kl(params)
+
+    def complete(self, params: Params, x: Events) -> Completed:
+        normalizer, sums = expected_features(self._expected_coefficients(params, x), x.features)
+        bound = normalizer.unsqueeze(-1) + self._shared(x) - self.kl(params)
+        sums = sums.unsqueeze(1)
+        return Completed(bound, Completion(sums[..., 0], sums[..., 1:3], sums[..., 3], x.centre, x.squares))
+
+    def update(self, block: str, params: Params, x: Completion) -> dict[str, Tensor]:
+        constants = self.constants
+        if block == "strength":
+            prior = self._prior_strength(constants)
+            return {"concentration": prior.concentration + x.strengths, "rate": prior.rate + x.counts}
+        tau, rho = constants.precision.unsqueeze(-1), constants.loc_precision.unsqueeze(-1)
+        precision = (rho + tau * x.counts).unsqueeze(-1)
+        drawn = rho.unsqueeze(-1) * (constants.loc - x.centre).unsqueeze(-2) + tau.unsqueeze(-1) * x.places
+        return {"loc": x.centre + drawn / precision, "scale": precision.rsqrt().expand_as(drawn)}
+
+    @property
+    def estimates_constants(self) -> bool:
+        return self.hyperparameters.estimated
+
+    def estimate_constants(self, params: Params, x: Completion, alive: Tensor) -> None:
+        place, strength = params["epicentre"], Gamma(**params["strength"])
+        offset, variance = place["loc"] - x.centre, place["scale"].square()
+        cross = (offset * x.places).sum(dim=(-2, -1))
+        own = ((offset.square() + variance).sum(dim=-1) * x.counts).sum(dim=-1)
+        distance = x.squares - 2 * cross + own
+        moments = Moments(x.counts, distance, place["loc"], variance, strength.mean, strength.mean_log)
+        new = self.hyperparameters.update(self.constants, moments)
+        for name, value in new._asdict().items():
+            buffer = self.get_buffer(f"constants_{name}")
+            mask = alive.reshape(-1, *(1,) * (buffer.dim() - 1))
+            buffer.copy_(torch.where(mask, value, buffer))
+
+    def start(self, params: Params, x: Events) -> Params:
+        """Return q around K events drawn as in k-means++, one set for each replicate; Arthur, Vassilvitskii 2007.
+
+        The next event is drawn with probability proportional to its squared distance from the nearest one before, in
+        units of the model's noise: precision |Δx|² + 4 (Δ√s)². Each component starts as if an equal share of all events
+        lay where its event does.
+        """
+        points, constants = x.features.shape[1], self.constants
+        seen = x.features[1:, torch.randperm(points, device=x.centre.device)[:SEEN_BY_START]].T
+        scale = torch.cat([constants.precision.expand(-1, 2), torch.full_like(constants.precision, 4.0)], dim=-1).sqrt()
+        whitened = torch.cat([seen[:, :2], seen[:, 2:].sqrt()], dim=1) * scale.unsqueeze(1)
+        picked = seen[spread_out(whitened, self.components)]
+        share = (x.features.new_full((), points / self.components)).expand(picked.shape[:2])
+        sums = torch.cat([share.unsqueeze(-1), share.unsqueeze(-1) * picked], dim=-1).unsqueeze(1)
+        like = Completion(sums[..., 0], sums[..., 1:3], sums[..., 3], x.centre, x.squares)
+        return {block: self.update(block, params, like) for block in self.latents}
+
+    def responsibilities(self, params: Params, points: Tensor, x: Events) -> Tensor:
+        """Return r_nk of events `points` (B, 3) under q, (R, B, K)."""
+        features = torch.cat([torch.ones_like(points[:, :1]), points[:, :2] - x.centre, points[:, 2:]], dim=1).T
+        return responsibilities(self._expected_coefficients(params, x), features).transpose(1, 2)
+
+    def place_scale(self) -> Tensor:
+        return self.constants.precision.rsqrt().squeeze(1)
+
+    def count_probabilities(self, params: Params, counts: Tensor) -> Tensor:
+        """Return p(s) of a new event at `counts` (G,), (R, G): Σ_k weights_k NegativeBinomial(s; a_k, b_k).
+
+        log NB = log Γ(a + s) − log Γ(a) − log s! + a log(b/(b + 1)) − s log(b + 1).
+        """
+        a, b = (params["strength"][name].squeeze(1).unsqueeze(-1) for name in ("concentration", "rate"))
+        normalizer = (a + counts).lgamma() - a.lgamma() - (counts + 1).lgamma()
+        log_mass = normalizer - a * b.reciprocal().log1p() - counts * b.log1p()
+        return (self.constants.weights.squeeze(1).unsqueeze(-1) * log_mass.exp()).sum(dim=1)
+
+    def misfit(self, params: Params, x: Events) -> dict[str, Tensor]:
+        """Return how far the strengths are from Poisson: see docs/earthquakes.md, each (R,).
+
+        `count_dispersion` is Σ_nk r_nk (s_n − E λ_k)² / E λ_k / N, about 1 for Poisson strengths.
+        """
+        observed, constants = x.features[3], self.constants
+        strength = Gamma(**params["strength"]).mean.squeeze(1)
+        coefficients, total = self._expected_coefficients(params, x), strength.new_zeros(len(strength))
+        for piece in pieces(coefficients, x.features):
+            deviation = (piece[3] - strength.unsqueeze(-1)).square() / strength.unsqueeze(-1)
+            total += (responsibilities(coefficients, piece) * deviation).sum(dim=(1, 2))
+        weights, law = constants.weights.squeeze(1), Gamma(**params["strength"])
+        mean = (weights * strength).sum(dim=-1)
+        second = (weights * (law.variance.squeeze(1) + strength.square() + strength)).sum(dim=-1)
+        return {
+            "count_mean": observed.mean().expand_as(mean),
+            "count_variance": observed.var().expand_as(mean),
+            "predictive_mean": mean,
+            "predictive_variance": second - mean.square(),
+            "count_dispersion": total / len(observed),
+        }
+
+
+def spread_out(points: Tensor, count: int) -> Tensor:
+    """Return indices (R, count) of `points` (R, N, D), the first drawn evenly, each next by squared distance."""
+    replicates, number, _ = points.shape
+    rows = torch.arange(replicates, device=points.device)
+    chosen = [torch.randint(number, (replicates,), device=points.device)]
+    nearest = points.new_full((replicates, number), torch.inf)
+    for _ in range(count - 1):
+        distance = (points - points[rows, chosen[-1]].unsqueeze(1)).square().sum(dim=-1)
+        nearest = torch.minimum(nearest, distance)
+        least = torch.finfo(nearest.dtype).tiny  # all points may coincide
+        chosen.append(torch.multinomial(nearest + least, 1).squeeze(1))
+    return torch.stack(chosen, dim=1)

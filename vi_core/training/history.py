@@ -1,0 +1,61 @@
+"""The trace of a run on the host, and its CSV file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vi_core.errors import DataError
+from vi_core.files import replacing
+
+INDEX = ("step", "replicate")
+
+
+@dataclass(frozen=True)
+class History:
+    """Rows of a run: T intervals of R replicates.
+
+    Attributes:
+        bound: The name of the bound's column.
+        step: (T,) last step of each interval.
+        seconds: (T,) since the start of the loop.
+        columns: Name -> (T, R): the bound and its terms, `latent.parameter`, `E[latent]`, `grad_norm`, `held_out`.
+    """
+
+    bound: str
+    step: np.ndarray
+    seconds: np.ndarray
+    columns: dict[str, np.ndarray]
+
+    def expectations(self) -> dict[str, np.ndarray]:
+        """Return the columns E[latent] by latent, each (T, R)."""
+        return {name[2:-1]: values for name, values in self.columns.items() if name.startswith("E[")}
+
+    def write(self, path: Path) -> None:
+        """Write one line for each step and replicate, replicates varying fastest; nine significant digits."""
+        replicates = self.columns[self.bound].shape[1]
+        table = [np.repeat(self.step, replicates), np.tile(np.arange(replicates), len(self.step))]
+        table += [values.reshape(-1) for values in self.columns.values()] + [np.repeat(self.seconds, replicates)]
+        template = "%d,%d," + ",".join(["%.9g"] * (len(self.columns) + 1))
+        lines = [",".join([*INDEX, *self.columns, "seconds"])]
+        lines += [template % row for row in zip(*(column.tolist() for column in table), strict=True)]
+        with replacing(path) as unfinished:
+            unfinished.write_text("\n".join(lines) + "\n")
+
+
+def read_history(path: Path) -> History:
+    """Read what `History.write` wrote."""
+    if not path.is_file():
+        raise DataError(f"there is no trace at {path}; give the folder of a finished run.")
+    try:
+        with path.open() as lines:
+            names = lines.readline().strip().split(",")
+            table = np.loadtxt(lines, delimiter=",", ndmin=2)
+        if tuple(names[:2]) != INDEX:
+            raise ValueError("its columns are others")
+        replicates = int(table[:, 1].max()) + 1
+        grid = table.reshape(-1, replicates, len(names))
+    except (ValueError, IndexError) as error:
+        raise DataError(f"{path} is not a trace of this program, or it is damaged ({error}).") from error
+    columns = {name: grid[..., i] for i, name in enumerate(names) if i >= 2 and name != "seconds"}
+    return History(names[2], grid[:, 0, 0].astype(np.int64), grid[:, 0, -1], columns)
