@@ -321,8 +321,8 @@ def test_noise_on_the_network() -> None:
     """
     model, data = GaussianNetwork(20), GaussianNetworkDraws().load().train.double()
     x = model.summarize(data)
-    mean, precision = model.posterior(x)
-    places = {"start": (0.0, 1.0), "optimum": (mean, precision.diagonal().rsqrt())}
+    mean, factor = model.posterior(x)
+    places = {"start": (0.0, 1.0), "optimum": (mean, factor.norm(dim=0).reciprocal())}
     measured = {
         "start": {(NoControl, Everything): 120.5, (NoControl, MarkovBlanket): 39.0,
                   (LeaveOneOut, Everything): 34.9, (LeaveOneOut, MarkovBlanket): 16.9},

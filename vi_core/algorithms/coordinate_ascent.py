@@ -61,9 +61,9 @@ class CoordinateAscentStep(Step):
     @torch.no_grad()
     def forward(self, x: Any) -> Metrics:
         params = self.family.variational()
-        value, statistics = self._complete(params, x)
+        value, statistics, magnitude = self._complete(params, x)
         self.watch(value.unsqueeze(-1))
-        self._compare(value)
+        self._compare(value, magnitude)
         for block in self.model.latents:
             new = cast(HasUpdates, self.model).update(block, params, statistics)
             alive = {name: over_replicates(self.alive, tensor) for name, tensor in new.items()}
@@ -74,16 +74,17 @@ class CoordinateAscentStep(Step):
         self.good_steps.add_(self.alive)
         return {self.bound.name: value}
 
-    def _complete(self, params: Params, x: Any) -> tuple[Tensor, Any]:
-        """Return the ELBO (R,) and what the updates see of the data."""
+    def _complete(self, params: Params, x: Any) -> tuple[Tensor, Any, Tensor]:
+        """Return the ELBO (R,), what the updates see of the data, and the scale of the ELBO's rounding (R,)."""
         if isinstance(self.model, HasAssignments):
-            bound, statistics = self.model.complete(params, x)
-            return bound.squeeze(1), statistics
-        return self.estimator(self.model, self.family, self.bound, x).bound.squeeze(1), x
+            bound, statistics, magnitude = self.model.complete(params, x)
+            return bound.squeeze(1), statistics, magnitude.squeeze(1)
+        bound = self.estimator(self.model, self.family, self.bound, x).bound.squeeze(1)
+        return bound, x, bound.abs()
 
-    def _compare(self, value: Tensor) -> None:
-        """Keep the largest fall between sweeps, relative to the largest ELBO seen, on whose scale rounding is."""
-        self.largest.copy_(torch.maximum(self.largest, value.abs()))
+    def _compare(self, value: Tensor, magnitude: Tensor) -> None:
+        """Keep the largest fall between sweeps, relative to the largest sum seen, on whose scale rounding is."""
+        self.largest.copy_(torch.maximum(self.largest, magnitude))
         fall = torch.where(self.alive, (self.previous - value) / self.largest, 0)
         self.worst_fall.copy_(torch.maximum(self.worst_fall, fall))
         self.previous.copy_(value)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vi_core.distributions.base import Distribution
+from vi_core.distributions.gamma_functions import binet, digamma_less_log, log_ratio
 
 
 class GammaNormalizer(torch.autograd.Function):
@@ -93,11 +94,16 @@ class Gamma(Distribution):
 
 
 def kl_gamma(q: Gamma, p: Gamma) -> Tensor:
-    """KL(q ‖ p) of two Gammas, elementwise (rates):
+    """KL(q ‖ p) of two Gammas, elementwise, from concentrations a, c and rates b, d of q and p:
 
-    (a_q − a_p) ψ(a_q) − log Γ(a_q) + log Γ(a_p) + a_p (log b_q − log b_p) + a_q (b_p/b_q − 1).
+        KL = (a − c) ψ(a) − log Γ(a) + log Γ(c) + c log(b/d) + a (d/b − 1)
+           = c (v − log(1 + v)) + ½ log(a/c) + (a − c) d(a) + s(c) − s(a),        v = (a/c) (d/b) − 1,
+
+    with the functions d and s of `vi_core.distributions.gamma_functions`. The first line is a small difference of large
+    terms where the concentrations are large; in the second nothing large is left to cancel.
     """
-    shape = (q.concentration - p.concentration) * torch.digamma(q.concentration)
-    normalizers = torch.lgamma(p.concentration) - torch.lgamma(q.concentration)
-    rates = p.concentration * (q.rate.log() - p.rate.log()) + q.concentration * (p.rate / q.rate - 1)
-    return shape + normalizers + rates
+    (a, b), (c, d) = (q.concentration, q.rate), (p.concentration, p.rate)
+    u, t, ratio = (a - c) / c, (d - b) / b, a / c * (d / b)
+    v = torch.where((u.abs() < 0.5) & (t.abs() < 0.5), u * (d / b) + t, ratio - 1)
+    log_ratios = torch.where(v.abs() < 0.5, v.clamp(-0.5, 0.5).log1p(), (a / c).log() + (d / b).log())
+    return c * (v - log_ratios) + 0.5 * log_ratio(a, c) + (a - c) * digamma_less_log(a) + binet(c) - binet(a)

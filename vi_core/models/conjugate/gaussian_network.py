@@ -123,19 +123,30 @@ class GaussianNetwork(Model):
         return energy + scale.log().sum(-1) + scale.shape[-1] * (0.5 + HALF_LOG_2PI)
 
     def posterior(self, x: LinearForms) -> tuple[Tensor, Tensor]:
-        """Return m, (L), and Λ, (L, L), in float64."""
+        """Return m, (L), and R with Λ = RᵀR, (L, L), in float64.
+
+        R comes from a QR factorisation of S^(−½) A with pivoted columns, its heaviest rows first. Λ itself is never
+        formed: where scales differ by 10⁸, its small eigenvalues are below the rounding of its entries.
+        Björck 1996, section 4.4.
+        """
+        from scipy.linalg import qr, solve_triangular  # slow to import, and needed once
+
         design, target, scale = (value.cpu().double() for value in x)
-        weighted = design / scale.square().unsqueeze(-1)
-        precision = design.T @ weighted
-        return torch.linalg.solve(precision, weighted.T @ target), precision
+        weighted, values = (design / scale.unsqueeze(-1)).numpy(), (target / scale).numpy()
+        rows = abs(weighted).max(axis=1).argsort()[::-1]
+        orthogonal, upper, columns = qr(weighted[rows], mode="economic", pivoting=True)
+        mean, factor = torch.empty(len(columns)).double(), torch.empty(upper.shape).double()
+        mean[columns] = torch.from_numpy(solve_triangular(upper, orthogonal.T @ values[rows]))
+        factor[:, columns] = torch.from_numpy(upper)
+        return mean, factor
 
     def exact(self, x: LinearForms) -> dict[str, float]:
-        mean, precision = self.posterior(x)
-        _, target, scale = (value.cpu().double() for value in x)
-        deviations = torch.linalg.inv(precision).diagonal().sqrt()
-        fit = (target / scale).square().sum() - mean @ precision @ mean
-        constants = 2 * scale.log().sum() + torch.linalg.slogdet(precision).logabsdet
-        evidence = -0.5 * (fit + constants) - (len(scale) - len(mean)) * HALF_LOG_2PI
+        mean, factor = self.posterior(x)
+        design, target, scale = (value.cpu().double() for value in x)
+        residuals = (target - design @ mean) / scale
+        deviations = torch.linalg.inv(factor).norm(dim=1)
+        constants = 2 * (scale.log().sum() + torch.linalg.slogdet(factor).logabsdet)
+        evidence = -0.5 * (residuals.square().sum() + constants) - (len(scale) - len(mean)) * HALF_LOG_2PI
         found = dict(zip(self.latents, mean.tolist(), strict=True))
         spreads = {f"{name}.std": value for name, value in zip(self.latents, deviations.tolist(), strict=True)}
         return found | spreads | {"log_evidence": evidence.item()}

@@ -15,8 +15,7 @@ whose normaliser sums to the ELBO with q(k) at its optimum, L = Σ_n log Σ_k ex
     q(mu_k) = N((loc_precision loc + precision Σ_n r_nk x_n)/P_k, I/P_k),   P_k = loc_precision + precision Σ_n r_nk,
     q(λ_k) = Gamma(concentration + Σ_n r_nk s_n, rate + Σ_n r_nk).
 
-The expression is linear in (1, x_n, s_n) but for terms that no component changes, so a sweep is one pass of
-`vi_core.models.mixtures.one_pass`. Places are centred on their mean. Bishop 2006, section 10.2; report 003, section 1.
+A sweep is one pass of `vi_core.models.mixtures.one_pass`. Places are centred on their mean. Bishop 2006, section 10.2.
 """
 
 import math
@@ -31,7 +30,7 @@ from vi_core.distributions.normal import HALF_LOG_2PI, Normal, kl_normal
 from vi_core.errors import Unsupported, require
 from vi_core.models.base import Factors, Layout, Model
 from vi_core.models.mixtures.hyperparameters import Constants, Hyperparameters, Moments
-from vi_core.models.mixtures.one_pass import expected_features, log_normalizer, pieces, responsibilities
+from vi_core.models.mixtures.one_pass import Components, expected_sums, log_normalizer, pieces, responsibilities
 from vi_core.models.mixtures.protocols import Completed
 from vi_core.types import Latent, Latents, Params
 
@@ -41,29 +40,39 @@ SEEN_BY_START = 10_000
 
 
 class Events(NamedTuple):
-    """A catalogue, and what of it no component changes."""
+    """A catalogue of N events.
 
-    features: Tensor
-    """(4, N): one, the place less `centre`, the strength."""
+    Attributes:
+        places: Less `centre`, (N, 2).
+        strengths: Counts, (N,).
+        centre: The mean place, (2,).
+        log_factorials: Σ_n log s_n!, a scalar.
+    """
+
+    places: Tensor
+    strengths: Tensor
     centre: Tensor
-    """(2,), the mean place."""
-    squares: Tensor
-    """Σ_n |x_n − centre|²."""
     log_factorials: Tensor
-    """Σ_n log s_n!."""
 
 
 class Completion(NamedTuple):
-    """Expected sufficient statistics under q(k_1..N), places measured from `centre`."""
+    """Expected sufficient statistics under q(k_1..N), places measured from `centre`.
+
+    Attributes:
+        counts: Σ_n r_nk, (R, 1, K).
+        places: Σ_n r_nk x_n, (R, 1, K, 2).
+        strengths: Σ_n r_nk s_n, (R, 1, K).
+        distances: Σ_n r_nk |x_n − loc_k|², (R, 1, K).
+        loc: The centres that `distances` are measured from, (R, 1, K, 2).
+        centre: (2,).
+    """
 
     counts: Tensor
-    """Σ_n r_nk, (R, 1, K)."""
     places: Tensor
-    """Σ_n r_nk (x_n − centre), (R, 1, K, 2)."""
     strengths: Tensor
-    """Σ_n r_nk s_n, (R, 1, K)."""
+    distances: Tensor
+    loc: Tensor
     centre: Tensor
-    squares: Tensor
 
 
 class Earthquakes(Model):
@@ -140,34 +149,32 @@ class Earthquakes(Model):
             )
 
     def summarize(self, x: Tensor) -> Events:
-        """Centre the places of events (N, 3) and add up what all components share."""
+        """Centre the places of events (N, 3)."""
         centre = x[:, :2].mean(dim=0)
-        places = x[:, :2] - centre
-        features = torch.cat([torch.ones_like(x[:, :1]), places, x[:, 2:]], dim=1).T.contiguous()
-        return Events(features, centre, places.square().sum(), (x[:, 2] + 1).lgamma().sum())
+        return Events(x[:, :2] - centre, x[:, 2].contiguous(), centre, (x[:, 2] + 1).lgamma().sum())
 
-    def _coefficients(
+    def _components(
         self, place: Tensor, variance: Tensor | float, strength: Tensor, log_strength: Tensor, events: Events
-    ) -> Tensor:
-        """Return the coefficients of the features, (..., K, 4), from moments of the latents."""
+    ) -> Components:
+        """Return the components (M, K, ...) from moments of the latents, (*batch, K, ...) with M elements of batch."""
         constants, offset = self.constants, place - events.centre
         tau = constants.precision.unsqueeze(-1)
-        distance = (offset.square() + variance).sum(dim=-1)
-        constant = constants.weights.log() - 0.5 * tau * distance - strength
-        slopes = tau.unsqueeze(-1) * offset
-        return torch.cat([constant.unsqueeze(-1), slopes, log_strength.unsqueeze(-1)], dim=-1)
-
-    def _shared(self, events: Events) -> Tensor:
-        """Σ_n log(precision/2π) − (precision/2) |x_n − centre|² − log s_n!, (R, 1)."""
-        tau, points = self.constants.precision, events.features.shape[1]
-        return points * (tau.log() - 2 * HALF_LOG_2PI) - 0.5 * tau * events.squares - events.log_factorials
+        scatter = torch.zeros_like(offset) + variance
+        constant = constants.weights.log() + (tau.log() - 2 * HALF_LOG_2PI) - 0.5 * tau * scatter.sum(dim=-1) - strength
+        precision = constants.precision.expand(constant.shape[:-1]).flatten()
+        flat = (
+            constant.flatten(0, -2),
+            offset.flatten(0, -3),
+            precision,
+            log_strength.expand_as(constant).flatten(0, -2),
+        )
+        return Components(*flat)
 
     def factors(self, z: Latents, x: Events) -> Factors:
         """The likelihood with the assignments summed out, and both priors, each (K, *batch)."""
         place, strength, constants = z["epicentre"], z["strength"], self.constants
-        coefficients = self._coefficients(place, 0.0, strength, strength.log(), x)
-        batch = coefficients.shape[:-2]
-        likelihood = log_normalizer(coefficients.flatten(0, -3), x.features).reshape(batch) + self._shared(x)
+        components = self._components(place, 0.0, strength, strength.log(), x)
+        likelihood = log_normalizer(components, x.places, x.strengths).reshape(place.shape[:-2]) - x.log_factorials
         prior_place = self._prior_place(constants).log_prob(place).sum(dim=(-2, -1))
         prior_strength = self._prior_strength(constants).log_prob(strength).sum(dim=-1)
         return {
@@ -186,11 +193,10 @@ class Earthquakes(Model):
         """p(λ), broadcasting over (R, 1, K)."""
         return Gamma(constants.concentration.unsqueeze(-1), constants.rate.unsqueeze(-1))
 
-    def _expected_coefficients(self, params: Params, events: Events) -> Tensor:
-        """The coefficients under q, (R, K, 4)."""
+    def _expected_components(self, params: Params, events: Events) -> Components:
+        """The components under q, (R, K, ...)."""
         place, strength = params["epicentre"], Gamma(**params["strength"])
-        variance = place["scale"].square()
-        return self._coefficients(place["loc"], variance, strength.mean, strength.mean_log, events).squeeze(1)
+        return self._components(place["loc"], place["scale"].square(), strength.mean, strength.mean_log, events)
 
     def kl(self, params: Params) -> Tensor:
         """KL(q(mu) q(λ) ‖ prior), (R, 1)."""
@@ -199,14 +205,16 @@ class Earthquakes(Model):
 
     def expected_bound(self, params: Params, x: Events) -> Tensor:
         """The ELBO of q(k) q(mu) q(λ) with q(k) at its optimum, (R, 1), differentiable."""
-        normalizer = log_normalizer(self._expected_coefficients(params, x), x.features)
-        return normalizer.unsqueeze(-1) + self._shared(x) - self.kl(params)
+        normalizer = log_normalizer(self._expected_components(params, x), x.places, x.strengths)
+        return normalizer.unsqueeze(-1) - x.log_factorials - self.kl(params)
 
     def complete(self, params: Params, x: Events) -> Completed:
-        normalizer, sums = expected_features(self._expected_coefficients(params, x), x.features)
-        bound = normalizer.unsqueeze(-1) + self._shared(x) - self.kl(params)
-        sums = sums.unsqueeze(1)
-        return Completed(bound, Completion(sums[..., 0], sums[..., 1:3], sums[..., 3], x.centre, x.squares))
+        components = self._expected_components(params, x)
+        sums, kl = expected_sums(components, x.places, x.strengths), self.kl(params)
+        bound = sums.log_normalizer.unsqueeze(-1) - x.log_factorials - kl
+        magnitude = sums.magnitude.unsqueeze(-1) + x.log_factorials + kl.abs()
+        statistics = (value.unsqueeze(1) for value in (*sums[2:], components.place))
+        return Completed(bound, Completion(*statistics, x.centre), magnitude)
 
     def update(self, block: str, params: Params, x: Completion) -> dict[str, Tensor]:
         constants = self.constants
@@ -225,9 +233,9 @@ class Earthquakes(Model):
     def estimate_constants(self, params: Params, x: Completion, alive: Tensor) -> None:
         place, strength = params["epicentre"], Gamma(**params["strength"])
         offset, variance = place["loc"] - x.centre, place["scale"].square()
-        cross = (offset * x.places).sum(dim=(-2, -1))
-        own = ((offset.square() + variance).sum(dim=-1) * x.counts).sum(dim=-1)
-        distance = x.squares - 2 * cross + own
+        moved = x.loc - offset
+        cross = 2 * (moved * (x.places - x.counts.unsqueeze(-1) * x.loc)).sum(dim=-1)
+        distance = (x.distances + cross + x.counts * (moved.square() + variance).sum(dim=-1)).sum(dim=-1)
         moments = Moments(x.counts, distance, place["loc"], variance, strength.mean, strength.mean_log)
         new = self.hyperparameters.update(self.constants, moments)
         for name, value in new._asdict().items():
@@ -242,20 +250,22 @@ class Earthquakes(Model):
         units of the model's noise: precision |Δx|² + 4 (Δ√s)². Each component starts as if an equal share of all events
         lay where its event does.
         """
-        points, constants = x.features.shape[1], self.constants
-        seen = x.features[1:, torch.randperm(points, device=x.centre.device)[:SEEN_BY_START]].T
+        points, constants = len(x.strengths), self.constants
+        drawn = torch.randperm(points, device=x.centre.device)[:SEEN_BY_START]
+        seen = torch.cat([x.places[drawn], x.strengths[drawn].unsqueeze(-1)], dim=-1)
         scale = torch.cat([constants.precision.expand(-1, 2), torch.full_like(constants.precision, 4.0)], dim=-1).sqrt()
         whitened = torch.cat([seen[:, :2], seen[:, 2:].sqrt()], dim=1) * scale.unsqueeze(1)
         picked = seen[spread_out(whitened, self.components)]
-        share = (x.features.new_full((), points / self.components)).expand(picked.shape[:2])
-        sums = torch.cat([share.unsqueeze(-1), share.unsqueeze(-1) * picked], dim=-1).unsqueeze(1)
-        like = Completion(sums[..., 0], sums[..., 1:3], sums[..., 3], x.centre, x.squares)
+        share = x.places.new_full((*picked.shape[:2], 1), points / self.components).unsqueeze(1)
+        sums, picked = share * picked.unsqueeze(1), picked.unsqueeze(1)
+        none = torch.zeros_like(sums[..., 0])
+        like = Completion(share[..., 0], sums[..., :2], sums[..., 2], none, picked[..., :2], x.centre)
         return {block: self.update(block, params, like) for block in self.latents}
 
     def responsibilities(self, params: Params, points: Tensor, x: Events) -> Tensor:
         """Return r_nk of events `points` (B, 3) under q, (R, B, K)."""
-        features = torch.cat([torch.ones_like(points[:, :1]), points[:, :2] - x.centre, points[:, 2:]], dim=1).T
-        return responsibilities(self._expected_coefficients(params, x), features).transpose(1, 2)
+        components = self._expected_components(params, x)
+        return responsibilities(components, points[:, :2] - x.centre, points[:, 2]).transpose(1, 2)
 
     def place_scale(self) -> Tensor:
         return self.constants.precision.rsqrt().squeeze(1)
@@ -275,12 +285,12 @@ class Earthquakes(Model):
 
         `count_dispersion` is Σ_nk r_nk (s_n − E λ_k)² / E λ_k / N, about 1 for Poisson strengths.
         """
-        observed, constants = x.features[3], self.constants
+        observed, constants = x.strengths, self.constants
         strength = Gamma(**params["strength"]).mean.squeeze(1)
-        coefficients, total = self._expected_coefficients(params, x), strength.new_zeros(len(strength))
-        for piece in pieces(coefficients, x.features):
-            deviation = (piece[3] - strength.unsqueeze(-1)).square() / strength.unsqueeze(-1)
-            total += (responsibilities(coefficients, piece) * deviation).sum(dim=(1, 2))
+        components, total = self._expected_components(params, x), strength.new_zeros(len(strength))
+        for places, counts in pieces(components, x.places, counts=observed):
+            deviation = (counts - strength.unsqueeze(-1)).square() / strength.unsqueeze(-1)
+            total += (responsibilities(components, places, counts) * deviation).sum(dim=(1, 2))
         weights, law = constants.weights.squeeze(1), Gamma(**params["strength"])
         mean = (weights * strength).sum(dim=-1)
         second = (weights * (law.variance.squeeze(1) + strength.square() + strength)).sum(dim=-1)

@@ -1,49 +1,104 @@
-"""One pass over the data of a finite mixture whose log-weights are linear in a few features of a data point.
+"""One pass over the events of a mixture whose components have a place, a spread and a rate of counts.
 
-With features f_n (F,) and coefficients c_k (F,), a = logits are a_nk = c_k · f_n, the responsibilities are the softmax
+The log-weight of component k at a place x_n with count s_n is
 
-    r_nk = exp(a_nk) / Σ_j exp(a_nj),
+    a_nk = constant_k − (precision/2) |x_n − place_k|² + s_n log_strength_k,
 
-and all that coordinate ascent needs of N points is Σ_n log Σ_k exp(a_nk) and Σ_n r_nk f_n. A pass goes over the data in
-pieces that fit the processor's cache: two matrix products and one exponential per point and component, and memory that
-does not grow with N · K.
+the responsibilities are its softmax r_nk over k, and coordinate ascent needs Σ_n log Σ_k exp(a_nk) and sums of the
+events weighted by r_nk. The squared distance is formed from the difference: expanded into x², x·place and place², terms
+as large as the square of the distance between clusters would cancel, and lose what the ELBO's digits are in. A pass goes
+over the events in pieces that fit the processor's cache, so that memory does not grow with N · K.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-LOGITS_AT_ONCE = 2**17
-"""Logits held at once."""
+LOGITS_AT_ONCE = 2**17  # numbers; 1 MiB in float64, about a core's cache
 
 
-def pieces(coefficients: Tensor, features: Tensor) -> Iterator[Tensor]:
-    """Split features (F, N) along N so that the logits of coefficients (M, K, F) stay within `LOGITS_AT_ONCE`."""
-    size = max(1, LOGITS_AT_ONCE // (coefficients.shape[0] * coefficients.shape[1]))
-    yield from features.split(size, dim=1)
+class Components(NamedTuple):
+    """M mixtures of K components.
+
+    Attributes:
+        constant: The part of a_nk that no event changes, (M, K).
+        place: Centre, (M, K, 2), in the coordinates of the events.
+        precision: Of a place around its centre, (M,).
+        log_strength: Coefficient of the count, (M, K).
+    """
+
+    constant: Tensor
+    place: Tensor
+    precision: Tensor
+    log_strength: Tensor
 
 
-def log_normalizer(coefficients: Tensor, features: Tensor) -> Tensor:
-    """Return Σ_n log Σ_k exp(c_k · f_n), (M,), for coefficients (M, K, F) and features (F, N); differentiable."""
-    parts = [(coefficients @ piece).logsumexp(dim=1).sum(dim=1) for piece in pieces(coefficients, features)]
+class Sums(NamedTuple):
+    """Sums over events under the responsibilities of M mixtures.
+
+    Attributes:
+        log_normalizer: Σ_n log Σ_k exp(a_nk), (M,).
+        magnitude: Σ_n |log Σ_k exp(a_nk)|, (M,): rounding is relative to it.
+        counts: Σ_n r_nk, (M, K).
+        places: Σ_n r_nk x_n, (M, K, 2).
+        strengths: Σ_n r_nk s_n, (M, K).
+        distances: Σ_n r_nk |x_n − place_k|², (M, K).
+    """
+
+    log_normalizer: Tensor
+    magnitude: Tensor
+    counts: Tensor
+    places: Tensor
+    strengths: Tensor
+    distances: Tensor
+
+
+def pieces(components: Components, places: Tensor, counts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Split places (N, 2) and counts (N,) so that the log-weights of a piece stay within `LOGITS_AT_ONCE`."""
+    size = max(1, LOGITS_AT_ONCE // components.constant.numel())
+    yield from zip(places.split(size), counts.split(size), strict=True)
+
+
+def squared_distances(components: Components, places: Tensor) -> Tensor:
+    """Return |x_n − place_k|², (M, K, n), for places (n, 2)."""
+    mode = "donot_use_mm_for_euclid_dist"
+    return torch.cdist(components.place, places.expand(len(components.place), -1, -1), compute_mode=mode).square()
+
+
+def log_weights(components: Components, squares: Tensor, counts: Tensor) -> Tensor:
+    """Return a_nk, (M, K, n), from squared distances (M, K, n) and counts (n,)."""
+    near = torch.addcmul(components.constant.unsqueeze(-1), components.precision[:, None, None], squares, value=-0.5)
+    return torch.addcmul(near, components.log_strength.unsqueeze(-1), counts)
+
+
+def log_normalizer(components: Components, places: Tensor, counts: Tensor) -> Tensor:
+    """Return Σ_n log Σ_k exp(a_nk), (M,), differentiable in the components."""
+    parts = [
+        log_weights(components, squared_distances(components, x), s).logsumexp(dim=1).sum(dim=1)
+        for x, s in pieces(components, places, counts)
+    ]
     return torch.stack(parts).sum(dim=0)
 
 
-def responsibilities(coefficients: Tensor, features: Tensor) -> Tensor:
-    """Return r_nk, (M, K, N): for figures and scores, on as many points as the caller can hold."""
-    return (coefficients @ features).softmax(dim=1)
+def responsibilities(components: Components, places: Tensor, counts: Tensor) -> Tensor:
+    """Return r_nk, (M, K, N): for figures and scores, on as many events as the caller can hold."""
+    return log_weights(components, squared_distances(components, places), counts).softmax(dim=1)
 
 
-def expected_features(coefficients: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the log-normaliser (M,) and Σ_n r_nk f_n, (M, K, F), with no gradient."""
-    normalizers, sums = [], coefficients.new_zeros(coefficients.shape)
-    with torch.no_grad():
-        for piece in pieces(coefficients, features):
-            logits = coefficients @ piece
-            peak = logits.amax(dim=1, keepdim=True)
-            weights = logits.sub_(peak).exp_()
-            total = weights.sum(dim=1, keepdim=True)
-            normalizers.append((peak + total.log()).sum(dim=(1, 2)))
-            sums += weights @ (piece / total).transpose(1, 2)
-    return torch.stack(normalizers).sum(dim=0), sums
+@torch.no_grad()
+def expected_sums(components: Components, places: Tensor, counts: Tensor) -> Sums:
+    """Return the sums that coordinate ascent needs, with no gradient."""
+    parts = [_sums(components, x, s) for x, s in pieces(components, places, counts)]
+    return Sums(*(torch.stack(column).sum(dim=0) for column in zip(*parts, strict=True)))
+
+
+def _sums(components: Components, places: Tensor, counts: Tensor) -> Sums:
+    squares = squared_distances(components, places)
+    weights = log_weights(components, squares, counts)
+    normalizer = weights.logsumexp(dim=1, keepdim=True)
+    shares = weights.sub_(normalizer).exp_()
+    strengths, distances = shares @ counts, squares.mul_(shares).sum(dim=-1)
+    total, size = normalizer.sum(dim=(1, 2)), normalizer.abs().sum(dim=(1, 2))
+    return Sums(total, size, shares.sum(dim=-1), shares @ places, strengths, distances)

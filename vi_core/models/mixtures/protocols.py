@@ -12,12 +12,17 @@ from vi_core.types import Params
 
 
 class Completed(NamedTuple):
-    """The step of coordinate ascent that goes over the data."""
+    """The step of coordinate ascent that goes over the data.
+
+    Attributes:
+        bound: The ELBO with the assignments of the data points at their optimum, (*batch).
+        statistics: The data completed by their expected assignments: what `update` sees in place of the data.
+        magnitude: Sum of the absolute values of what `bound` adds up, (*batch): its rounding is relative to this.
+    """
 
     bound: Tensor
-    """The ELBO with the assignments of the data points at their optimum, (*batch)."""
     statistics: Any
-    """The data completed by their expected assignments: what `update` sees in place of the data."""
+    magnitude: Tensor
 
 
 @runtime_checkable
