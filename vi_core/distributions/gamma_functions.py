@@ -53,5 +53,5 @@ def log_ratio(x: Tensor, y: Tensor) -> Tensor:
 
 
 def log_gamma_ratio(a: Tensor, m: Tensor) -> Tensor:
-    """Return log Γ(a + m) − log Γ(a) − m log a for a > 0 and a + m > 0, broadcasting."""
-    return (a + m - 0.5) * log_ratio(a + m, a) - m + binet(a + m) - binet(a)
+    """Return log Γ(a + m) − log Γ(a) − m log a for a > 0 and m ≥ 0, broadcasting."""
+    return (a + m - 0.5) * torch.log1p(m / a) - m + binet(a + m) - binet(a)

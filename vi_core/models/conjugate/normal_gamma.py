@@ -7,8 +7,8 @@ With n points of mean x̄ and S = Σ (x_n − x̄)², the posterior is Normal–
     lambda_n = lambda_0 + n,                    mu_n = (lambda_0 mu_0 + n x̄) / lambda_n,
     a_n = a_0 + n/2,                            b_n = b_0 + S/2 + lambda_0 n (x̄ − mu_0)² / (2 lambda_n),
 
-and log p(x) = log Γ(a_n) − log Γ(a_0) + a_0 log b_0 − a_n log b_n + ½ log(lambda_0/lambda_n) − (n/2) log 2π, evaluated
-as [log Γ(a_n) − log Γ(a_0) − (n/2) log a_0] − a_0 log(b_n/b_0) + (n/2) log(a_0/b_n) + ..., which holds for large a_0, too.
+and log p(x) = log Γ(a_n) − log Γ(a_0) + a_0 log b_0 − a_n log b_n + ½ log(lambda_0/lambda_n) − (n/2) log 2π. For
+large a_0 it is evaluated as [log Γ(a_n) − log Γ(a_0) − (n/2) log a_0] − a_0 log(b_n/b_0) + (n/2) log(a_0/b_n) + ...
 The likelihood meets the data through (n, x̄, S) alone, so an iteration costs the same for 100 and for 10⁷ points.
 Sources: Murphy 2007, "Conjugate Bayesian analysis of the Gaussian distribution"; Bishop 2006, section 10.1.3.
 """

@@ -5,9 +5,9 @@ The log-weight of component k at a place x_n with count s_n is
     a_nk = constant_k − (precision/2) |x_n − place_k|² + s_n log_strength_k,
 
 the responsibilities are its softmax r_nk over k, and coordinate ascent needs Σ_n log Σ_k exp(a_nk) and sums of the
-events weighted by r_nk. The squared distance is formed from the difference: expanded into x², x·place and place², terms
-as large as the square of the distance between clusters would cancel, and lose what the ELBO's digits are in. A pass goes
-over the events in pieces that fit the processor's cache, so that memory does not grow with N · K.
+events weighted by r_nk. The squared distance is formed from the difference. Expanded into x², x·place and place² it is
+a small difference of terms as large as the squared distance between clusters. A pass goes over the events in pieces
+that fit the processor's cache, so that memory does not grow with N · K.
 """
 
 from collections.abc import Iterator

@@ -1,0 +1,1 @@
+"""Faults that were found, each with the right value, and whatever else its kind could break."""
