@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-LOGITS_AT_ONCE = 2**17  # numbers; 1 MiB in float64, about a core's cache
+LOGITS_AT_ONCE = 2**16  # numbers; half a MiB in float64, so that what is made of them stays in a core's cache
 
 
 class Components(NamedTuple):
@@ -63,8 +63,8 @@ def pieces(components: Components, places: Tensor, counts: Tensor) -> Iterator[t
 
 def squared_distances(components: Components, places: Tensor) -> Tensor:
     """Return |x_n − place_k|², (M, K, n), for places (n, 2)."""
-    mode = "donot_use_mm_for_euclid_dist"
-    return torch.cdist(components.place, places.expand(len(components.place), -1, -1), compute_mode=mode).square()
+    across, along = (components.place[..., i, None] - places[:, i] for i in range(2))
+    return torch.addcmul(across.square(), along, along)
 
 
 def log_weights(components: Components, squares: Tensor, counts: Tensor) -> Tensor:
@@ -97,8 +97,11 @@ def expected_sums(components: Components, places: Tensor, counts: Tensor) -> Sum
 def _sums(components: Components, places: Tensor, counts: Tensor) -> Sums:
     squares = squared_distances(components, places)
     weights = log_weights(components, squares, counts)
-    normalizer = weights.logsumexp(dim=1, keepdim=True)
-    shares = weights.sub_(normalizer).exp_()
-    strengths, distances = shares @ counts, squares.mul_(shares).sum(dim=-1)
-    total, size = normalizer.sum(dim=(1, 2)), normalizer.abs().sum(dim=(1, 2))
-    return Sums(total, size, shares.sum(dim=-1), shares @ places, strengths, distances)
+    peak = weights.amax(dim=1, keepdim=True)
+    weights.sub_(peak).exp_()
+    total = weights.sum(dim=1, keepdim=True)
+    normalizer, share = peak + total.log(), total.reciprocal().transpose(1, 2)
+    sums = weights @ torch.cat([share, share * places, share * counts.unsqueeze(-1)], dim=2)
+    distances = (squares.mul_(weights) @ share).squeeze(-1)
+    logs = normalizer.sum(dim=(1, 2)), normalizer.abs().sum(dim=(1, 2))
+    return Sums(*logs, sums[..., 0], sums[..., 1:3], sums[..., 3], distances)
