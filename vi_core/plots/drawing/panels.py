@@ -1,4 +1,4 @@
-"""What several figures draw on their axes: replicates, reference lines, and the scales of a bound.
+"""Elements that several figures share: curves of replicates, reference lines, and the two panels of a bound.
 
 A bound starts thousands of nats below its optimum and ends within its own noise, so it gets two panels.
 `show_whole_run` puts it on an inverse hyperbolic sine scale: logarithmic far from zero, linear within a given width, so
@@ -18,11 +18,17 @@ from numpy import ndarray
 from vi_core.plots.drawing.series import envelope, last_half, quantiles, robust_limits, thin
 from vi_core.plots.drawing.style import BAND_ALPHA, DASHES, GREY, INK
 
-BAND_LABEL = "5–95 %"
+BAND_LABEL = "5–95 %"  # quantiles over replicates
 
 
 class Anchor(NamedTuple):
-    """What the whole-run panel subtracts from a bound, and the width of its linear part around zero."""
+    """Scale of the whole-run panel.
+
+    Attributes:
+        suffix: Text that the axis label gets, such as ` − log evidence`.
+        value: Number that is subtracted from the bound.
+        width: Half width of the linear part of the axis around zero, in nats.
+    """
 
     suffix: str
     value: float

@@ -1,7 +1,7 @@
-"""Arithmetic on traces before they are drawn: smoothing, quantiles over replicates, thinning, limits of an axis.
+"""Arithmetic on recorded series before they are drawn: smoothing, quantiles over replicates, thinning, axis limits.
 
-A trace has shape (T, R): T recorded steps of R replicates. Entries that are not finite are missing: a replicate that
-was frozen or diverged leaves the statistics from there on and never removes the others.
+A series has shape (T, R): T recorded steps of R replicates. Entries that are not finite count as missing, so that a
+replicate that was frozen or diverged leaves the statistics from there on, and the others stay in.
 """
 
 from collections.abc import Iterable
@@ -9,8 +9,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy import ndarray
 
-MAX_POINTS = 2000
-BAND = (0.05, 0.5, 0.95)
+MAX_POINTS = 2000  # of a drawn line, about twice the pixels of a panel
+BAND = (0.05, 0.5, 0.95)  # quantiles over replicates: band, median, band
 
 
 def smooth(step: ndarray, values: ndarray, window: int) -> tuple[ndarray, ndarray]:
