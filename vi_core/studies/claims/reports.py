@@ -1,6 +1,6 @@
-"""Formulas that a report has wrong: each value is the report's, beside the right one in the column `exact`.
+"""Formulas that a report has wrong, as the report prints them, each beside the right value in the column `exact`.
 
-They are written here as the reports print them, and differ from the right ones; docs/identities.md says where.
+docs/identities.md says where they stand and what is wrong.
 """
 
 import math
@@ -15,16 +15,14 @@ from vi_core.estimators.score_function.coefficients import InSample
 from vi_core.estimators.score_function.estimator import ScoreFunction, per_sample_scores
 from vi_core.estimators.score_function.scopes import Everything
 from vi_core.families.normal_gamma import NormalGammaFamily
-from vi_core.studies.base import Quantity
-from vi_core.studies.claims.base import CONCENTRATION, LOC, RATE, SCALE, Problem, Rule, average
-from vi_core.studies.claims.bounds import exact_log_weights
+from vi_core.studies.base import Quantity, average
+from vi_core.studies.claims.base import CONCENTRATION, LOC, RATE, SCALE, Problem, Rule
 from vi_core.studies.claims.gradients import SLOPES, by_name, gradients
 from vi_core.studies.claims.natural import SHAPE, WIDTH, doubles, gamma_gradient, gamma_points
 
-FEW = 5
-"""Samples of an estimate with an in-sample coefficient, at which its bias is plain."""
-PRINTED_INVERSE = np.array([[0.24922, -1.15022], [-1.15022, 6.90734]])
-SOFTPLUS_RAW = 1.0
+FEW = 5  # samples of an estimate with an in-sample coefficient: few enough that its bias shows
+PRINTED_INVERSE = np.array([[0.24922, -1.15022], [-1.15022, 6.90734]])  # of the Fisher information, in report 001
+SOFTPLUS_RAW = 1.0  # where the slope of softplus is taken
 
 
 def report_000(problem: Problem) -> dict[str, Quantity]:
@@ -49,7 +47,7 @@ def report_000(problem: Problem) -> dict[str, Quantity]:
 def report_001(problem: Problem) -> dict[str, Quantity]:
     """The score with ψ(lambda_N), the ELBO as KL(p ‖ q), the inverse, the Hessian in (shape, scale), the NLL."""
     rule, ratio = Rule(), 100.0
-    log_w = exact_log_weights(problem, rule)
+    log_w = rule.log_weights(problem)
     score = math.log(RATE) + rule.mean(np.log(rule.tau)) - special.digamma(ratio)
     matrix = np.array([[SHAPE * WIDTH**2, WIDTH], [WIDTH, special.polygamma(1, SHAPE)]])
     points = gamma_points()
@@ -74,7 +72,7 @@ def _hessian_in_scale() -> float:
 
 def report_001_estimators(problem: Problem) -> dict[str, Quantity]:
     """The in-sample coefficient, said to be without bias, and z detached where the path derivative is asked for."""
-    exact = {name: SLOPES[name] * g for name, g in Rule().gradient(problem.log_joint).items()}
+    exact = {name: SLOPES[name] * g for name, g in Rule().gradient(problem).items()}
     in_sample = ScoreFunction(num_samples=FEW, coefficient=InSample(), scope=Everything())
     biased = by_name(gradients(problem, in_sample, problem.num_samples // FEW))
     detached = by_name(gradients(problem, DetachedLatent(num_samples=1), 100))
