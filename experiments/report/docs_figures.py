@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from vi_core.errors import DataError
 
 from ..config.messages import part_names
-from .plan import Plan, plans
+from .plan import plans
 from .reproduce import FOLDER
 from .runner import Main, complaint, run_all
 
@@ -41,7 +41,7 @@ def run(cfg: DictConfig, given: Sequence[str], main: Main) -> bool:
     runs = FOLDER / "runs" / "full"
     chosen = plans("full", sorted({experiment for experiment, _ in named}), given)
     log.info("%d figures of %d experiments", len(named), len(chosen))
-    run_all(main, chosen, runs, cfg.reproduce.parallel, _say)
+    run_all(main, chosen, runs, cfg.reproduce.parallel, lambda plan, s: log.info("%-38s %5.0f s", plan.name, s))
     failed = {plan.name: why for plan in chosen if (why := complaint(plan, runs))}
     for name, why in failed.items():
         log.error("error: %s: %s", name, why)
@@ -53,10 +53,6 @@ def run(cfg: DictConfig, given: Sequence[str], main: Main) -> bool:
             shutil.copyfile(source, target)
             log.info("figure  %s", target)
     return not failed
-
-
-def _say(plan: Plan, seconds: float) -> None:
-    log.info("%-38s %5.0f s", plan.name, seconds)
 
 
 def shown_figures(root: Path) -> list[tuple[str, str]]:

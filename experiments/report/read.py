@@ -19,8 +19,7 @@ from ..results.files import read_json
 from ..sweeps.collect import read_jobs, settings, swept_keys
 from .records import MOST_FIGURES, Check, Figure, Job, Quantity, Row
 
-# Figures that every run may have, the most telling first; other figures, of one experiment, come before them.
-USUAL = ("bound", "expectations", "density", "reconstructions", "generated", "parameters")
+# Figures that many runs have, the most telling first; figures that only one experiment has come before them.
 CAPTIONS = {
     "bound": "the bound over the steps",
     "expectations": "posterior means over the steps",
@@ -168,7 +167,7 @@ def quantities(summary: dict[str, Any]) -> list[Quantity]:
 
 def figures(folder: Path) -> list[Figure]:
     """Return the PNG files of a `plots` folder, the most telling first."""
-    ranks = {name: rank for rank, name in enumerate(USUAL)}
+    ranks = {name: rank for rank, name in enumerate(CAPTIONS)}
     paths = sorted(folder.glob("*.png"), key=lambda path: (ranks.get(path.stem, -1), path.stem))
     return [figure(path) for path in paths]
 

@@ -110,16 +110,15 @@ def refusals(path: Path) -> Iterator[None]:
     """Context manager: errors of the operating system, the text encoding and the CSV reader become a `DataError`."""
     try:
         yield
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; name another file with dataset.path=<file.csv>.") from None
-    except IsADirectoryError:
-        raise DataError(f"{path} is a folder; name a file in it with dataset.path=<file.csv>.") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not UTF-8 text; save it as comma-separated UTF-8.") from None
-    except csv.Error as error:
-        raise DataError(f"{path} is not a valid CSV file: {error}.") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reasons = {
+            FileNotFoundError: "does not exist; name another file with dataset.path=<file.csv>.",
+            IsADirectoryError: "is a folder; name a file in it with dataset.path=<file.csv>.",
+            UnicodeDecodeError: "is not UTF-8 text; save it as comma-separated UTF-8.",
+            csv.Error: f"is not a valid CSV file: {error}.",
+        }
+        reason = reasons.get(type(error)) or f"cannot be read: {getattr(error, 'strerror', error)}."
+        raise DataError(f"{path} {reason}") from None
 
 
 def open_table(file: TextIO, path: Path) -> tuple[list[str], Iterator[Row]]:

@@ -23,7 +23,6 @@ def bound_figure(
     name: str,
     window: int,
     references: dict[str, float],
-    xlabel: str = "step",
     title: str = "",
     held_out: tuple[ndarray, ndarray] | None = None,
 ) -> Figure:
@@ -35,7 +34,6 @@ def bound_figure(
         name: Label of the axis, such as `ELBO (nats)`.
         window: Rows that are averaged, at least 1.
         references: Values of horizontal lines by name, such as the log evidence.
-        xlabel: Label of the horizontal axes.
         title: Title of the figure; none if empty.
         held_out: Steps (H,) and values (H, R) of the bound on held-out data, whose medians are drawn as points.
     """
@@ -43,7 +41,7 @@ def bound_figure(
     held_out = held_out or (np.empty(0), np.empty((0, 1)))
     anchor = panels.anchor_of(average, references)
     figure = blank(7.4, 3.5, title)
-    whole, end = panels.bound_panels(figure, anchor, name=name, xlabel=xlabel)
+    whole, end = panels.bound_panels(figure, anchor, name=name)
     if values.shape[1] == 1 and window > 1:
         records = envelope(step, values[:, 0] - anchor.value)
         whole.plot(*records, color="#C6D9E6", linewidth=0.6, label=f"{name}, each record")

@@ -13,9 +13,7 @@ from vi_core.plots.drawing.style import GREY, INK, PALETTE, blank, legend_below,
 
 
 @themed
-def terms_figure(
-    mean: ndarray, se: ndarray, affine: ndarray, *, size: int, units: str, xlabel: str = "step t", title: str = ""
-) -> Figure:
+def terms_figure(mean: ndarray, se: ndarray, affine: ndarray, *, size: int, units: str, title: str = "") -> Figure:
     """Draw L_(t−1) for t = 2, ..., T with its standard error; L_0 and L_T, of other sizes and signs, are text.
 
     Args:
@@ -24,7 +22,6 @@ def terms_figure(
         affine: The same terms of the best affine denoiser, (T + 1,).
         size: Number of dimensions D of a data point, for the axis on the right.
         units: Label of the axis on the right, such as bits per dimension.
-        xlabel: Label of the horizontal axis.
         title: Title of the figure; none if empty.
     """
     figure = blank(7.4, 3.9, title)
@@ -34,7 +31,7 @@ def terms_figure(
     axes.errorbar(t, mean[inside], se[inside], label=r"$L_{t-1}$, Monte Carlo ± standard error", **look)
     label = "best affine denoiser, closed form (exact on Gaussian data)"
     axes.plot(t, affine[inside], color=INK, linewidth=1.1, label=label)
-    axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=r"$L_{t-1}$ (nats)")
+    axes.set(xscale="log", yscale="log", xlabel="step t", ylabel=r"$L_{t-1}$ (nats)")
     bit = size * math.log(2)
     scales = (lambda nats: np.asarray(nats) / bit, lambda bits: np.asarray(bits) * bit)
     axes.secondary_yaxis("right", functions=scales).set_ylabel(units)

@@ -14,16 +14,13 @@ MIN_BINS, MAX_BINS = 10, 200  # of the histogram
 
 
 @themed
-def density_figure(
-    data: ndarray, grid: ndarray, curves: dict[str, ndarray], *, xlabel: str = "x", title: str = ""
-) -> Figure:
+def density_figure(data: ndarray, grid: ndarray, curves: dict[str, ndarray], *, title: str = "") -> Figure:
     """Draw the histogram of univariate data and densities over it.
 
     Args:
         data: Points, (N,).
         grid: Where the densities are known, (G,), ascending.
         curves: Densities by name, each (G,), or (G, R) for a median and a band over replicates; the first is solid.
-        xlabel: Label of the horizontal axis.
         title: Title of the figure; none if empty.
     """
     figure = blank(6.0, 3.8, title)
@@ -33,7 +30,7 @@ def density_figure(
         _draw_curve(axes, grid, curve.reshape(len(grid), -1), name, i)
     peak = max((np.nanmax(curve, initial=0.0, where=np.isfinite(curve)) for curve in curves.values()), default=0.0)
     tallest = float(np.max(heights, initial=0.0))
-    axes.set(xlabel=xlabel, ylabel="density", xlim=(grid[0], grid[-1]))
+    axes.set(xlabel="x", ylabel="density", xlim=(grid[0], grid[-1]))
     axes.set_ylim(0.0, 1.06 * max(tallest, min(peak, 2 * tallest)))
     legend_below(figure)
     return figure

@@ -16,7 +16,6 @@ def sweep_figure(
     curves: dict[str, list[History]],
     *,
     name: str,
-    xlabel: str = "step",
     title: str = "",
     legend_title: str = "",
     window: int = 1,
@@ -30,7 +29,6 @@ def sweep_figure(
     Args:
         curves: Jobs by label of their group; each has steps (T,) and values (T, R).
         name: Label of the axis, such as `ELBO (nats)`.
-        xlabel: Label of the horizontal axes.
         title: Title of the figure; none if empty.
         legend_title: The setting that the groups differ in.
         window: Rows that are averaged in each job, at least 1.
@@ -42,7 +40,7 @@ def sweep_figure(
     best = groups[max(finals, key=finals.__getitem__)][1]
     anchor = panels.anchor_of(best, references)
     figure = blank(7.4, 3.6, title)
-    whole, end = panels.bound_panels(figure, anchor, name=name, xlabel=xlabel)
+    whole, end = panels.bound_panels(figure, anchor, name=name)
     for axes, shift in ((whole, anchor.value), (end, 0.0)):
         for color, (label, (step, values)) in zip(group_colors([*groups]), groups.items(), strict=True):
             panels.draw_replicates(axes, step, values - shift, color=color, label=label, band_label="")

@@ -20,7 +20,6 @@ def trajectories_figure(
     *,
     truth: dict[str, float],
     exact: dict[str, float],
-    xlabel: str = "step",
     title: str = "",
 ) -> Figure:
     """Draw a panel for each quantity.
@@ -30,7 +29,6 @@ def trajectories_figure(
         series: Quantities by name, each (T, R).
         truth: Generating parameters by name, for the quantities that have one.
         exact: Values of the exact posterior by name, for the quantities that have one.
-        xlabel: Label of the horizontal axes.
         title: Title of the figure; none if empty.
     """
     columns = 2 if len(series) == 4 else min(3, len(series))
@@ -49,7 +47,7 @@ def trajectories_figure(
         axes.set_ylim(*robust_limits(curves, [curves[1, 0], *lines.values()]))
         show_steps(axes, step)
         axes.locator_params(nbins=5)
-        axes.set(xlabel=xlabel, ylabel=name)
+        axes.set(xlabel="step", ylabel=name)
     for axes in panels[len(series) :]:
         axes.remove()
     legend_below(figure)

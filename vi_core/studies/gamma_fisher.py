@@ -2,7 +2,8 @@
 
 With shape α, scale β, sufficient statistics (x, log x) and natural parameters η = (−1/β, α − 1),
 
-    F(η) = [[αβ², β], [β, ψ₁(α)]],    F(α, β) = Jᵀ F(η) J = [[ψ₁(α), 1/β], [1/β, α/β²]],    J = ∂η/∂(α, β).
+    F(η) = [[αβ², β], [β, ψ₁(α)]],    F(α, β) = Jᵀ F(η) J = [[ψ₁(α), 1/β], [1/β, α/β²]],
+    J = ∂η/∂(α, β) = [[0, 1/β²], [1, 0]],    F(η)⁻¹ = [[ψ₁/β², −1/β], [−1/β, α]] / (αψ₁ − 1).
 
 The routes are the closed form, automatic differentiation (∇²A of the log-normaliser) and the covariance of the score
 over draws. The information tells how fast KL(p_θ ‖ p_θ+δ) ≈ ½ δᵀF δ grows, which is what the figure shows.
@@ -42,23 +43,17 @@ class GammaFisher(Study):
     def run(self) -> Finding:
         natural = torch.tensor([-1 / self.scale, self.shape - 1], dtype=torch.float64)
         by_autograd = fisher_information(gamma_log_normalizer, natural)
+        jacobian = torch.tensor([[0.0, 1 / self.scale**2], [1.0, 0.0]], dtype=torch.float64)
+        a, b, trigamma = self.shape, self.scale, self._trigamma()
+        factor = a * trigamma - 1
         quantities = {
-            **_entries("natural", by_autograd, self.natural_information()),
-            **_entries("natural_inverse", by_autograd.inverse(), self.natural_inverse()),
-            **_entries("shape_scale", self._jacobian().T @ by_autograd @ self._jacobian(), self.information()),
-            "determinant_factor": Quantity(by_autograd.det().item() / self.scale**2, None, self._determinant_factor()),
+            **_entries("natural", by_autograd, _matrix(a * b**2, b, trigamma)),
+            **_entries("natural_inverse", by_autograd.inverse(), _matrix(trigamma / b**2, -1 / b, a) / factor),
+            **_entries("shape_scale", jacobian.T @ by_autograd @ jacobian, self.information()),
+            "determinant_factor": Quantity(by_autograd.det().item() / b**2, None, factor),
             **self._monte_carlo(),
         }
         return Finding(quantities, self._divergence())
-
-    def natural_information(self) -> Tensor:
-        """Return F(η) in closed form, (2, 2)."""
-        return _matrix(self.shape * self.scale**2, self.scale, self._trigamma())
-
-    def natural_inverse(self) -> Tensor:
-        """Return F(η)⁻¹ in closed form, (2, 2): [[ψ₁/β², −1/β], [−1/β, α]] / (αψ₁ − 1)."""
-        a, b = self.shape, self.scale
-        return _matrix(self._trigamma() / b**2, -1 / b, a) / self._determinant_factor()
 
     def information(self) -> Tensor:
         """Return F(α, β) in closed form, (2, 2)."""
@@ -66,14 +61,6 @@ class GammaFisher(Study):
 
     def _trigamma(self) -> float:
         return torch.polygamma(1, torch.tensor(self.shape, dtype=torch.float64)).item()
-
-    def _determinant_factor(self) -> float:
-        """Return αψ₁(α) − 1, the determinant of F(η) over β²; it is positive."""
-        return self.shape * self._trigamma() - 1
-
-    def _jacobian(self) -> Tensor:
-        """Return ∂(η₁, η₂)/∂(α, β) = [[0, 1/β²], [1, 0]]."""
-        return torch.tensor([[0.0, 1 / self.scale**2], [1.0, 0.0]], dtype=torch.float64)
 
     def _monte_carlo(self) -> dict[str, Quantity]:
         """Return the covariance of the score: products of its components, averaged over draws."""

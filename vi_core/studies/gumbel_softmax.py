@@ -43,9 +43,9 @@ class GumbelSoftmaxStudy(Study):
         temperatures: Sequence[float] = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0),
         num_samples: int = 50_000,
     ):
-        values, given = list(probabilities), f"study.probabilities={list(probabilities)}"
+        values = list(probabilities)
         is_law = 2 <= len(values) <= 4 and min(values) > 0 and abs(sum(values) - 1) < 1e-9
-        require(is_law, f"{given} must be 2 to 4 positive numbers that sum to one.")
+        require(is_law, f"study.probabilities={values} must be 2 to 4 positive numbers that sum to one.")
         for name, value in {"temperature": temperature, "temperatures": min(temperatures, default=0)}.items():
             require(0 < value < math.inf, f"study.{name} must be positive and finite, not {value}.")
         for name, value in {"num_draws": num_draws, "num_samples": num_samples}.items():

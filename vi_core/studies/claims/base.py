@@ -127,6 +127,11 @@ def parameters(replicates: int = 1) -> Params:
     return {"mu": {"loc": loc, "scale": scale}, "tau": {"concentration": a, "rate": b}}
 
 
+def normal_gamma(loc: Tensor, ratio: Tensor, concentration: Tensor, rate: Tensor) -> Params:
+    """Return parameters of the structured q(tau) q(mu | tau), the family of the exact posterior."""
+    return {"mu": {"loc": loc, "precision_ratio": ratio}, "tau": {"concentration": concentration, "rate": rate}}
+
+
 def log_prior(mu: ndarray, tau: ndarray) -> ndarray:
     """Return log p(mu, tau) by scipy, (M,)."""
     return stats.norm.logpdf(mu, MU_0, (LAMBDA_0 * tau) ** -0.5) + stats.gamma.logpdf(tau, A_0, scale=1 / B_0)

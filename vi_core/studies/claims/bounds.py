@@ -12,7 +12,7 @@ from torch import Tensor
 from vi_core.bounds.elbo import ELBO
 from vi_core.bounds.iwelbo import IWELBO
 from vi_core.studies.base import Quantity, average
-from vi_core.studies.claims.base import Problem, Rule, largest, log_prior, nodes, parameters
+from vi_core.studies.claims.base import Problem, Rule, largest, log_prior, nodes, normal_gamma, parameters
 
 IMPORTANCE = (1, 2, 5, 10, 25, 50)  # values of K, each a divisor of the largest
 LARGEST = 50
@@ -54,8 +54,7 @@ def decomposition(problem: Problem) -> dict[str, Quantity]:
 
 def _structured_bound(problem: Problem) -> float:
     """Return the ELBO of q(tau) q(mu | tau) at the exact posterior, the largest that any family reaches."""
-    loc, ratio, a, b = (value.reshape(1, 1) for value in problem.model.posterior(problem.x))
-    q = {"mu": {"loc": loc, "precision_ratio": ratio}, "tau": {"concentration": a, "rate": b}}
+    q = normal_gamma(*(value.reshape(1, 1) for value in problem.model.posterior(problem.x)))
     return problem.model.expected_bound(q, problem.x).item()
 
 

@@ -16,6 +16,7 @@ from vi_core.estimators.sticking_the_landing import StickingTheLanding
 from vi_core.families.base import Family
 from vi_core.families.normal_gamma import NormalGammaFamily
 from vi_core.studies.base import Quantity, average
+from vi_core.studies.claims import base
 from vi_core.studies.claims.base import CONCENTRATION, NAMES, RATE, SCALE, Problem, Rule, largest, nodes, parameters
 
 # d value / d stored, where positive parameters are stored as logarithms
@@ -74,8 +75,7 @@ def by_name(gradient: Tensor) -> dict[str, Tensor]:
 def landing(problem: Problem) -> dict[str, Quantity]:
     """At the exact posterior each sample's path derivative is zero: questions 3.1.21 and 3.1.24."""
     family = NormalGammaFamily(problem.model.latents, 100, positive=Exponential()).double()
-    loc, ratio, a, b = (value.expand(100, 1) for value in problem.model.posterior(problem.x))
-    family.assign({"mu": {"loc": loc, "precision_ratio": ratio}, "tau": {"concentration": a, "rate": b}})
+    family.assign(base.normal_gamma(*(value.expand(100, 1) for value in problem.model.posterior(problem.x))))
     return {"landing": largest(gradient_of(problem, StickingTheLanding(num_samples=1), family))}
 
 

@@ -16,7 +16,7 @@ from vi_core.estimators.score_function.estimator import ScoreFunction, per_sampl
 from vi_core.estimators.score_function.scopes import Everything
 from vi_core.families.normal_gamma import NormalGammaFamily
 from vi_core.studies.base import Quantity, average
-from vi_core.studies.claims.base import CONCENTRATION, LOC, RATE, SCALE, Problem, Rule
+from vi_core.studies.claims.base import CONCENTRATION, LOC, RATE, SCALE, Problem, Rule, normal_gamma
 from vi_core.studies.claims.gradients import SLOPES, by_name, gradients
 from vi_core.studies.claims.natural import SHAPE, WIDTH, doubles, gamma_gradient, gamma_points
 
@@ -89,8 +89,7 @@ def report_003() -> dict[str, Quantity]:
     tau = 0.5
     mass = float(np.sqrt(tau / (2 * math.pi)) * np.exp(-tau * squares / 2).sum() * area)
     inverted = float(2 * math.pi * np.exp(-squares / 2).sum() * area)
-    logits = np.log([0.3, 0.7]) - np.array([1.0, 2.5])
-    rate, level = 2.0, 0.25
+    logits, rate, level = np.log([0.3, 0.7]) - np.array([1.0, 2.5]), 2.0, 0.25
     return {
         "report_003_density": Quantity(mass, None, 1.0),
         "report_003_normaliser": Quantity(inverted, None, 1.0),
@@ -103,12 +102,8 @@ def report_003() -> dict[str, Quantity]:
 def report_004(problem: Problem) -> dict[str, Quantity]:
     """The hand-made score of mu_N, (mu − mu_N)/lambda_N, without tau and with a precision taken for a variance."""
     family = NormalGammaFamily(problem.model.latents, 1, positive=Exponential()).double()
-    one = {"loc": LOC, "precision_ratio": 1 / SCALE**2, "concentration": CONCENTRATION, "rate": RATE}
-    value = {name: doubles(number).reshape(1, 1) for name, number in one.items()}
-    q = {
-        "mu": {k: value[k] for k in ("loc", "precision_ratio")},
-        "tau": {k: value[k] for k in ("concentration", "rate")},
-    }
+    ratio = 1 / SCALE**2
+    q = normal_gamma(*(doubles(value).reshape(1, 1) for value in (LOC, ratio, CONCENTRATION, RATE)))
     z = {"mu": doubles(LOC + 0.1).reshape(1, 1, 1), "tau": doubles(0.6).reshape(1, 1, 1)}
     _, right = per_sample_scores(family, q, z)
-    return {"report_004_score": Quantity(0.1 / one["precision_ratio"], None, right[0].item())}
+    return {"report_004_score": Quantity(0.1 / ratio, None, right[0].item())}
