@@ -1,4 +1,4 @@
-"""Files that are complete or absent."""
+"""Atomic writing of files: a reader sees a complete file or none, whenever the program ends."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,10 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a place beside `path` to write to, and rename it to `path` when the block ends without an error."""
+    """Context manager: yields a temporary path in the same folder, which is renamed to `path` at the end of the block.
+
+    After an error the temporary file is deleted, and `path` stays as it was.
+    """
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield temporary

@@ -1,4 +1,4 @@
-"""Names of earlier versions and what they are called now, so that old runs and users' own YAML stay readable.
+"""Table from names of earlier versions to present ones, so that old runs and users' own YAML stay readable.
 
 A run's `config.yaml` holds the dotted names of its parts and its settings as they were when it was written. Everything
 that reads a configuration passes it through `modernised` first; `vi_core.schema.locate` looks single names up.

@@ -1,4 +1,4 @@
-"""`task=report run=<folder>`: one HTML page of a finished run or sweep, in its own folder."""
+"""`task=report run=<folder>`: write one HTML page of a finished run or sweep, report.html, in its own folder."""
 
 import logging
 import time
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def run(folder: Path) -> None:
-    """Write report.html for the run or the sweep in `folder`."""
+    """Write report.html for the run or the sweep in `folder`; raise `DataError` where there is neither."""
     row = read_row(folder)
     path = folder / "report.html"
     write_page(Page(f"vi-lab: {row.name}", (row,), time.strftime("%Y-%m-%d %H:%M")), path)

@@ -1,4 +1,4 @@
-"""The files of a run and of a sweep: JSON, text and arrays, each complete or absent."""
+"""Reading and writing of a run's files: JSON, YAML, text and arrays; each file is complete or absent."""
 
 import json
 import math
@@ -21,20 +21,20 @@ except ImportError:  # PyYAML was built without libyaml
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` atomically."""
+    """Write a text file atomically, in UTF-8."""
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
 class _Dumper(CSafeDumper):  # pyright: ignore[reportGeneralTypeIssues]
-    """OmegaConf's dumper, by the library in C, in a fifth of the time; it folds long texts elsewhere."""
+    """YAML dumper with OmegaConf's quotes, by the library in C: a fifth of the time, other folds in long texts."""
 
 
 _Dumper.add_representer(str, get_omega_conf_dumper().str_representer)
 
 
 def yaml_text(content: Any) -> str:
-    """Return plain dicts and lists as YAML, quoted as OmegaConf does."""
+    """Return plain dicts and lists as YAML, quoted as OmegaConf does; entries that occur before come from a cache."""
     if not isinstance(content, dict) or not content:
         return _dumped(content)
     return "".join(_entry(pickle.dumps(entry)) for entry in content.items())
@@ -42,7 +42,7 @@ def yaml_text(content: Any) -> str:
 
 @lru_cache(maxsize=256)
 def _entry(pickled: bytes) -> str:
-    """Return an entry of a dict as YAML: jobs of a sweep have most of theirs in common."""
+    """Return an entry of a dict as YAML; cached, because jobs of a sweep have most entries in common."""
     key, value = pickle.loads(pickled)
     return _dumped({key: value})
 
@@ -52,12 +52,12 @@ def _dumped(content: Any) -> str:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON atomically, with null for what is not finite."""
+    """Write a JSON object atomically, with null in place of infinities and NaN."""
     write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object, or raise `DataError` in one line."""
+    """Read a JSON object; raise `DataError` in one line where the file is missing or damaged."""
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError as error:
@@ -70,7 +70,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write arrays atomically, compressed."""
+    """Write named arrays to an .npz file atomically, compressed."""
     with replacing(path) as unfinished:
         np.savez_compressed(unfinished, allow_pickle=False, **arrays)
 
@@ -80,6 +80,4 @@ def _plain(value: Any) -> Any:
         return {key: _plain(element) for key, element in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(element) for element in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

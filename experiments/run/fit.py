@@ -26,7 +26,7 @@ from vi_core.training.trainer import Plan, Trainer
 from ..config.identity import config_hash
 from ..config.messages import keys_of, part_defaults
 from ..config.validate import PARTS, plain, validate
-from ..results import diffusion, expectations, likelihood, mixtures, summary
+from ..results import diffusion, expectations, likelihood, mixtures, summary, table
 from ..results.files import write_json, write_npz, write_text, yaml_text
 from .interrupt import Interrupt
 from .process import compiled_folder, describe_environment, prepare
@@ -208,7 +208,7 @@ def write_results(
     figures = draw_figures(job, problem, result, trace, samples)
     result["timing"]["total_s"] = time.perf_counter() - started
     write_json(job.folder / "summary.json", result)
-    log.info("%s", summary.report(result, figures))
+    log.info("%s", table.report(result, figures))
     return result
 
 

@@ -14,7 +14,7 @@ from vi_core.schema import construct
 from vi_core.studies.base import Finding, Study
 
 from ..config.validate import PARTS, plain, validate
-from ..results import summary
+from ..results import table
 from ..results.expectations import chosen_key
 from ..results.files import write_json, write_npz, write_text
 from .fit import Job, check_folder, heading, judge
@@ -43,7 +43,7 @@ def study(job: Job) -> dict[str, Any]:
     result["timing"] = {"total_s": time.perf_counter() - started}
     result["environment"] = describe_environment(job.cfg, device)
     write_json(job.folder / "summary.json", result)
-    log.info("%s", summary.study_report(result, [str(path) for path in figures]))
+    log.info("%s", table.study_report(result, [str(path) for path in figures]))
     return result
 
 

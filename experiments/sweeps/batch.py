@@ -22,7 +22,7 @@ from vi_core.errors import LabError, NonFinite, Unsupported
 from vi_core.execution.base import rehearse
 from vi_core.execution.choice import Compilation
 from vi_core.per_replicate import values_of
-from vi_core.problem import Loaded, Problem, StackedProblem, assemble, can_stack, load, stacked
+from vi_core.problem import Loaded, Problem, StackedProblem, assemble, can_stack, load_data, stacked
 from vi_core.schema import construct, per_replicate_settings
 from vi_core.stacking.shares import Share, Shares, cut
 from vi_core.training import checkpoint
@@ -115,7 +115,7 @@ def train(points: Sequence[Point], interrupt: Interrupt) -> Iterator[Trained]:
             return
         try:
             device, dtype, generator = fit.set_up(point.job.cfg, point.config)
-            loaded = loaded or load(point.config, device, dtype)
+            loaded = loaded or load_data(point.config, device, dtype)
             point.problem = assemble(point.config, device, dtype, generator, loaded)
         except Exception:  # the job will say which when it is run alone
             continue

@@ -38,7 +38,7 @@ from vi_core.models.mixtures.hyperparameters import Hyperparameters
 from vi_core.networks.initialization import Initialization, OutputBias
 from vi_core.optimizers.base import Optimizer
 from vi_core.optimizers.schedules import Schedule as RateSchedule
-from vi_core.problem import Loaded, assemble, load
+from vi_core.problem import Loaded, assemble, load_data
 from vi_core.schema import construct, keyword_arguments, locate
 from vi_core.studies.base import Study
 from vi_core.training.stopping import StoppingRule
@@ -366,7 +366,7 @@ def test_every_combination(model: str, family: str, dataset: str) -> None:
 @cache
 def loaded(dataset: str) -> Loaded:
     """A data set, drawn or read once."""
-    return load({"dataset": settings("dataset", dataset)}, torch.device("cpu"), torch.float64)
+    return load_data({"dataset": settings("dataset", dataset)}, torch.device("cpu"), torch.float64)
 
 
 def attempt(config: dict[str, Any], data: Loaded) -> Step | LabError:

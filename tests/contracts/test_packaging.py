@@ -49,7 +49,7 @@ def test_wheel_holds_every_module_yaml_and_template(wheel: Path) -> None:
         f"{package}/{path.relative_to(ROOT / folder).as_posix()}"
         for folder, package in INSTALLED_AS.items()
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in {".py", ".yaml"} or path.parent.name == "templates"
+        if path.suffix in {".py", ".yaml", ".mplstyle"} or path.parent.name == "templates"
     }
     assert {"vi_core/conf/config.yaml", "vi_core/experiments/cli.py"} <= wanted
     assert wanted - set(ZipFile(wheel).namelist()) == set()

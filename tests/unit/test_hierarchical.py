@@ -284,7 +284,7 @@ def exact_log_likelihood(model: HierarchicalVAE, points: int = 60) -> Tensor:
 
 
 def data(decode: Callable[[Tensor], Tensor] = identity) -> Data:
-    return Data(IMAGES, IMAGES, {}, "", decode, None)
+    return Data(IMAGES, "drawn", IMAGES, decode=decode)
 
 
 def likelihood_error(model: HierarchicalVAE, family: Family, shift: float = 0.0) -> float:

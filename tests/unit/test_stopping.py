@@ -12,7 +12,7 @@ from vi_core.algorithms.base import Step
 from vi_core.algorithms.coordinate_ascent import CoordinateAscentStep
 from vi_core.algorithms.gradient import GradientStep
 from vi_core.bounds.elbo import ELBO
-from vi_core.datasets.base import Data, identity
+from vi_core.datasets.base import Data
 from vi_core.datasets.normal import NormalDraws
 from vi_core.errors import LabError, NonFinite
 from vi_core.estimators.exact import Exact
@@ -142,7 +142,7 @@ def test_settings_out_of_range_are_refused(make: Callable[[], StoppingRule]) -> 
 
 def loop(step: Step, rule: StoppingRule, folder: Path, steps: int, on_nonfinite: str = "skip") -> Loop:
     """The loop on the hundred points of report 001, with this step and rule."""
-    data = Data(NormalDraws().load().train.double(), None, {}, "", identity, None)
+    data = Data(NormalDraws().load().train.double(), "drawn")
     plan = Plan(steps=steps, log_every=10, eval_every=0, checkpoint_every=steps)
     rule.bind(step.moving, len(step.alive))
     batches = Batches(data, step.model, None, torch.Generator())
