@@ -38,3 +38,8 @@ class Distribution(ABC):
     @abstractmethod
     def variance(self) -> Tensor:
         """Var[z], elementwise."""
+
+
+def sum_last(value: Tensor, axes: int) -> Tensor:
+    """Sum over the last `axes` axes; the tensor itself for zero of them."""
+    return value.sum(dim=tuple(range(-axes, 0))) if axes else value

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from vi_core.distributions import supports
 from vi_core.errors import Unsupported
 from vi_core.types import Latent, Latents, Params
 
@@ -128,7 +129,7 @@ def suited_family(latents: dict[str, Latent]) -> str:
     latent = next(iter(latents.values()))
     if not latent.local:
         return "mean_field"
-    if latent.support == "one_hot":
+    if latent.support == supports.one_hot:
         return "amortized_categorical"
     if len(latents) > 1:
         return "amortized_normal_chain"

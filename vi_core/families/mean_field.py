@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vi_core.distributions.base import Distribution
+from vi_core.distributions import supports
+from vi_core.distributions.base import Distribution, sum_last
 from vi_core.distributions.gamma import Gamma
 from vi_core.distributions.normal import Normal
 from vi_core.distributions.transforms import Positive
@@ -30,14 +31,10 @@ class MeanFieldDistribution(VariationalDistribution):
         return {name: factor.rsample(num_samples) for name, factor in self.factors.items()}
 
     def log_prob_terms(self, z: Latents) -> dict[str, Tensor]:
-        return {name: self._sum_event(factor.log_prob(z[name]), name) for name, factor in self.factors.items()}
+        return {name: sum_last(q.log_prob(z[name]), self.event_dims[name]) for name, q in self.factors.items()}
 
     def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
         return {name: (factor.mean, factor.variance.sqrt()) for name, factor in self.factors.items()}
-
-    def _sum_event(self, value: Tensor, name: str) -> Tensor:
-        dims = self.event_dims[name]
-        return value.sum(dim=tuple(range(-dims, 0))) if dims else value
 
 
 class MeanField(PackedFamily):
@@ -69,14 +66,16 @@ class MeanField(PackedFamily):
         refuse_local(latents, "mean_field")
         entries = []
         for name, latent in latents.items():
-            if latent.support == "real":
+            if latent.support == supports.real:
                 entries.append(Entry(name, "loc", latent.shape, loc, None, loc_std))
                 entries.append(Entry(name, "scale", latent.shape, scale, spread or positive))
-            elif latent.support == "positive":
+            elif latent.support == supports.positive:
                 entries.append(Entry(name, "concentration", latent.shape, concentration, positive))
                 entries.append(Entry(name, "rate", latent.shape, rate, positive))
             else:
-                raise Unsupported(f"family=mean_field has no factor for latent '{name}' with {latent.support} support.")
+                raise Unsupported(
+                    f"family=mean_field has no factor for latent '{name}' with {latent.support.name} support."
+                )
         super().__init__(entries, replicates)
         self.event_dims = {name: len(latent.shape) for name, latent in latents.items()}
 

@@ -18,6 +18,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from vi_core.distributions import supports
 from vi_core.distributions.base import Distribution
 from vi_core.distributions.exponential_family import (
     fisher_information,
@@ -58,8 +59,10 @@ class NaturalMeanField(Family):
         super().__init__()
         refuse_local(latents, "natural_mean_field")
         for name, latent in latents.items():
-            if latent.support not in ("real", "positive"):
-                raise Unsupported(f"family=natural_mean_field has no factor for latent '{name}', {latent.support}.")
+            if latent.support not in (supports.real, supports.positive):
+                raise Unsupported(
+                    f"family=natural_mean_field has no factor for latent '{name}', {latent.support.name}."
+                )
         require_each(math.isfinite, loc, f"family.loc={loc} must be finite.")
         spread = f"family.loc_std={loc_std} must be finite and not negative."
         require_each(lambda std: 0 <= std < math.inf, loc_std, spread)
@@ -79,7 +82,7 @@ class NaturalMeanField(Family):
                 for field in NAMES[latent.support]
             }
             spread = column(loc_std, self.replicates, "family.loc_std", trailing)
-            if latent.support == "real" and bool(spread.any()):
+            if latent.support == supports.real and bool(spread.any()):
                 params[name]["loc"] += spread * torch.randn(shape)
         return params
 
@@ -87,7 +90,7 @@ class NaturalMeanField(Family):
         params: Params = {}
         for (name, latent), pair in zip(self.latents.items(), self._pairs(self.natural), strict=True):
             first, second = (value.reshape(self.replicates, 1, *latent.shape) for value in pair)
-            if latent.support == "real":
+            if latent.support == supports.real:
                 params[name] = {"loc": -0.5 * first / second, "scale": (-2 * second).rsqrt()}
             else:
                 params[name] = {"concentration": second + 1, "rate": -first}
@@ -103,7 +106,7 @@ class NaturalMeanField(Family):
         pieces = []
         for name, latent in self.latents.items():
             value = {field: tensor.reshape(self.replicates, 1, -1) for field, tensor in params[name].items()}
-            if latent.support == "real":
+            if latent.support == supports.real:
                 precision = value["scale"].square().reciprocal()
                 pieces += [value["loc"] * precision, -0.5 * precision]
             else:
@@ -123,7 +126,7 @@ class NaturalMeanField(Family):
         """Block diagonal: ∇²A by automatic differentiation, one block of two for each scalar latent."""
         blocks = []
         for latent, pair in zip(self.latents.values(), self._pairs(self.natural.detach()), strict=True):
-            normalizer = normal_log_normalizer if latent.support == "real" else gamma_log_normalizer
+            normalizer = normal_log_normalizer if latent.support == supports.real else gamma_log_normalizer
             blocks.append(fisher_information(normalizer, torch.stack(pair, dim=-1)).squeeze(1))
         return block_diagonal(blocks)
 
@@ -141,7 +144,7 @@ class NaturalMeanField(Family):
         """Return what has to stay positive, (R, 1, ·): linear in η."""
         pieces = []
         for latent, (first, second) in zip(self.latents.values(), self._pairs(natural), strict=True):
-            pieces += [-second] if latent.support == "real" else [-first, second + 1]
+            pieces += [-second] if latent.support == supports.real else [-first, second + 1]
         return torch.cat(pieces, dim=-1)
 
     def _pairs(self, natural: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -151,7 +154,7 @@ class NaturalMeanField(Family):
         return list(zip(pieces[::2], pieces[1::2], strict=True))
 
 
-NAMES = {"real": ("loc", "scale"), "positive": ("concentration", "rate")}
+NAMES = {supports.real: ("loc", "scale"), supports.positive: ("concentration", "rate")}
 """Parameters of the factor of a latent with this support."""
 
 

@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+from vi_core.distributions import supports
 from vi_core.distributions.gamma import Gamma
 from vi_core.distributions.normal import Normal
 from vi_core.distributions.transforms import Positive
@@ -67,7 +68,7 @@ class NormalGammaFamily(PackedFamily):
         concentration: PerReplicate = 1.0,
         rate: PerReplicate = 1.0,
     ):
-        if latents != {"mu": Latent("real"), "tau": Latent("positive")}:
+        if latents != {"mu": Latent(supports.real), "tau": Latent(supports.positive)}:
             raise Unsupported(
                 f"family=normal_gamma needs the latents mu and tau, but the model has {', '.join(latents)}; "
                 "use family=mean_field or family=amortized_normal."

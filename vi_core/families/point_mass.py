@@ -6,6 +6,7 @@ ELBO is log p(x, value).
 
 from torch import Tensor
 
+from vi_core.distributions import supports
 from vi_core.distributions.transforms import Positive
 from vi_core.errors import Unsupported, require
 from vi_core.families._packed import Entry, PackedFamily
@@ -57,10 +58,10 @@ class PointMass(PackedFamily):
             len(values) == len(latents),
             f"family.values={values} must have one number for each latent: {', '.join(latents)}.",
         )
-        if any(latent.support not in ("real", "positive") for latent in latents.values()):
+        if any(latent.support not in (supports.real, supports.positive) for latent in latents.values()):
             raise Unsupported("family=point_mass stores real and positive values only.")
         entries = [
-            Entry(name, "value", latent.shape, value, positive if latent.support == "positive" else None)
+            Entry(name, "value", latent.shape, value, positive if latent.support == supports.positive else None)
             for (name, latent), value in zip(latents.items(), values, strict=True)
         ]
         super().__init__(entries, replicates)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from vi_core.distributions import supports
 from vi_core.distributions.categorical import OneHotCategorical, one_hot_argmax
 from vi_core.distributions.relaxations import RelaxedOneHot
 from vi_core.errors import Unsupported
@@ -68,7 +69,7 @@ class AmortizedCategorical(Family):
     ):
         super().__init__()
         (name, latent), *others = latents.items()
-        if others or not latent.local or latent.support != "one_hot" or len(latent.shape) != 2:
+        if others or not latent.local or latent.support != supports.one_hot or len(latent.shape) != 2:
             raise Unsupported(
                 "family=amortized_categorical needs a model with groups of one-hot latents per data point, "
                 f"but the model has {', '.join(latents)}; use model=categorical_vae, or another family."

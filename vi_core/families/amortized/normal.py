@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from vi_core.distributions import supports
 from vi_core.distributions.normal import Normal
 from vi_core.errors import Unsupported
 from vi_core.families.base import Family, VariationalDistribution, refuse_replicates, suited_family
@@ -54,7 +55,7 @@ class AmortizedNormal(Family):
     ):
         super().__init__()
         (name, latent), *others = latents.items()
-        if others or not latent.local or latent.support != "real" or len(latent.shape) != 1:
+        if others or not latent.local or latent.support != supports.real or len(latent.shape) != 1:
             raise Unsupported(
                 "family=amortized_normal needs a model with one real latent vector per data point, "
                 f"but the model has {', '.join(latents)}; use family={suited_family(latents)}."

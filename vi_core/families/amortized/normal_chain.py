@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from vi_core.distributions import supports
 from vi_core.distributions.normal import Normal
 from vi_core.errors import Unsupported
 from vi_core.families.base import Family, VariationalDistribution, refuse_replicates, suited_family
@@ -94,7 +95,7 @@ class AmortizedNormalChain(Family):
         initialization: Initialization | None = None,
     ):
         super().__init__()
-        if any(not z.local or z.support != "real" or len(z.shape) != 1 for z in latents.values()):
+        if any(not z.local or z.support != supports.real or len(z.shape) != 1 for z in latents.values()):
             raise Unsupported(
                 "family=amortized_normal_chain needs a model whose latents are real vectors per data point, "
                 f"but the model has {', '.join(latents)}; use family={suited_family(latents)}."

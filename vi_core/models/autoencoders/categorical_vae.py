@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vi_core.distributions import supports
 from vi_core.distributions.categorical import OneHotCategorical
 from vi_core.errors import Unsupported, require
 from vi_core.models.base import Factors, Layout, Model
@@ -45,7 +46,7 @@ class CategoricalVAE(Model):
         require(groups >= 1, f"model.groups={groups} must be at least 1.")
         require(classes >= 2, f"model.classes={classes} must be at least 2.")
         self.groups, self.classes = groups, classes
-        self.latents = {"z": Latent("one_hot", (groups, classes), local=True)}
+        self.latents = {"z": Latent(supports.one_hot, (groups, classes), local=True)}
         self.decoder = MLP([groups * classes, *hidden, event_size], activation, "model")
 
     def knows(self, layout: Layout) -> bool:

@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from vi_core.distributions import supports
 from vi_core.distributions.normal import Normal
 from vi_core.errors import Unsupported, require
 from vi_core.models.base import Factors, Model
@@ -52,7 +53,9 @@ class HierarchicalVAE(Model):
         require(valid, f"model.latent_dims={dims} must be one number or more, each at least 1.")
         hidden = layer_widths(widths, len(dims), "model")
         self.names = [f"z{layer}" for layer in range(1, len(dims) + 1)]
-        self.latents = {name: Latent("real", (dim,), local=True) for name, dim in zip(self.names, dims, strict=True)}
+        self.latents = {
+            name: Latent(supports.real, (dim,), local=True) for name, dim in zip(self.names, dims, strict=True)
+        }
         self.decoder = MLP([dims[0], *hidden[0], event_size], activation, "model")
         initialize(self.decoder, initialization)
         if output_bias is not None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vi_core.distributions import supports
 from vi_core.distributions.normal import Normal, kl_normal
 from vi_core.errors import Unsupported, require
 from vi_core.models.base import Factors, Layout, Model
@@ -41,7 +42,7 @@ class VAE(Model):
         super().__init__()
         require(latent_dim >= 1, f"model.latent_dim={latent_dim} must be at least 1.")
         self.latent_dim = latent_dim
-        self.latents = {"z": Latent("real", (latent_dim,), local=True)}
+        self.latents = {"z": Latent(supports.real, (latent_dim,), local=True)}
         self.decoder = MLP([latent_dim, *hidden, event_size], activation, "model")
 
     def knows(self, layout: Layout) -> bool:

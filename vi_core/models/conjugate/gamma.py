@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vi_core.distributions import supports
 from vi_core.errors import Unsupported
 from vi_core.models.base import Factors, Model
 from vi_core.types import Latent, Latents
@@ -30,7 +31,7 @@ class GammaLikelihood(Model):
 
     def __init__(self):
         super().__init__()
-        self.latents = {"shape": Latent("positive"), "scale": Latent("positive")}
+        self.latents = {"shape": Latent(supports.positive), "scale": Latent(supports.positive)}
 
     def check_data(self, x: Tensor) -> None:
         if x.dim() != 1 or bool((x <= 0).any()):

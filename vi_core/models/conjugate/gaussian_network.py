@@ -23,6 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vi_core.distributions import supports
 from vi_core.distributions.normal import HALF_LOG_2PI
 from vi_core.errors import Unsupported, require
 from vi_core.models.base import Factors, Layout, Model
@@ -72,7 +73,7 @@ class GaussianNetwork(Model):
             )
         self.num_points = num_points
         names = ["v", "z", "w_1", "w_2", *(f"y_{n}" for n in range(1, num_points + 1))]
-        self.latents = {name: Latent("real") for name in names}
+        self.latents = {name: Latent(supports.real) for name in names}
         self.forms = self._forms()
         self.scopes = {
             name: frozenset(latent for latent, slope in form.items() if slope) for name, form in self.forms.items()

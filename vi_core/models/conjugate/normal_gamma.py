@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vi_core.distributions import supports
 from vi_core.distributions.gamma import Gamma, kl_gamma
 from vi_core.distributions.normal import HALF_LOG_2PI, Normal
 from vi_core.errors import Unsupported
@@ -84,7 +85,7 @@ class NormalGamma(Model):
         rate: PerReplicate = 2.0,
     ):
         super().__init__()
-        self.latents = {"mu": Latent("real"), "tau": Latent("positive")}
+        self.latents = {"mu": Latent(supports.real), "tau": Latent(supports.positive)}
         require_each(math.isfinite, loc, f"model.loc={loc} must be finite.")
         settings = {"precision_ratio": precision_ratio, "concentration": concentration, "rate": rate}
         for name, value in settings.items():

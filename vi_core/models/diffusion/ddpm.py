@@ -16,6 +16,7 @@ The variances σ_t², fixed, are those of `reverse_variance`. Ho, Jain, Abbeel 2
 import torch
 from torch import Tensor
 
+from vi_core.distributions import supports
 from vi_core.distributions.normal import Normal, kl_normal
 from vi_core.errors import Unsupported, require
 from vi_core.execution.recording import is_recorded
@@ -58,7 +59,7 @@ class DDPM(Model):
         self.decoder, self.denoiser = decoder, denoiser
         self.process = Diffusion(schedule.betas(num_steps), decoder.lift)
         self.register_buffer("variance", reverse_variance.variances(self.process), persistent=False)
-        self.latents = {"path": Latent("real", (num_steps, event_size), local=True)}
+        self.latents = {"path": Latent(supports.real, (num_steps, event_size), local=True)}
         self.units = decoder.units
 
     def knows(self, layout: Layout) -> bool:

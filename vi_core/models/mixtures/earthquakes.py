@@ -26,6 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vi_core.distributions import supports
 from vi_core.distributions.gamma import Gamma, kl_gamma
 from vi_core.distributions.normal import HALF_LOG_2PI, Normal, kl_normal
 from vi_core.errors import Unsupported, require
@@ -117,7 +118,10 @@ class Earthquakes(Model):
         for name, value in positive.items():
             require(0 < value < math.inf, f"model.{name}={value} must be positive and finite.")
         self.components = components
-        self.latents = {"epicentre": Latent("real", (components, 2)), "strength": Latent("positive", (components,))}
+        self.latents = {
+            "epicentre": Latent(supports.real, (components, 2)),
+            "strength": Latent(supports.positive, (components,)),
+        }
         start = Constants(*map(torch.tensor, (weights, precision, loc, loc_precision, concentration, rate)))
         for name, value in start._asdict().items():
             value = value.to(torch.get_default_dtype()).expand(replicates, 1, *value.shape)
