@@ -31,6 +31,9 @@ class Latent:
     shape: tuple[int, ...] = ()
     local: bool = False
 
+    def __str__(self) -> str:
+        return self.support.name + (f" {self.shape}" if self.shape else "") + (", per data point" if self.local else "")
+
     def __post_init__(self) -> None:
         axes = self.support.event_dims
         require(len(self.shape) >= axes, f"shape={self.shape} must have {axes} axes for {self.support.name} support.")

@@ -32,7 +32,7 @@ from vi_core.families.base import Family, VariationalDistribution
 from vi_core.families.mean_field import MeanField
 from vi_core.models.autoencoders.hierarchical_vae import HierarchicalVAE
 from vi_core.models.autoencoders.vae import VAE
-from vi_core.types import Latents, Params
+from vi_core.types import Graph, Latents
 
 IMAGES = torch.tensor([[1.0, 0.0, 1.0, 0.25, 0.0], [0.0, 1.0, 1.0, 1.0, 0.0]], dtype=torch.float64)
 DRAWS = 120
@@ -117,7 +117,7 @@ def test_densities() -> None:
         "z1": frozenset({"z1", "z2"}),
         "z2": frozenset({"z2"}),
     }
-    assert joint.parents == {"z1": frozenset(), "z2": frozenset({"z1"})}
+    assert family.parents == {"z1": frozenset(), "z2": frozenset({"z1"})}
 
 
 @pytest.mark.parametrize("dims", [(3,), (3, 2), (3, 2, 1)])
@@ -132,7 +132,7 @@ def test_any_number_of_layers(dims: tuple[int, ...]) -> None:
     for i, (below, above) in enumerate(pairwise(names)):
         torch.testing.assert_close(factors[below][0], normal(model.conditionals[below], z[above]).log_prob(z[below]))
         torch.testing.assert_close(terms[above], normal(family.upper[i], z[below]).log_prob(z[above]))
-        assert (factors[below][1], joint.parents[above]) == ({below, above}, {below})
+        assert (factors[below][1], family.parents[above]) == ({below, above}, {below})
     drawn = {name: tuple(value.shape) for name, value in model.sample_prior(6).items()}
     assert drawn == {name: (6, 1, 1, dim) for name, dim in zip(names, dims, strict=True)}
     assert model.pixel_means(z).shape == (6, 1, 2, 5)
@@ -256,10 +256,9 @@ def test_gradients_are_unbiased(name: str) -> None:
 class Forgetful(AmortizedNormalChain):
     """A family whose graph has no edge: the blanket of z1 then lacks the term of z2."""
 
-    def distribution(self, params: Params) -> VariationalDistribution:
-        joint = super().distribution(params)
-        joint.parents = {name: frozenset() for name in joint.parents}
-        return joint
+    @property
+    def parents(self) -> Graph:
+        return {name: frozenset() for name in self.layout}
 
 
 def test_wrong_gradients_are_caught() -> None:

@@ -3,7 +3,7 @@
 Jordan et al. 1999; Blei, Kucukelbir, McAuliffe 2017, section 2.3.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,19 +13,22 @@ from vi_core.distributions.base import Distribution, sum_last
 from vi_core.distributions.gamma import Gamma
 from vi_core.distributions.normal import Normal
 from vi_core.distributions.transforms import Positive
-from vi_core.errors import Unsupported
 from vi_core.families._packed import Entry, PackedFamily
-from vi_core.families.base import VariationalDistribution, refuse_local
+from vi_core.families.base import VariationalDistribution, all_shared
 from vi_core.per_replicate import PerReplicate
 from vi_core.types import Latent, Latents, Params
 
 
 class MeanFieldDistribution(VariationalDistribution):
-    """Independent factors, given by latent."""
+    """Independent factors.
 
-    def __init__(self, factors: dict[str, Distribution], event_dims: dict[str, int]):
+    Args:
+        factors: The law of each latent, with parameters (*batch, *event).
+        event_dims: Number of event axes of each latent.
+    """
+
+    def __init__(self, factors: Mapping[str, Distribution], event_dims: dict[str, int]):
         self.factors, self.event_dims = factors, event_dims
-        self.parents = {name: frozenset() for name in factors}
 
     def rsample(self, num_samples: int) -> Latents:
         return {name: factor.rsample(num_samples) for name, factor in self.factors.items()}
@@ -49,6 +52,9 @@ class MeanField(PackedFamily):
         scale, concentration, rate: Initial values. All of these are one number, or one for each replicate.
     """
 
+    name = "mean_field"
+    described = "real and positive latents that all data points share"
+
     def __init__(
         self,
         latents: dict[str, Latent],
@@ -63,38 +69,41 @@ class MeanField(PackedFamily):
         concentration: PerReplicate = 1.0,
         rate: PerReplicate = 1.0,
     ):
-        refuse_local(latents, "mean_field")
+        self.check_latents(latents)
         entries = []
         for name, latent in latents.items():
             if latent.support == supports.real:
                 entries.append(Entry(name, "loc", latent.shape, loc, None, loc_std))
                 entries.append(Entry(name, "scale", latent.shape, scale, spread or positive))
-            elif latent.support == supports.positive:
+            else:
                 entries.append(Entry(name, "concentration", latent.shape, concentration, positive))
                 entries.append(Entry(name, "rate", latent.shape, rate, positive))
-            else:
-                raise Unsupported(
-                    f"family=mean_field has no factor for latent '{name}' with {latent.support.name} support."
-                )
         super().__init__(entries, replicates)
-        self.event_dims = {name: len(latent.shape) for name, latent in latents.items()}
+        self.latents = latents
+
+    @classmethod
+    def describes(cls, latents: dict[str, Latent]) -> bool:
+        return all_shared(latents, supports.real, supports.positive)
 
     def distribution(self, params: Params) -> MeanFieldDistribution:
-        factors: dict[str, Distribution] = {
-            name: Normal(**p) if "loc" in p else Gamma(**p) for name, p in params.items()
-        }
-        return MeanFieldDistribution(factors, self.event_dims)
+        return independent(params, self.latents)
 
     def fisher(self) -> Tensor:
         """Block diagonal: one block of two for each scalar latent, in closed form."""
         with torch.no_grad():
-            joint = self.distribution(self.variational())
-            blocks = [factor.fisher().flatten(1, -3) for factor in joint.factors.values()]
+            q = self.distribution(self.variational())
+            blocks = [factor.fisher().flatten(1, -3) for factor in q.factors.values()]
         return self.pull_back(block_diagonal(blocks))
 
 
+def independent(params: Params, latents: dict[str, Latent]) -> MeanFieldDistribution:
+    """Return q with a Normal for each latent that has a `loc` among its parameters, and a Gamma for the others."""
+    factors = {name: Normal(**p) if "loc" in p else Gamma(**p) for name, p in params.items()}
+    return MeanFieldDistribution(factors, {name: len(latent.shape) for name, latent in latents.items()})
+
+
 def block_diagonal(blocks: Sequence[Tensor]) -> Tensor:
-    """Return the information (R, P, P) of factors that do not touch, from one block (R, n, 2, 2) for each latent.
+    """Return the information (R, P, P) of independent factors, from one block (R, n, 2, 2) for each latent.
 
     A latent of n scalars has n first parameters, then n second ones.
     """

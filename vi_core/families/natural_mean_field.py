@@ -19,23 +19,17 @@ import torch
 from torch import Tensor, nn
 
 from vi_core.distributions import supports
-from vi_core.distributions.base import Distribution
-from vi_core.distributions.exponential_family import (
-    fisher_information,
-    gamma_log_normalizer,
-    normal_log_normalizer,
-)
-from vi_core.distributions.gamma import Gamma
-from vi_core.distributions.normal import Normal
-from vi_core.errors import Unsupported
-from vi_core.families.base import Family, refuse_local
-from vi_core.families.mean_field import MeanFieldDistribution, block_diagonal
+from vi_core.distributions.exponential_family import fisher_information, gamma_log_normalizer, normal_log_normalizer
+from vi_core.families.base import Family, all_shared
+from vi_core.families.mean_field import MeanFieldDistribution, block_diagonal, independent
 from vi_core.per_replicate import PerReplicate, column, require_each
 from vi_core.types import Latent, Params
 
+NAMES = {supports.real: ("loc", "scale"), supports.positive: ("concentration", "rate")}  # of a factor, by support
+
 
 class NaturalMeanField(Family):
-    """A Normal for each real latent and a Gamma for each positive one, stored as η.
+    """A Normal for each real latent and a Gamma for each positive one, stored as natural parameters η.
 
     Args:
         latents: The model's latents; all shared by the data points.
@@ -43,6 +37,9 @@ class NaturalMeanField(Family):
         loc, loc_std: Mean and standard deviation of the initial `loc`, drawn per replicate from the default stream.
         scale, concentration, rate: Initial values. All are one number, or one for each replicate.
     """
+
+    name = "natural_mean_field"
+    described = "real and positive latents that all data points share"
 
     def __init__(
         self,
@@ -57,12 +54,7 @@ class NaturalMeanField(Family):
         rate: PerReplicate = 1.0,
     ):
         super().__init__()
-        refuse_local(latents, "natural_mean_field")
-        for name, latent in latents.items():
-            if latent.support not in (supports.real, supports.positive):
-                raise Unsupported(
-                    f"family=natural_mean_field has no factor for latent '{name}', {latent.support.name}."
-                )
+        self.check_latents(latents)
         require_each(math.isfinite, loc, f"family.loc={loc} must be finite.")
         spread = f"family.loc_std={loc_std} must be finite and not negative."
         require_each(lambda std: 0 <= std < math.inf, loc_std, spread)
@@ -72,6 +64,10 @@ class NaturalMeanField(Family):
         self.layout = {name: frozenset(NAMES[latent.support]) for name, latent in latents.items()}
         self.natural = nn.Parameter(torch.empty(replicates, 1, 2 * sum(map(_size, latents.values()))))
         self.assign(self._initial({"loc": loc, "scale": scale, "concentration": concentration, "rate": rate}, loc_std))
+
+    @classmethod
+    def describes(cls, latents: dict[str, Latent]) -> bool:
+        return all_shared(latents, supports.real, supports.positive)
 
     def _initial(self, values: dict[str, PerReplicate], loc_std: PerReplicate) -> Params:
         params: Params = {}
@@ -97,10 +93,7 @@ class NaturalMeanField(Family):
         return params
 
     def distribution(self, params: Params) -> MeanFieldDistribution:
-        factors: dict[str, Distribution] = {
-            name: Normal(**p) if "loc" in p else Gamma(**p) for name, p in params.items()
-        }
-        return MeanFieldDistribution(factors, {name: len(latent.shape) for name, latent in self.latents.items()})
+        return independent(params, self.latents)
 
     def assign(self, params: Params) -> None:
         pieces = []
@@ -152,10 +145,6 @@ class NaturalMeanField(Family):
         sizes = [_size(latent) for latent in self.latents.values() for _ in range(2)]
         pieces = natural.split(sizes, dim=-1)
         return list(zip(pieces[::2], pieces[1::2], strict=True))
-
-
-NAMES = {supports.real: ("loc", "scale"), supports.positive: ("concentration", "rate")}
-"""Parameters of the factor of a latent with this support."""
 
 
 def _size(latent: Latent) -> int:

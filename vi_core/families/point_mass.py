@@ -8,9 +8,9 @@ from torch import Tensor
 
 from vi_core.distributions import supports
 from vi_core.distributions.transforms import Positive
-from vi_core.errors import Unsupported, require
+from vi_core.errors import require
 from vi_core.families._packed import Entry, PackedFamily
-from vi_core.families.base import VariationalDistribution, refuse_local
+from vi_core.families.base import VariationalDistribution, all_shared
 from vi_core.types import Latent, Latents, Params
 
 
@@ -19,7 +19,6 @@ class PointMassDistribution(VariationalDistribution):
 
     def __init__(self, params: Params):
         self.values = {name: group["value"] for name, group in params.items()}
-        self.parents = {name: frozenset() for name in params}
 
     def rsample(self, num_samples: int) -> Latents:
         return {name: value.expand(num_samples, *value.shape) for name, value in self.values.items()}
@@ -42,6 +41,8 @@ class PointMass(PackedFamily):
         values: Initial value of each latent, in the order of the model's latents.
     """
 
+    name = "point_mass"
+    described = "real and positive latents that all data points share"
     has_scores = False
 
     def __init__(
@@ -53,18 +54,18 @@ class PointMass(PackedFamily):
         positive: Positive,
         values: list[float],
     ):
-        refuse_local(latents, "point_mass")
-        require(
-            len(values) == len(latents),
-            f"family.values={values} must have one number for each latent: {', '.join(latents)}.",
-        )
-        if any(latent.support not in (supports.real, supports.positive) for latent in latents.values()):
-            raise Unsupported("family=point_mass stores real and positive values only.")
+        self.check_latents(latents)
+        counted = len(values) == len(latents)
+        require(counted, f"family.values={values} must have one number for each latent: {', '.join(latents)}.")
         entries = [
             Entry(name, "value", latent.shape, value, positive if latent.support == supports.positive else None)
             for (name, latent), value in zip(latents.items(), values, strict=True)
         ]
         super().__init__(entries, replicates)
+
+    @classmethod
+    def describes(cls, latents: dict[str, Latent]) -> bool:
+        return all_shared(latents, supports.real, supports.positive)
 
     def distribution(self, params: Params) -> VariationalDistribution:
         return PointMassDistribution(params)

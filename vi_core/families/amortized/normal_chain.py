@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from vi_core.distributions import supports
 from vi_core.distributions.normal import Normal
-from vi_core.errors import Unsupported
-from vi_core.families.base import Family, VariationalDistribution, refuse_replicates, suited_family
+from vi_core.families.base import Family, VariationalDistribution, all_local
 from vi_core.networks.conditional import Activation, apply_network, layer_widths, normal_from, weights_of
 from vi_core.networks.initialization import Initialization, initialize
 from vi_core.networks.mlp import ACTIVATIONS, MLP
-from vi_core.types import Latent, Latents, Params
+from vi_core.types import Graph, Latent, Latents, Params
 
 DRAWS = 1000
 """Draws from which the moments of all but the first latent are computed."""
@@ -39,7 +38,6 @@ class AmortizedNormalChainDistribution(VariationalDistribution):
         self.networks = {name: params[name] for name in others}
         self.before = dict(pairwise(params))
         self.last: dict[str, tuple[Tensor, bool, Normal]] = {}
-        self.parents = {self.first: frozenset()} | {after: frozenset({name}) for name, after in self.before.items()}
 
     def rsample(self, num_samples: int) -> Latents:
         z = {self.first: self.factor.rsample(num_samples)}
@@ -83,6 +81,10 @@ class AmortizedNormalChain(Family):
         initialization: How weights begin; None for torch's own way.
     """
 
+    name = "amortized_normal_chain"
+    described = "real vectors for each data point"
+    amortized = True
+
     def __init__(
         self,
         latents: dict[str, Latent],
@@ -95,12 +97,7 @@ class AmortizedNormalChain(Family):
         initialization: Initialization | None = None,
     ):
         super().__init__()
-        if any(not z.local or z.support != supports.real or len(z.shape) != 1 for z in latents.values()):
-            raise Unsupported(
-                "family=amortized_normal_chain needs a model whose latents are real vectors per data point, "
-                f"but the model has {', '.join(latents)}; use family={suited_family(latents)}."
-            )
-        refuse_replicates(replicates, "amortized_normal_chain")
+        self.check_latents(latents, replicates)
         dims = [event_size, *(latent.shape[0] for latent in latents.values())]
         hidden = layer_widths(widths, len(latents), "family")
         sizes = [[below, *inside, 2 * above] for (below, above), inside in zip(pairwise(dims), hidden, strict=True)]
@@ -112,6 +109,14 @@ class AmortizedNormalChain(Family):
         self.first, *self.others = latents
         self.layout = {self.first: frozenset({"loc", "scale"})}
         self.layout |= {name: frozenset(group) for name, group in self._weights().items()}
+
+    @classmethod
+    def describes(cls, latents: dict[str, Latent]) -> bool:
+        return all_local(latents, supports.real, 1)
+
+    @property
+    def parents(self) -> Graph:
+        return {self.first: frozenset()} | {above: frozenset({name}) for name, above in pairwise(self.layout)}
 
     def variational(self, x: Tensor | None = None) -> Params:
         """Encode images (B, inputs) into loc and scale, each (1, B, D); weights of other networks are (1, 1, ...)."""
