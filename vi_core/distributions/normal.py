@@ -48,6 +48,11 @@ class Normal(Distribution):
         return torch.diag_embed(torch.stack([precision, 2 * precision], dim=-1))
 
 
+def standard_normal(like: Tensor) -> Normal:
+    """Return N(0, 1), with scalar parameters of the dtype and on the device of a tensor."""
+    return Normal(like.new_zeros(()), like.new_ones(()))
+
+
 def kl_normal(q: Normal, p: Normal) -> Tensor:
     """KL(q ‖ p) of two Normals, elementwise: log(s_p/s_q) + (s_q² + (m_q − m_p)²)/(2 s_p²) − 1/2."""
     ratio = (q.scale / p.scale).square()

@@ -4,6 +4,7 @@ Jordan et al. 1999; Blei, Kucukelbir, McAuliffe 2017, section 2.3.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,6 +41,33 @@ class MeanFieldDistribution(VariationalDistribution):
         return {name: (factor.mean, factor.variance.sqrt()) for name, factor in self.factors.items()}
 
 
+class Initial(NamedTuple):
+    """Initial values of a mean field's parameters, each one number or one for each replicate.
+
+    Attributes:
+        loc, loc_std: Mean and standard deviation of the initial `loc`.
+        scale, concentration, rate: Initial values of the parameters of these names.
+    """
+
+    loc: PerReplicate
+    loc_std: PerReplicate
+    scale: PerReplicate
+    concentration: PerReplicate
+    rate: PerReplicate
+
+    def entries(self, latents: dict[str, Latent], positive: Positive, spread: Positive) -> list[Entry]:
+        """Return the parameters of a Normal for each real latent, and of a Gamma for each positive one."""
+        found = []
+        for name, latent in latents.items():
+            if latent.support == supports.real:
+                found.append(Entry(name, "loc", latent.shape, self.loc, None, self.loc_std))
+                found.append(Entry(name, "scale", latent.shape, self.scale, spread))
+            else:
+                found.append(Entry(name, "concentration", latent.shape, self.concentration, positive))
+                found.append(Entry(name, "rate", latent.shape, self.rate, positive))
+        return found
+
+
 class MeanField(PackedFamily):
     """q(mu) = N(loc, scale²) for real latents and q(tau) = Gamma(concentration, rate) for positive ones.
 
@@ -70,15 +98,8 @@ class MeanField(PackedFamily):
         rate: PerReplicate = 1.0,
     ):
         self.check_latents(latents)
-        entries = []
-        for name, latent in latents.items():
-            if latent.support == supports.real:
-                entries.append(Entry(name, "loc", latent.shape, loc, None, loc_std))
-                entries.append(Entry(name, "scale", latent.shape, scale, spread or positive))
-            else:
-                entries.append(Entry(name, "concentration", latent.shape, concentration, positive))
-                entries.append(Entry(name, "rate", latent.shape, rate, positive))
-        super().__init__(entries, replicates)
+        initial = Initial(loc, loc_std, scale, concentration, rate)
+        super().__init__(initial.entries(latents, positive, spread or positive), replicates)
         self.latents = latents
 
     @classmethod

@@ -20,12 +20,11 @@ from torch import Tensor, nn
 
 from vi_core.distributions import supports
 from vi_core.distributions.exponential_family import fisher_information, gamma_log_normalizer, normal_log_normalizer
+from vi_core.distributions.transforms import Exponential
 from vi_core.families.base import Family, all_shared
-from vi_core.families.mean_field import MeanFieldDistribution, block_diagonal, independent
-from vi_core.per_replicate import PerReplicate, column, require_each
+from vi_core.families.mean_field import Initial, MeanFieldDistribution, block_diagonal, independent
+from vi_core.per_replicate import PerReplicate
 from vi_core.types import Latent, Params
-
-NAMES = {supports.real: ("loc", "scale"), supports.positive: ("concentration", "rate")}  # of a factor, by support
 
 
 class NaturalMeanField(Family):
@@ -55,32 +54,18 @@ class NaturalMeanField(Family):
     ):
         super().__init__()
         self.check_latents(latents)
-        require_each(math.isfinite, loc, f"family.loc={loc} must be finite.")
-        spread = f"family.loc_std={loc_std} must be finite and not negative."
-        require_each(lambda std: 0 <= std < math.inf, loc_std, spread)
-        for name, value in {"scale": scale, "concentration": concentration, "rate": rate}.items():
-            require_each(lambda v: 0 < v < math.inf, value, f"family.{name}={value} must be positive and finite.")
         self.latents, self.replicates = latents, replicates
-        self.layout = {name: frozenset(NAMES[latent.support]) for name, latent in latents.items()}
+        params: Params = {}
+        for entry in Initial(loc, loc_std, scale, concentration, rate).entries(latents, Exponential(), Exponential()):
+            entry.check()
+            params.setdefault(entry.latent, {})[entry.name] = entry.draw(replicates)
+        self.layout = {name: frozenset(group) for name, group in params.items()}
         self.natural = nn.Parameter(torch.empty(replicates, 1, 2 * sum(map(_size, latents.values()))))
-        self.assign(self._initial({"loc": loc, "scale": scale, "concentration": concentration, "rate": rate}, loc_std))
+        self.assign(params)
 
     @classmethod
     def describes(cls, latents: dict[str, Latent]) -> bool:
         return all_shared(latents, supports.real, supports.positive)
-
-    def _initial(self, values: dict[str, PerReplicate], loc_std: PerReplicate) -> Params:
-        params: Params = {}
-        for name, latent in self.latents.items():
-            shape, trailing = (self.replicates, 1, *latent.shape), 1 + len(latent.shape)
-            params[name] = {
-                field: column(values[field], self.replicates, f"family.{field}", trailing).expand(shape).contiguous()
-                for field in NAMES[latent.support]
-            }
-            spread = column(loc_std, self.replicates, "family.loc_std", trailing)
-            if latent.support == supports.real and bool(spread.any()):
-                params[name]["loc"] += spread * torch.randn(shape)
-        return params
 
     def variational(self, x: object = None) -> Params:
         params: Params = {}
@@ -134,7 +119,7 @@ class NaturalMeanField(Family):
         return step * torch.where(reach > 1, 1, 0.5 * reach)
 
     def _room(self, natural: Tensor) -> Tensor:
-        """Return what has to stay positive, (R, 1, ·): linear in η."""
+        """Return −η₂ of Normals, and −η₁ and η₂ + 1 of Gammas, (R, 1, ·): positive inside the domain, linear in η."""
         pieces = []
         for latent, (first, second) in zip(self.latents.values(), self._pairs(natural), strict=True):
             pieces += [-second] if latent.support == supports.real else [-first, second + 1]

@@ -45,15 +45,7 @@ class PointMass(PackedFamily):
     described = "real and positive latents that all data points share"
     has_scores = False
 
-    def __init__(
-        self,
-        latents: dict[str, Latent],
-        replicates: int = 1,
-        /,
-        *,
-        positive: Positive,
-        values: list[float],
-    ):
+    def __init__(self, latents: dict[str, Latent], replicates: int = 1, /, *, positive: Positive, values: list[float]):
         self.check_latents(latents)
         counted = len(values) == len(latents)
         require(counted, f"family.values={values} must have one number for each latent: {', '.join(latents)}.")

@@ -1,7 +1,7 @@
-"""The contract of a model: an unnormalised target p(x, z) that knows its own truth where one exists.
+"""Contract of a model: an unnormalised target p(x, z), with closed forms and exact answers where they are known.
 
-Every model has `latents` and `factors`. The other abilities are protocols, and whoever needs one asks for it before
-the first step and refuses in one line where it is missing. Closed forms hold for some families: `knows` says which.
+Every model has `latents` and `factors`. Its other abilities are protocols: an estimator or algorithm that needs one
+checks for it before the first step, and refuses in one line where it is missing.
 """
 
 from abc import ABC, abstractmethod
@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 from vi_core.types import Latent, Latents, Params
 
-Factors = dict[str, tuple[Tensor, frozenset[str]]]
-"""Name -> (log density (K, *batch), names of the latents that it mentions)."""
-
-
-Layout = Mapping[str, frozenset[str]]
-"""Latent -> names of its variational parameters."""
+Factors = dict[str, tuple[Tensor, frozenset[str]]]  # name -> (log density (K, *batch), latents that it mentions)
+Layout = Mapping[str, frozenset[str]]  # latent -> names of its variational parameters
 
 
 class Model(nn.Module, ABC):
-    """p(x, z), with data x in whatever form `summarize` returns."""
+    """A density p(x, z), with data x in whatever form `summarize` returns.
+
+    Attributes:
+        latents: The latent variables by name, in the order of coordinate updates.
+    """
 
     latents: dict[str, Latent]
 
@@ -36,7 +36,7 @@ class Model(nn.Module, ABC):
         return reduce(add, [value for value, _ in self.factors(z, x).values()])
 
     def check_data(self, x: Tensor) -> None:
-        """Raise `Unsupported` when a batch (B, *event) is nothing that the model describes; called once."""
+        """Raise `Unsupported` for a batch (B, *event) that the model does not describe; called once."""
 
     @property
     def has_local(self) -> bool:
@@ -44,7 +44,7 @@ class Model(nn.Module, ABC):
         return any(latent.local for latent in self.latents.values())
 
     def knows(self, layout: Layout) -> bool:
-        """Whether the closed forms that the model has hold for a q with these parameters; see `Family.layout`."""
+        """Whether the model's closed forms hold for a q with these parameters; see `Family.layout`."""
         return False
 
     def summarize(self, x: Tensor) -> Any:
@@ -58,11 +58,9 @@ class HasClosedFormKL(Protocol):
 
     def log_likelihood(self, z: Latents, x: Any) -> Tensor:
         """Return log p(x | z), with shape (K, *batch)."""
-        ...
 
     def kl(self, params: Params) -> Tensor:
         """Return KL(q ‖ prior), with shape (*batch), differentiable."""
-        ...
 
 
 @runtime_checkable
@@ -71,7 +69,6 @@ class HasExpectedBound(Protocol):
 
     def expected_bound(self, params: Params, x: Any) -> Tensor:
         """Return the ELBO of q, with shape (*batch), differentiable in its parameters."""
-        ...
 
 
 @runtime_checkable
@@ -80,7 +77,6 @@ class HasExactPosterior(Protocol):
 
     def exact(self, x: Any) -> dict[str, float]:
         """Return posterior means by latent name, deviations as `<latent>.std`, and `log_evidence`, in nats."""
-        ...
 
 
 @runtime_checkable
@@ -92,7 +88,6 @@ class HasUpdates(Protocol):
 
         x is what `summarize` returns, or what `complete` returns for models with assignments.
         """
-        ...
 
 
 @runtime_checkable
@@ -101,7 +96,6 @@ class HasFisher(Protocol):
 
     def fisher(self, z: Latents, x: Any) -> Tensor:
         """Return the information on the scalar latents, in their order, (*batch, L, L), at z (*batch)."""
-        ...
 
 
 @runtime_checkable
@@ -110,4 +104,3 @@ class HasPredictive(Protocol):
 
     def log_density(self, points: Tensor, z: Latents) -> Tensor:
         """Return log p(point | z), with shape (G, *shape of z), at `points` (G,)."""
-        ...

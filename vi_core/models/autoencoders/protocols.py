@@ -1,8 +1,4 @@
-"""The contract of a model: an unnormalised target p(x, z) that knows its own truth where one exists.
-
-Every model has `latents` and `factors`. The other abilities are protocols, and whoever needs one asks for it before
-the first step and refuses in one line where it is missing. Closed forms hold for some families: `knows` says which.
-"""
+"""Protocol of models that generate images, for figures."""
 
 from typing import Protocol, runtime_checkable
 
@@ -17,8 +13,6 @@ class GeneratesImages(Protocol):
 
     def pixel_means(self, z: Latents) -> Tensor:
         """Return E[x | z] in [0, 1], with shape (K, *batch, pixels)."""
-        ...
 
     def sample_prior(self, num_samples: int) -> Latents:
         """Draw z ~ p(z), each (num_samples, 1, 1, *event)."""
-        ...

@@ -2,10 +2,10 @@
 
     x_n | shape α, scale β ~ Gamma(α, β),   log p(x | α, β) = (α − 1) log x − x/β − log Γ(α) − α log β.
 
-The objective is the log-likelihood *per point*, (1/n) Σ log p(x_n | α, β), as in the reports: it has the same maximum,
-and a learning rate means the same for any n. It meets the data through their mean and the mean of their logarithms. Its
-Fisher information is that of one point, [[ψ₁(α), 1/β], [1/β, α/β²]] with ψ₁ the trigamma function: the expectation of
-the negative Hessian, since E[x] = αβ. Lehmann, Casella 1998, section 2.5.
+The objective is the log-likelihood *per point*, (1/n) Σ log p(x_n | α, β): it has the same maximum as the sum, and a
+learning rate means the same for any n. Its sufficient statistics are the means of x and of log x. Its Fisher
+information is that of one point, [[ψ₁(α), 1/β], [1/β, α/β²]] with ψ₁ the trigamma function: the expectation of the
+negative Hessian, since E[x] = αβ. Lehmann, Casella 1998, section 2.5.
 """
 
 from typing import NamedTuple
@@ -27,7 +27,7 @@ class GammaStatistics(NamedTuple):
 
 
 class GammaLikelihood(Model):
-    """The model above, with positive latents `shape` and `scale` shared by all points; `scale` is 1/rate."""
+    """Gamma data with positive latents `shape` and `scale` shared by all points; `scale` is 1/rate."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,7 @@
-"""The last step of a diffusion model, p(x_0 | x_1), whose −log is L_0: a density, or a probability of grey levels."""
+"""Decoders of a diffusion model: the last step p(x_0 | x_1), a density or a probability of grey levels.
+
+The bound contains it as L_0 = −E log p(x_0 | x_1).
+"""
 
 import math
 from abc import ABC, abstractmethod
@@ -11,14 +14,17 @@ from vi_core.errors import Unsupported, require
 
 
 class Decoder(ABC):
-    """p(x_0 | x_1) from a mean and a standard deviation, and the scale on which x_0 is diffused."""
+    """p(x_0 | x_1) from a mean and a standard deviation, and the scale on which x_0 is diffused.
+
+    Attributes:
+        units: Name of −log₂ p per dimension: `bits per dimension` of data that have a probability, or `differential`.
+    """
 
     units: str
-    """What −log p per dimension is: `bits per dimension` of data that have a probability, or `differential`."""
 
     @abstractmethod
     def check(self, x: Tensor) -> None:
-        """Raise `Unsupported` for a batch of data (B, D) that it cannot describe."""
+        """Raise `Unsupported` for a batch of data (B, D) that the decoder does not describe."""
 
     @abstractmethod
     def lift(self, x: Tensor) -> Tensor:
