@@ -229,13 +229,13 @@ class Rank(NaturalGradient):
         self.replicate, self.left = replicate, first
 
     def directions(self, gradients: object) -> list[Tensor]:
-        assert self.metric is not None
+        assert self.information is not None
         self.left -= 1
-        information = self.metric().clone()
+        information = self.information().clone()
         if self.left < 0:
             information[self.replicate, 0] = 0
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(self, "metric", lambda: information)
+            patch.setattr(self, "information", lambda: information)
             return list(super().directions(gradients))  # pyright: ignore[reportArgumentType]
 
 

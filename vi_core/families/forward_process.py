@@ -1,7 +1,9 @@
 """The forward process of a diffusion model as q: q(x_1, ..., x_T | x_0) = Π_t N(x_t; √(1 − β_t) x_{t−1}, β_t I).
 
-Nothing in it is learned. Its parameter is x_0, and its schedule is the model's own. Sohl-Dickstein et al. 2015.
+It has no parameters to learn: `Params` hold x_0, and the noise is the model's own. Sohl-Dickstein et al. 2015.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +48,7 @@ class ForwardProcess(Family):
     Args:
         latents: The model's latents: one, `path`, with shape (T, D).
         replicates: R.
-        process: The model's noise, or None for a model that has none.
+        process: The forward process of a diffusion model; None, for other models, is refused.
     """
 
     name = "forward_process"
@@ -66,9 +68,8 @@ class ForwardProcess(Family):
     def describes(cls, latents: dict[str, Latent]) -> bool:
         return len(latents) == 1 and all_local(latents, supports.real, 2)
 
-    def variational(self, x: Tensor | None = None) -> Params:
+    def variational(self, x: Any = None) -> Params:
         """Return x_0, (1, B, D), for data (B, D)."""
-        assert x is not None
         return {self.latent: {"start": self.process.lift(x).unsqueeze(0)}}
 
     def distribution(self, params: Params) -> VariationalDistribution:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vi_core.distributions import supports
-from vi_core.distributions.base import Distribution, sum_last
+from vi_core.distributions.base import sum_last
 from vi_core.distributions.gamma import Gamma
 from vi_core.distributions.normal import Normal
 from vi_core.distributions.transforms import Positive
@@ -28,7 +28,7 @@ class MeanFieldDistribution(VariationalDistribution):
         event_dims: Number of event axes of each latent.
     """
 
-    def __init__(self, factors: Mapping[str, Distribution], event_dims: dict[str, int]):
+    def __init__(self, factors: Mapping[str, Normal | Gamma], event_dims: dict[str, int]):
         self.factors, self.event_dims = factors, event_dims
 
     def rsample(self, num_samples: int) -> Latents:
@@ -74,8 +74,8 @@ class MeanField(PackedFamily):
     Args:
         latents: The model's latents; all shared by the data points.
         replicates: R, independent copies.
-        positive: How scales, concentrations and rates are stored.
-        spread: How scales are stored, if otherwise than by `positive`.
+        positive: Transform of scales, concentrations and rates.
+        spread: Transform of scales; None for that of `positive`.
         loc, loc_std: Mean and standard deviation of the initial `loc`, drawn per replicate from the default stream.
         scale, concentration, rate: Initial values. All of these are one number, or one for each replicate.
     """
@@ -128,14 +128,11 @@ def block_diagonal(blocks: Sequence[Tensor]) -> Tensor:
 
     A latent of n scalars has n first parameters, then n second ones.
     """
-    size = 2 * sum(block.shape[1] for block in blocks)
+    size, start = 2 * sum(block.shape[1] for block in blocks), 0
     information = blocks[0].new_zeros(len(blocks[0]), size, size)
-    start = 0
     for block in blocks:
-        count = block.shape[1]
-        first, second = torch.arange(start, start + 2 * count, device=block.device).split(count)
-        for i, rows in enumerate((first, second)):
-            for j, columns in enumerate((first, second)):
-                information[:, rows, columns] = block[..., i, j]
-        start += 2 * count
+        end = start + 2 * block.shape[1]
+        diagonals = torch.diag_embed(block.movedim(1, -1)).transpose(2, 3)  # (R, 2, n, 2, n)
+        information[:, start:end, start:end] = diagonals.reshape(-1, end - start, end - start)
+        start = end
     return information

@@ -93,12 +93,8 @@ class NaturalMeanField(Family):
             self.natural.copy_(torch.cat(pieces, dim=-1))
 
     def stored_names(self) -> list[str]:
-        return [
-            f"{name}.eta{part}" + (f"[{i}]" if latent.shape else "")
-            for name, latent in self.latents.items()
-            for part in (1, 2)
-            for i in range(_size(latent))
-        ]
+        indices = {n: [f"[{i}]" for i in range(_size(z))] if z.shape else [""] for n, z in self.latents.items()}
+        return [f"{name}.eta{part}{i}" for name, found in indices.items() for part in (1, 2) for i in found]
 
     def fisher(self) -> Tensor:
         """Block diagonal: ∇²A by automatic differentiation, one block of two for each scalar latent."""

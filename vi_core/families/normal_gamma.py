@@ -48,7 +48,7 @@ class NormalGammaFamily(PackedFamily):
     Args:
         latents: The model's latents: a real scalar `mu` and a positive scalar `tau`.
         replicates: R, independent copies.
-        positive: How precision_ratio, concentration and rate are stored.
+        positive: Transform of precision_ratio, concentration and rate.
         loc, loc_std: Mean and standard deviation of the initial `loc`, drawn per replicate from the default stream.
         precision_ratio, concentration, rate: Initial values. All are one number, or one for each replicate.
     """

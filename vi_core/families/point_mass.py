@@ -1,7 +1,7 @@
-"""Point masses: q(z) = δ(z − value), under which VI is maximum a posteriori, and maximum likelihood for a flat prior.
+"""Point masses: q(z) = δ(z − value), with which VI is maximum a posteriori, and maximum likelihood for a flat prior.
 
-The entropy of a point mass is minus infinity, the same for every value, and is left out: log q counts as zero, and the
-ELBO is log p(x, value).
+The entropy of a point mass is minus infinity for every value. It is left out: log q is zero by convention, and the ELBO
+is log p(x, value).
 """
 
 from torch import Tensor
@@ -37,7 +37,7 @@ class PointMass(PackedFamily):
     Args:
         latents: The model's latents; all shared by the data points.
         replicates: R, independent copies.
-        positive: How positive values are stored.
+        positive: Transform of positive values.
         values: Initial value of each latent, in the order of the model's latents.
     """
 

@@ -58,9 +58,11 @@ class HasClosedFormKL(Protocol):
 
     def log_likelihood(self, z: Latents, x: Any) -> Tensor:
         """Return log p(x | z), with shape (K, *batch)."""
+        ...
 
     def kl(self, params: Params) -> Tensor:
         """Return KL(q ‖ prior), with shape (*batch), differentiable."""
+        ...
 
 
 @runtime_checkable
@@ -69,6 +71,7 @@ class HasExpectedBound(Protocol):
 
     def expected_bound(self, params: Params, x: Any) -> Tensor:
         """Return the ELBO of q, with shape (*batch), differentiable in its parameters."""
+        ...
 
 
 @runtime_checkable
@@ -77,6 +80,7 @@ class HasExactPosterior(Protocol):
 
     def exact(self, x: Any) -> dict[str, float]:
         """Return posterior means by latent name, deviations as `<latent>.std`, and `log_evidence`, in nats."""
+        ...
 
 
 @runtime_checkable
@@ -88,6 +92,7 @@ class HasUpdates(Protocol):
 
         x is what `summarize` returns, or what `complete` returns for models with assignments.
         """
+        ...
 
 
 @runtime_checkable
@@ -96,6 +101,7 @@ class HasFisher(Protocol):
 
     def fisher(self, z: Latents, x: Any) -> Tensor:
         """Return the information on the scalar latents, in their order, (*batch, L, L), at z (*batch)."""
+        ...
 
 
 @runtime_checkable
@@ -104,3 +110,4 @@ class HasPredictive(Protocol):
 
     def log_density(self, points: Tensor, z: Latents) -> Tensor:
         """Return log p(point | z), with shape (G, *shape of z), at `points` (G,)."""
+        ...

@@ -46,10 +46,8 @@ class ScoreFunction(Estimator):
 
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         if not family.has_scores:
-            raise Unsupported(
-                f"score-function gradients need a density with parameters, and {type(family).__name__} has none; "
-                "use estimator=pathwise."
-            )
+            name = type(family).__name__
+            raise Unsupported(f"score functions need a density, and {name} has none; use estimator=pathwise.")
         if self.coefficient.estimated and not bound.additive:
             raise Unsupported(
                 f"an estimated control-variate coefficient biases bound={bound.name}, whose terms share all samples; "

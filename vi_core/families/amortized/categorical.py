@@ -1,10 +1,11 @@
 """Amortised categorical latents: q(z | x) = Π_g Categorical(z_g; softmax(logits_g(x))), from one encoder network.
 
 q is discrete: `sample` and `log_prob` are those of one-hot vectors, and so are all values of bounds. `rsample` draws
-from the relaxation, and only gradients depend on it. Jang, Gu, Poole 2017; Maddison, Mnih, Teh 2017.
+from the relaxation, which changes gradients only. Jang, Gu, Poole 2017; Maddison, Mnih, Teh 2017.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -49,7 +50,7 @@ class AmortizedCategorical(Family):
         latents: The model's latents: one, one-hot, local, with shape (G, C).
         replicates: R; 1, since the network has one set of weights.
         event_size: Length of a flattened data point; known from the data.
-        relaxation: How draws are differentiated, and at what temperature.
+        relaxation: Sampler of differentiable draws, with its temperature.
         hidden: Widths of the encoder's hidden layers, from the image to the latent.
         activation: See `vi_core.networks.mlp.ACTIVATIONS`.
     """
@@ -81,9 +82,8 @@ class AmortizedCategorical(Family):
     def describes(cls, latents: dict[str, Latent]) -> bool:
         return len(latents) == 1 and all_local(latents, supports.one_hot, 2)
 
-    def variational(self, x: Tensor | None = None) -> Params:
+    def variational(self, x: Any = None) -> Params:
         """Encode images (B, inputs) into logits (1, B, G, C)."""
-        assert x is not None
         return {self.latent: {"logits": self.encoder(x).unsqueeze(0).unflatten(-1, self.shape)}}
 
     def distribution(self, params: Params) -> VariationalDistribution:

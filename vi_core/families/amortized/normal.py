@@ -4,8 +4,7 @@ The encoder's head yields loc and the log-variance, as in Kingma, Welling 2014, 
 """
 
 from collections.abc import Sequence
-
-from torch import Tensor
+from typing import Any
 
 from vi_core.distributions import supports
 from vi_core.distributions.normal import Normal
@@ -51,9 +50,8 @@ class AmortizedNormal(Family):
     def describes(cls, latents: dict[str, Latent]) -> bool:
         return len(latents) == 1 and all_local(latents, supports.real, 1)
 
-    def variational(self, x: Tensor | None = None) -> Params:
+    def variational(self, x: Any = None) -> Params:
         """Encode images (B, inputs) into loc and scale, each (1, B, D)."""
-        assert x is not None
         loc, log_variance = self.encoder(x).unsqueeze(0).chunk(2, dim=-1)
         return {self.latent: {"loc": loc, "scale": (0.5 * log_variance).exp()}}
 

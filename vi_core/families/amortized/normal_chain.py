@@ -9,6 +9,7 @@ both leaves the path through the draws, as sticking the landing wants it: z_l st
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +22,14 @@ from vi_core.networks.initialization import Initialization, initialize
 from vi_core.networks.mlp import ACTIVATIONS, MLP
 from vi_core.types import Graph, Latent, Latents, Params
 
-DRAWS = 1000
-"""Draws from which the moments of all but the first latent are computed."""
+DRAWS = 1000  # for moments of all latents but the first: their standard error is 3 % of the deviation
 
 
 class AmortizedNormalChainDistribution(VariationalDistribution):
     """Diagonal Normals, the first with parameters (1, B, D), each other one with a network on the latent before it.
 
-    The conditionals at the last draw are kept: estimators draw z and then ask for its density, and a tenth of a step of
-    an importance-weighted bound would go into the same networks once more.
+    The conditionals at the last draw are cached: estimators draw z and then evaluate its density, and a second pass
+    through the same networks would take a tenth of a step of an importance-weighted bound.
     """
 
     def __init__(self, params: Params, activation: Activation):
@@ -78,7 +78,7 @@ class AmortizedNormalChain(Family):
         event_size: Length of a flattened data point; known from the data.
         widths: Hidden widths of the network of each latent, from below to above.
         activation: See `vi_core.networks.mlp.ACTIVATIONS`.
-        initialization: How weights begin; None for torch's own way.
+        initialization: Law of the initial weights; None for that of `torch.nn.Linear`.
     """
 
     name = "amortized_normal_chain"
@@ -118,9 +118,8 @@ class AmortizedNormalChain(Family):
     def parents(self) -> Graph:
         return {self.first: frozenset()} | {above: frozenset({name}) for name, above in pairwise(self.layout)}
 
-    def variational(self, x: Tensor | None = None) -> Params:
+    def variational(self, x: Any = None) -> Params:
         """Encode images (B, inputs) into loc and scale, each (1, B, D); weights of other networks are (1, 1, ...)."""
-        assert x is not None
         q = normal_from(self.encoder(x).unsqueeze(0))
         return {self.first: {"loc": q.loc, "scale": q.scale}} | self._weights()
 

@@ -31,10 +31,8 @@ class BernoulliImages(Model):
 
     def check_data(self, x: Tensor) -> None:
         if x.dim() != 2 or bool((x < 0).any()) or bool((x > 1).any()):
-            raise Unsupported(
-                f"{type(self).__name__} describes images with pixels in [0, 1]; "
-                "use dataset=digits, mnist or fashion_mnist."
-            )
+            name = type(self).__name__
+            raise Unsupported(f"{name} describes pixels in [0, 1]; use dataset=digits, mnist or fashion_mnist.")
 
     def log_likelihood(self, z: Latents, x: Tensor) -> Tensor:
         """Return log p(x | z), (K, R, B), for latents (K, R, B, *event) and images (B, pixels) in [0, 1]."""

@@ -53,9 +53,8 @@ class HierarchicalVAE(BernoulliImages):
         require(valid, f"model.latent_dims={dims} must be one number or more, each at least 1.")
         hidden = layer_widths(widths, len(dims), "model")
         self.names = [f"z{layer}" for layer in range(1, len(dims) + 1)]
-        self.latents = {
-            name: Latent(supports.real, (dim,), local=True) for name, dim in zip(self.names, dims, strict=True)
-        }
+        latents = [Latent(supports.real, (dim,), local=True) for dim in dims]
+        self.latents = dict(zip(self.names, latents, strict=True))
         self.decoder = MLP([dims[0], *hidden[0], event_size], activation, "model")
         initialize(self.decoder, initialization)
         if output_bias is not None:

@@ -13,6 +13,8 @@ class GeneratesImages(Protocol):
 
     def pixel_means(self, z: Latents) -> Tensor:
         """Return E[x | z] in [0, 1], with shape (K, *batch, pixels)."""
+        ...
 
     def sample_prior(self, num_samples: int) -> Latents:
         """Draw z ~ p(z), each (num_samples, 1, 1, *event)."""
+        ...

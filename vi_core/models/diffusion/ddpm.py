@@ -68,9 +68,7 @@ class DDPM(Model):
 
     def check_data(self, x: Tensor) -> None:
         if x.dim() != 2:
-            raise Unsupported(
-                "model=ddpm describes vectors, one in each row; use dataset=gaussian_2d, two_moons or digits."
-            )
+            raise Unsupported("model=ddpm describes vectors; use dataset=gaussian_2d, two_moons or digits.")
         self.decoder.check(x)
         self.denoiser.check(self.process.lift(x))
 

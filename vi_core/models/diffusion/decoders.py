@@ -26,21 +26,21 @@ class Decoder(ABC):
     def check(self, x: Tensor) -> None:
         """Raise `Unsupported` for a batch of data (B, D) that the decoder does not describe."""
 
-    @abstractmethod
     def lift(self, x: Tensor) -> Tensor:
-        """Map data to x_0; same shape."""
+        """Map data to x_0; same shape, and the data themselves by default."""
+        return x
 
-    @abstractmethod
     def lower(self, start: Tensor) -> Tensor:
-        """Map x_0, or a noisy state, to the data's units; same shape."""
+        """Map x_0, or a noisy state, to the data's units; the inverse of `lift`."""
+        return start
 
     @abstractmethod
     def log_prob(self, start: Tensor, p: Normal) -> Tensor:
         """Return log p(x_0 | x_1), elementwise, from the Normal around μ_θ(x_1, 1)."""
 
-    @abstractmethod
     def expected_term(self, squared_error: Tensor, variance: Tensor, size: int) -> Tensor:
-        """Return E[L_0] from E‖x_0 − μ_θ‖² for D = `size`, or NaN where it depends on more."""
+        """Return E[L_0] from E‖x_0 − μ_θ‖² and σ_1² for D = `size`; NaN, the default, where it depends on more."""
+        return torch.full_like(variance, torch.nan)
 
     @abstractmethod
     def sample(self, p: Normal) -> Tensor:
@@ -62,12 +62,6 @@ class GaussianDecoder(Decoder):
                 "model/decoder=gaussian is a density, and these data take few distinct values; "
                 "use model/decoder=discretized with model.decoder.levels."
             )
-
-    def lift(self, x: Tensor) -> Tensor:
-        return x
-
-    def lower(self, start: Tensor) -> Tensor:
-        return start
 
     def log_prob(self, start: Tensor, p: Normal) -> Tensor:
         return p.log_prob(start)
@@ -121,9 +115,6 @@ class DiscretizedDecoder(Decoder):
         edge = 1 - 0.5 * self.half
         left, right = torch.special.log_ndtr(above), torch.special.log_ndtr(-below)
         return torch.where(start < -edge, left, torch.where(start > edge, right, inside))
-
-    def expected_term(self, squared_error: Tensor, variance: Tensor, size: int) -> Tensor:
-        return torch.full_like(variance, torch.nan)
 
     def sample(self, p: Normal) -> Tensor:
         step = 2 * self.half

@@ -36,18 +36,22 @@ class HasDenoisingTerms(Protocol):
 
     def end_term(self, x: Tensor) -> Tensor:
         """Return L_T = KL(q(x_T | x_0) ‖ p(x_T)), in closed form, (1, B), for data (B, D)."""
+        ...
 
     def denoising(self, x: Tensor, t: Tensor, noise: Tensor) -> Denoising:
         """Return the step t, (K, 1, B), from x_t at noise ε ~ N(0, I), (K, 1, B, D), for data (B, D)."""
+        ...
 
     def affine_optimum(self, mean: Tensor, covariance: Tensor) -> Tensor:
         """Return L_0, L_1, ..., L_T, (T + 1,), of the best affine denoiser for x_0 with these moments.
 
         It is the best of all denoisers for Gaussian data. NaN for terms that the moments do not determine.
         """
+        ...
 
     def generate(self, num_samples: int) -> Tensor:
         """Sample the reverse process; return x_T, ..., x_0 in the data's units, (T + 1, num_samples, D)."""
+        ...
 
 
 def denoising_terms(model: HasDenoisingTerms, x: Tensor, num_samples: int) -> Tensor:

@@ -112,10 +112,8 @@ class Earthquakes(Model):
         require_positive("model", precision=precision, loc_precision=loc_precision)
         require_positive("model", concentration=concentration, rate=rate)
         self.components = components
-        self.latents = {
-            "epicentre": Latent(supports.real, (components, 2)),
-            "strength": Latent(supports.positive, (components,)),
-        }
+        epicentre, strength = Latent(supports.real, (components, 2)), Latent(supports.positive, (components,))
+        self.latents = {"epicentre": epicentre, "strength": strength}
         start = Constants(*map(torch.tensor, (weights, precision, loc, loc_precision, concentration, rate)))
         for name, value in start._asdict().items():
             value = value.to(torch.get_default_dtype()).expand(replicates, 1, *value.shape)
@@ -132,10 +130,8 @@ class Earthquakes(Model):
     def check_data(self, x: Tensor) -> None:
         wrong = x.dim() != 2 or x.shape[1] != 3 or bool((x[:, 2] < 0).any()) or bool((x[:, 2] != x[:, 2].round()).any())
         if wrong:
-            raise Unsupported(
-                "model=earthquakes describes events with two coordinates and a count 0, 1, 2, ...; "
-                "use dataset=earthquakes or dataset=catalogue."
-            )
+            events = "events with two coordinates and a count 0, 1, 2, ..."
+            raise Unsupported(f"model=earthquakes describes {events}; use dataset=earthquakes or catalogue.")
 
     def summarize(self, x: Tensor) -> Events:
         """Centre the places of events (N, 3) and compute the sums that all components share."""
@@ -162,26 +158,26 @@ class Earthquakes(Model):
 
     def factors(self, z: Latents, x: Events) -> Factors:
         """The likelihood with the assignments summed out, and both priors, each (K, *batch)."""
-        place, strength, constants = z["epicentre"], z["strength"], self.constants
+        place, strength = z["epicentre"], z["strength"]
         coefficients = self._coefficients(place, 0.0, strength, strength.log(), x)
         batch = coefficients.shape[:-2]
         likelihood = log_normalizer(coefficients.flatten(0, -3), x.features).reshape(batch) + self._shared(x)
-        prior_place = self._prior_place(constants).log_prob(place).sum(dim=(-2, -1))
-        prior_strength = self._prior_strength(constants).log_prob(strength).sum(dim=-1)
+        prior_place = self._prior_place().log_prob(place).sum(dim=(-2, -1))
+        prior_strength = self._prior_strength().log_prob(strength).sum(dim=-1)
         return {
             "likelihood": (likelihood, frozenset({"epicentre", "strength"})),
             "prior_epicentre": (prior_place, frozenset({"epicentre"})),
             "prior_strength": (prior_strength, frozenset({"strength"})),
         }
 
-    @staticmethod
-    def _prior_place(constants: Constants) -> Normal:
+    def _prior_place(self) -> Normal:
         """p(mu), broadcasting over (R, 1, K, 2)."""
+        constants = self.constants
         return Normal(constants.loc.unsqueeze(-2), constants.loc_precision.rsqrt()[..., None, None])
 
-    @staticmethod
-    def _prior_strength(constants: Constants) -> Gamma:
+    def _prior_strength(self) -> Gamma:
         """p(λ), broadcasting over (R, 1, K)."""
+        constants = self.constants
         return Gamma(constants.concentration.unsqueeze(-1), constants.rate.unsqueeze(-1))
 
     def _expected_coefficients(self, params: Params, events: Events) -> Tensor:
@@ -192,8 +188,8 @@ class Earthquakes(Model):
 
     def kl(self, params: Params) -> Tensor:
         """KL(q(mu) q(λ) ‖ prior), (R, 1)."""
-        place = kl_normal(Normal(**params["epicentre"]), self._prior_place(self.constants)).sum(dim=(-2, -1))
-        return place + kl_gamma(Gamma(**params["strength"]), self._prior_strength(self.constants)).sum(dim=-1)
+        place = kl_normal(Normal(**params["epicentre"]), self._prior_place()).sum(dim=(-2, -1))
+        return place + kl_gamma(Gamma(**params["strength"]), self._prior_strength()).sum(dim=-1)
 
     def expected_bound(self, params: Params, x: Events) -> Tensor:
         """The ELBO of q(k) q(mu) q(λ) with q(k) at its optimum, (R, 1), differentiable."""
@@ -209,7 +205,7 @@ class Earthquakes(Model):
     def update(self, block: str, params: Params, x: Completion) -> dict[str, Tensor]:
         constants = self.constants
         if block == "strength":
-            prior = self._prior_strength(constants)
+            prior = self._prior_strength()
             return {"concentration": prior.concentration + x.strengths, "rate": prior.rate + x.counts}
         tau, rho = constants.precision.unsqueeze(-1), constants.loc_precision.unsqueeze(-1)
         precision = (rho + tau * x.counts).unsqueeze(-1)

@@ -25,9 +25,11 @@ class HasAssignments(Protocol):
 
     def complete(self, params: Params, x: Any) -> Completed:
         """Set the assignments to their optimum given `params`; one pass over the data, with no gradient."""
+        ...
 
     def responsibilities(self, params: Params, points: Tensor, x: Any) -> Tensor:
         """Return q(component) of `points` (B, *event), (R, B, components)."""
+        ...
 
 
 @runtime_checkable
@@ -36,6 +38,7 @@ class HasStart(Protocol):
 
     def start(self, params: Params, x: Any) -> Params:
         """Return initial parameters like `params`, drawn for each replicate from torch's default stream."""
+        ...
 
 
 @runtime_checkable
@@ -45,6 +48,7 @@ class HasConstants(Protocol):
     @property
     def estimates_constants(self) -> bool:
         """Whether the constants are estimated."""
+        ...
 
     def estimate_constants(self, params: Params, x: Any, alive: Tensor) -> None:
         """Set the constants of replicates that are `alive` (R,) to the maximum of the ELBO given q."""
@@ -56,9 +60,12 @@ class HasCounts(Protocol):
 
     def place_scale(self) -> Tensor:
         """Return the standard deviation of a place around its epicentre, (R,)."""
+        ...
 
     def count_probabilities(self, params: Params, counts: Tensor) -> Tensor:
         """Return the posterior predictive probability of `counts` (G,), (R, G)."""
+        ...
 
     def misfit(self, params: Params, x: Any) -> dict[str, Tensor]:
         """Return statistics of the observed and the predicted counts by name, each (R,)."""
+        ...
