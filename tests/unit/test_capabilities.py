@@ -18,8 +18,8 @@ from vi_core.estimators.score_function.estimator import ScoreFunction
 from vi_core.estimators.score_function.scopes import MarkovBlanket
 from vi_core.families.amortized.normal import AmortizedNormal
 from vi_core.families.amortized.normal_chain import AmortizedNormalChain
-from vi_core.families.base import Family, VariationalDistribution, suited_families
-from vi_core.families.mean_field import MeanField
+from vi_core.families.base import Family, suited_families
+from vi_core.families.mean_field import MeanField, MeanFieldDistribution
 from vi_core.families.normal_gamma import NormalGammaFamily
 from vi_core.models.conjugate.normal_gamma import NormalGamma
 from vi_core.types import Graph, Latent, Params
@@ -50,7 +50,7 @@ class Dense(MeanField):
     def parents(self) -> Graph:
         return {}
 
-    def distribution(self, params: Params) -> VariationalDistribution:
+    def distribution(self, params: Params) -> MeanFieldDistribution:
         raise AssertionError("q was built before the combination was checked")
 
 
