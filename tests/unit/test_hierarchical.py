@@ -102,10 +102,10 @@ def gradients(value: Tensor, *parts: nn.Module) -> list[Tensor]:
 def test_densities() -> None:
     """log p(x, z) and log q(z | x) for shapes (K, R, B), term by term."""
     model, family = pair(3, 2)
-    joint = family.distribution(family.variational(IMAGES))
-    z = joint.sample(7)
+    law = family.distribution(family.variational(IMAGES))
+    z = law.sample(7)
     assert {name: tuple(value.shape) for name, value in z.items()} == {"z1": (7, 1, 2, 3), "z2": (7, 1, 2, 2)}
-    factors, terms = model.factors(z, IMAGES), joint.log_prob_terms(z)
+    factors, terms = model.factors(z, IMAGES), law.log_prob_terms(z)
     standard = reference.Independent(reference.Normal(torch.zeros(2).double(), 1.0), 1)
     torch.testing.assert_close(factors["likelihood"][0], log_likelihood(model, z["z1"], IMAGES))
     torch.testing.assert_close(factors["z1"][0], normal(model.conditionals["z1"], z["z2"]).log_prob(z["z1"]))
@@ -124,10 +124,10 @@ def test_densities() -> None:
 def test_any_number_of_layers(dims: tuple[int, ...]) -> None:
     """Each conditional is that of its own two latents, in p downwards and in q upwards."""
     model, family = pair(*dims)
-    joint = family.distribution(family.variational(IMAGES))
-    z = joint.sample(6)
+    law = family.distribution(family.variational(IMAGES))
+    z = law.sample(6)
     names = [f"z{i + 1}" for i in range(len(dims))]
-    factors, terms = model.factors(z, IMAGES), joint.log_prob_terms(z)
+    factors, terms = model.factors(z, IMAGES), law.log_prob_terms(z)
     assert (list(terms), set(factors)) == (names, {"likelihood", *names})
     for i, (below, above) in enumerate(pairwise(names)):
         torch.testing.assert_close(factors[below][0], normal(model.conditionals[below], z[above]).log_prob(z[below]))
@@ -143,8 +143,8 @@ def test_one_layer_is_the_vae() -> None:
     model, family = pair(3)
     plain = VAE(5, latent_dim=3, hidden=[4], activation="tanh").double()
     plain.decoder.load_state_dict(model.decoder.state_dict())
-    joint = family.distribution(family.variational(IMAGES))
-    z = joint.sample(4)
+    law = family.distribution(family.variational(IMAGES))
+    z = law.sample(4)
     torch.testing.assert_close(model.log_joint(z, IMAGES), plain.log_joint({"z": z["z1"]}, IMAGES))
     chain = AmortizedNormalChain(plain.latents, 1, 5, widths=[[4]]).double()
     assert plain.knows(chain.layout)
@@ -155,14 +155,14 @@ def test_prior_draws_and_moments() -> None:
     """Draws of the prior have the law whose density the factors are: E_p[q/p] = 1. Moments against draws of q."""
     model, family = pair(2, 1)
     with torch.no_grad():
-        joint = family.distribution(family.variational(IMAGES[:1]))
+        law = family.distribution(family.variational(IMAGES[:1]))
         z = model.sample_prior(20_000)
         prior = sum(value for name, (value, _) in model.factors(z, IMAGES[:1]).items() if name != "likelihood")
-        ratio = (0.5 * (joint.log_prob(z) - prior)).squeeze(1).exp()
-        swapped = joint.sample(20_000)
+        ratio = (0.5 * (law.log_prob(z) - prior)).squeeze(1).exp()
+        swapped = law.sample(20_000)
         back = sum(value for name, (value, _) in model.factors(swapped, IMAGES[:1]).items() if name != "likelihood")
-        other = (0.5 * (back - joint.log_prob(swapped))).squeeze(1).exp()
-        moments = joint.moments()
+        other = (0.5 * (back - law.log_prob(swapped))).squeeze(1).exp()
+        moments = law.moments()
     spread = (ratio.var() / len(ratio) + other.var() / len(other)).sqrt()  # both are ∫ √(p q)
     assert abs(ratio.mean() - other.mean()) < oracles.limit(len(ratio)) * spread
     for name, (mean, deviation) in moments.items():
