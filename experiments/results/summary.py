@@ -119,7 +119,7 @@ def final_bound(problem: Problem, repeats: int, exact: dict[str, float], alive: 
     if model.has_local:
         values = problem.held_out()
         method = "held-out data" if problem.data.test is not None else "training data, fresh samples"
-    elif bound.name == "elbo" and closed_form is not None:
+    elif bound.linear and closed_form is not None:
         values, method = closed_form, "closed form"
     else:
         fresh = [estimator.value(model, family, bound, problem.batches.full) for _ in range(repeats)]
@@ -174,7 +174,7 @@ def blankets(problem: Problem) -> dict[str, Any]:
     with torch.no_grad():
         q = problem.family.distribution(problem.family.variational(x))
         factors = problem.model.factors({name: mean.unsqueeze(0) for name, (mean, _) in q.moments().items()}, x)
-    found = markov_blankets({name: mentioned for name, (_, mentioned) in factors.items()}, q.parents)
+    found = markov_blankets({name: mentioned for name, (_, mentioned) in factors.items()}, problem.family.parents)
     return {"blankets": {name: {"factors": [*kept.factors], "q": [*kept.terms]} for name, kept in found.items()}}
 
 

@@ -12,6 +12,7 @@ from tests.conftest import SMOKE, CommandLine, summary_of, trace_text
 from vi_core.bounds.elbo import ELBO
 from vi_core.bounds.iwelbo import IWELBO
 from vi_core.diagnostics.gradient_noise import deviations, exact_gradient, gradient_draws, standardised_errors, stored
+from vi_core.distributions import supports
 from vi_core.errors import LabError
 from vi_core.estimators.exact import Exact
 from vi_core.families.amortized.normal import AmortizedNormal
@@ -54,7 +55,7 @@ def test_no_noise_and_no_bias_where_the_gradient_is_exact() -> None:
 
 
 def test_networks_are_refused() -> None:
-    family = AmortizedNormal({"z": Latent("real", (2,), local=True)}, 1, 6, hidden=[4])
+    family = AmortizedNormal({"z": Latent(supports.real, (2,), local=True)}, 1, 6, hidden=[4])
     with pytest.raises(LabError, match="gradient_draws"):
         stored(family)
 

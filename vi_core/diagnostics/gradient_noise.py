@@ -45,7 +45,7 @@ def gradient_draws(estimator: Estimator, model: Model, family: Family, bound: Bo
 
 def exact_gradient(model: Model, family: Family, bound: Bound, x: Any) -> Tensor | None:
     """Return the gradient of the closed-form ELBO in stored parameters, (R, P), or None without a closed form."""
-    if bound.name != "elbo" or not isinstance(model, HasExpectedBound) or not model.knows(family.layout):
+    if not bound.linear or not isinstance(model, HasExpectedBound) or not model.knows(family.layout):
         return None
     raw, _ = stored(family)
     value = cast(HasExpectedBound, model).expected_bound(family.variational(), x)

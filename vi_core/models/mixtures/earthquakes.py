@@ -1,4 +1,4 @@
-"""Earthquakes from K super-epicentres: a mixture over places and strengths, with its assignments summed out.
+"""A mixture model of earthquakes from K super-epicentres, over their places and strengths.
 
 Event n has a place x_n in the plane, a strength s_n in 0, 1, 2, ... and an unknown origin k_n:
 
@@ -16,7 +16,7 @@ whose normaliser sums to the ELBO with q(k) at its optimum, L = Σ_n log Σ_k ex
     q(λ_k) = Gamma(concentration + Σ_n r_nk s_n, rate + Σ_n r_nk).
 
 The expression is linear in (1, x_n, s_n) but for terms that no component changes, so a sweep is one pass of
-`vi_core.models.mixtures.one_pass`. Places are centred on their mean. Bishop 2006, section 10.2; report 003, section 1.
+`vi_core.models.mixtures.one_pass`. Places are centred on their mean. Bishop 2006, section 10.2.
 """
 
 import math
@@ -26,6 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vi_core.distributions import supports
 from vi_core.distributions.gamma import Gamma, kl_gamma
 from vi_core.distributions.normal import HALF_LOG_2PI, Normal, kl_normal
 from vi_core.errors import Unsupported, require
@@ -33,41 +34,48 @@ from vi_core.models.base import Factors, Layout, Model
 from vi_core.models.mixtures.hyperparameters import Constants, Hyperparameters, Moments
 from vi_core.models.mixtures.one_pass import expected_features, log_normalizer, pieces, responsibilities
 from vi_core.models.mixtures.protocols import Completed
+from vi_core.per_replicate import require_positive
 from vi_core.types import Latent, Latents, Params
 
 MEAN_FIELD = {"epicentre": frozenset({"loc", "scale"}), "strength": frozenset({"concentration", "rate"})}
-SEEN_BY_START = 10_000
-"""Events among which the first epicentres are drawn."""
+SEEN_BY_START = 10_000  # events among which the initial epicentres are drawn; bounds the cost of k-means++
 
 
 class Events(NamedTuple):
-    """A catalogue, and what of it no component changes."""
+    """A catalogue of N events, with sums that are the same for all components.
+
+    Attributes:
+        features: (4, N): one, the place minus `centre`, the strength.
+        centre: The mean place, (2,).
+        squares: Σ_n |x_n − centre|².
+        log_factorials: Σ_n log s_n!.
+    """
 
     features: Tensor
-    """(4, N): one, the place less `centre`, the strength."""
     centre: Tensor
-    """(2,), the mean place."""
     squares: Tensor
-    """Σ_n |x_n − centre|²."""
     log_factorials: Tensor
-    """Σ_n log s_n!."""
 
 
 class Completion(NamedTuple):
-    """Expected sufficient statistics under q(k_1..N), places measured from `centre`."""
+    """Expected sufficient statistics under q(k_1..N), places measured from `centre`.
+
+    Attributes:
+        counts: Σ_n r_nk, (R, 1, K).
+        places: Σ_n r_nk (x_n − centre), (R, 1, K, 2).
+        strengths: Σ_n r_nk s_n, (R, 1, K).
+        centre, squares: As those of the `Events`.
+    """
 
     counts: Tensor
-    """Σ_n r_nk, (R, 1, K)."""
     places: Tensor
-    """Σ_n r_nk (x_n − centre), (R, 1, K, 2)."""
     strengths: Tensor
-    """Σ_n r_nk s_n, (R, 1, K)."""
     centre: Tensor
     squares: Tensor
 
 
 class Earthquakes(Model):
-    """The model above. Latents `epicentre` (K, 2) and `strength` (K,), shared by all events.
+    """The mixture, with latents `epicentre` (K, 2) and `strength` (K,) shared by all events.
 
     Args:
         replicates: R; the constants may differ between them once they are estimated.
@@ -76,15 +84,8 @@ class Earthquakes(Model):
         precision: Of a place around its epicentre, in each coordinate.
         loc, loc_precision: Prior of the epicentres.
         concentration, rate: Prior of the strengths.
-        hyperparameters: Whether all these stay, or follow by empirical Bayes.
+        hyperparameters: Whether these constants are fixed, or estimated by empirical Bayes.
     """
-
-    constants_weights: Tensor
-    constants_precision: Tensor
-    constants_loc: Tensor
-    constants_loc_precision: Tensor
-    constants_concentration: Tensor
-    constants_rate: Tensor
 
     def __init__(
         self,
@@ -108,16 +109,11 @@ class Earthquakes(Model):
         valid = len(weights) == components and min(weights) > 0 and abs(sum(weights) - 1) < 1e-6
         require(valid, f"model.weights={list(weights)} must be {components} positive numbers with sum 1, or null.")
         require(len(loc) == 2 and all(map(math.isfinite, loc)), f"model.loc={list(loc)} must be two finite numbers.")
-        positive = {
-            "precision": precision,
-            "loc_precision": loc_precision,
-            "concentration": concentration,
-            "rate": rate,
-        }
-        for name, value in positive.items():
-            require(0 < value < math.inf, f"model.{name}={value} must be positive and finite.")
+        require_positive("model", precision=precision, loc_precision=loc_precision)
+        require_positive("model", concentration=concentration, rate=rate)
         self.components = components
-        self.latents = {"epicentre": Latent("real", (components, 2)), "strength": Latent("positive", (components,))}
+        epicentre, strength = Latent(supports.real, (components, 2)), Latent(supports.positive, (components,))
+        self.latents = {"epicentre": epicentre, "strength": strength}
         start = Constants(*map(torch.tensor, (weights, precision, loc, loc_precision, concentration, rate)))
         for name, value in start._asdict().items():
             value = value.to(torch.get_default_dtype()).expand(replicates, 1, *value.shape)
@@ -134,13 +130,11 @@ class Earthquakes(Model):
     def check_data(self, x: Tensor) -> None:
         wrong = x.dim() != 2 or x.shape[1] != 3 or bool((x[:, 2] < 0).any()) or bool((x[:, 2] != x[:, 2].round()).any())
         if wrong:
-            raise Unsupported(
-                "model=earthquakes describes events with two coordinates and a count 0, 1, 2, ...; "
-                "use dataset=earthquakes or dataset=catalogue."
-            )
+            events = "events with two coordinates and a count 0, 1, 2, ..."
+            raise Unsupported(f"model=earthquakes describes {events}; use dataset=earthquakes or catalogue.")
 
     def summarize(self, x: Tensor) -> Events:
-        """Centre the places of events (N, 3) and add up what all components share."""
+        """Centre the places of events (N, 3) and compute the sums that all components share."""
         centre = x[:, :2].mean(dim=0)
         places = x[:, :2] - centre
         features = torch.cat([torch.ones_like(x[:, :1]), places, x[:, 2:]], dim=1).T.contiguous()
@@ -164,26 +158,26 @@ class Earthquakes(Model):
 
     def factors(self, z: Latents, x: Events) -> Factors:
         """The likelihood with the assignments summed out, and both priors, each (K, *batch)."""
-        place, strength, constants = z["epicentre"], z["strength"], self.constants
+        place, strength = z["epicentre"], z["strength"]
         coefficients = self._coefficients(place, 0.0, strength, strength.log(), x)
         batch = coefficients.shape[:-2]
         likelihood = log_normalizer(coefficients.flatten(0, -3), x.features).reshape(batch) + self._shared(x)
-        prior_place = self._prior_place(constants).log_prob(place).sum(dim=(-2, -1))
-        prior_strength = self._prior_strength(constants).log_prob(strength).sum(dim=-1)
+        prior_place = self._prior_place().log_prob(place).sum(dim=(-2, -1))
+        prior_strength = self._prior_strength().log_prob(strength).sum(dim=-1)
         return {
             "likelihood": (likelihood, frozenset({"epicentre", "strength"})),
             "prior_epicentre": (prior_place, frozenset({"epicentre"})),
             "prior_strength": (prior_strength, frozenset({"strength"})),
         }
 
-    @staticmethod
-    def _prior_place(constants: Constants) -> Normal:
+    def _prior_place(self) -> Normal:
         """p(mu), broadcasting over (R, 1, K, 2)."""
+        constants = self.constants
         return Normal(constants.loc.unsqueeze(-2), constants.loc_precision.rsqrt()[..., None, None])
 
-    @staticmethod
-    def _prior_strength(constants: Constants) -> Gamma:
+    def _prior_strength(self) -> Gamma:
         """p(λ), broadcasting over (R, 1, K)."""
+        constants = self.constants
         return Gamma(constants.concentration.unsqueeze(-1), constants.rate.unsqueeze(-1))
 
     def _expected_coefficients(self, params: Params, events: Events) -> Tensor:
@@ -194,8 +188,8 @@ class Earthquakes(Model):
 
     def kl(self, params: Params) -> Tensor:
         """KL(q(mu) q(λ) ‖ prior), (R, 1)."""
-        place = kl_normal(Normal(**params["epicentre"]), self._prior_place(self.constants)).sum(dim=(-2, -1))
-        return place + kl_gamma(Gamma(**params["strength"]), self._prior_strength(self.constants)).sum(dim=-1)
+        place = kl_normal(Normal(**params["epicentre"]), self._prior_place()).sum(dim=(-2, -1))
+        return place + kl_gamma(Gamma(**params["strength"]), self._prior_strength()).sum(dim=-1)
 
     def expected_bound(self, params: Params, x: Events) -> Tensor:
         """The ELBO of q(k) q(mu) q(λ) with q(k) at its optimum, (R, 1), differentiable."""
@@ -211,7 +205,7 @@ class Earthquakes(Model):
     def update(self, block: str, params: Params, x: Completion) -> dict[str, Tensor]:
         constants = self.constants
         if block == "strength":
-            prior = self._prior_strength(constants)
+            prior = self._prior_strength()
             return {"concentration": prior.concentration + x.strengths, "rate": prior.rate + x.counts}
         tau, rho = constants.precision.unsqueeze(-1), constants.loc_precision.unsqueeze(-1)
         precision = (rho + tau * x.counts).unsqueeze(-1)
@@ -271,7 +265,7 @@ class Earthquakes(Model):
         return (self.constants.weights.squeeze(1).unsqueeze(-1) * log_mass.exp()).sum(dim=1)
 
     def misfit(self, params: Params, x: Events) -> dict[str, Tensor]:
-        """Return how far the strengths are from Poisson: see docs/earthquakes.md, each (R,).
+        """Return posterior predictive checks of the strengths' Poisson law, each (R,); see docs/earthquakes.md.
 
         `count_dispersion` is Σ_nk r_nk (s_n − E λ_k)² / E λ_k / N, about 1 for Poisson strengths.
         """

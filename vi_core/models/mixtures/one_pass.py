@@ -1,12 +1,12 @@
-"""One pass over the data of a finite mixture whose log-weights are linear in a few features of a data point.
+"""A pass over the data of a finite mixture whose log-weights are linear in a few features of a data point.
 
 With features f_n (F,) and coefficients c_k (F,), a = logits are a_nk = c_k · f_n, the responsibilities are the softmax
 
     r_nk = exp(a_nk) / Σ_j exp(a_nj),
 
-and all that coordinate ascent needs of N points is Σ_n log Σ_k exp(a_nk) and Σ_n r_nk f_n. A pass goes over the data in
-pieces that fit the processor's cache: two matrix products and one exponential per point and component, and memory that
-does not grow with N · K.
+and coordinate ascent needs only Σ_n log Σ_k exp(a_nk) and Σ_n r_nk f_n of N points. A pass reads the data in pieces
+that fit the processor's cache: two matrix products and one exponential per point and component, in memory that does not
+grow with N · K.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-LOGITS_AT_ONCE = 2**17
-"""Logits held at once."""
+LOGITS_AT_ONCE = 2**17  # 1 MB in float64: fits the second-level cache of a processor
 
 
 def pieces(coefficients: Tensor, features: Tensor) -> Iterator[Tensor]:
@@ -31,7 +30,7 @@ def log_normalizer(coefficients: Tensor, features: Tensor) -> Tensor:
 
 
 def responsibilities(coefficients: Tensor, features: Tensor) -> Tensor:
-    """Return r_nk, (M, K, N): for figures and scores, on as many points as the caller can hold."""
+    """Return r_nk, (M, K, N), on so many points N as memory holds; for figures and scores."""
     return (coefficients @ features).softmax(dim=1)
 
 
