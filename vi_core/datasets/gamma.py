@@ -3,6 +3,7 @@
 import torch
 
 from vi_core.datasets.base import Data, Dataset, identity
+from vi_core.distributions.gamma import standard_gamma
 from vi_core.errors import require
 
 
@@ -35,7 +36,7 @@ class GammaDraws(Dataset):
     def load(self) -> Data:
         generator = torch.Generator().manual_seed(self.seed)
         concentration = torch.full((self.num_points,), self.shape, dtype=torch.float32)
-        points = torch._standard_gamma(concentration, generator=generator) / (1 / self.scale)
+        points = standard_gamma(concentration, generator) / (1 / self.scale)
         truth = {"shape": float(self.shape), "scale": float(self.scale)}
         provenance = f"{self.num_points} draws of Gamma(shape {self.shape}, scale {self.scale}), torch seed {self.seed}"
         return Data(points, None, truth, provenance, identity, None)
