@@ -30,6 +30,7 @@ from vi_core.execution.functional import Watching
 from vi_core.execution.replay import ReplayedSteps, record
 from vi_core.execution.torchscript import interpreted
 from vi_core.optimizers.adam import Adam
+from vi_core.renamed import modernised
 from vi_core.training.history import History
 from vi_core.training.loop import Loop
 from vi_core.training.trainer import Plan
@@ -164,6 +165,19 @@ def test_another_formula_is_caught(graph_only: list[Any], tmp_path: Path, monkey
     monkeypatch.setattr(Adam, "_written_out", without_correction)
     chunked = trained(tmp_path / "chunked", *arguments, "trainer.execution=compiled")
     assert worst_difference(eager.recorder.trace(), chunked.recorder.trace()) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("auto", "auto"), ("off", "eager"), ("replay", "replay"), ("step", "compiled"), ("chunk", "compiled")],
+)
+def test_the_setting_of_earlier_runs_is_read(old: str, new: str) -> None:
+    """`trainer.compile` of version 0.1, in a trainer and nowhere else; a present value wins."""
+    target = "vi_core.training.trainer.Trainer"
+    trainer = {"_target_": target, "steps": 3, "compile": old}
+    assert modernised({"trainer": trainer}) == {"trainer": {"_target_": target, "steps": 3, "execution": new}}
+    assert modernised(trainer | {"execution": "eager"})["execution"] == "eager"
+    assert modernised({"_target_": "mine.Part", "compile": old}) == {"_target_": "mine.Part", "compile": old}
 
 
 @pytest.mark.parametrize(

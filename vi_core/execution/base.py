@@ -1,15 +1,13 @@
 """The protocol of executors, and the record of the steps that an executor has made."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 from vi_core.algorithms.base import Metrics, Step
 from vi_core.training.batches import Batches
-from vi_core.training.checkpoint import random_state, restore_random_state
+from vi_core.training.checkpoint import same_draws_after
 
 
 class Rows(NamedTuple):
@@ -43,16 +41,6 @@ class Executor(Protocol):
     def __call__(self, batches: Sequence[Any]) -> Rows:
         """Make one step on each of the stored batches, whose number is a multiple of `count`."""
         ...
-
-
-@contextmanager
-def same_draws_after(device: torch.device) -> Iterator[None]:
-    """Context manager: the random streams of `device` are put back at the end."""
-    random = random_state(device)
-    try:
-        yield
-    finally:
-        restore_random_state(random, device)
 
 
 def rehearse(step: Step, batches: Batches) -> Metrics:

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from vi_core.algorithms.base import Step
-from vi_core.execution.base import NotStored, same_draws_after
+from vi_core.execution.base import NotStored
 from vi_core.execution.cuda_graph import captured
 from vi_core.execution.functional import Function, FunctionalSteps, repeated
 from vi_core.execution.recording import tracing
 from vi_core.files import is_private
 from vi_core.training.batches import Batches
+from vi_core.training.checkpoint import same_draws_after
 
 log = logging.getLogger(__name__)
 SETTINGS = {  # of TorchInductor; on one replicate of black-box VI the last three save a third of the time

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vi_core.execution.base import same_draws_after
 from vi_core.execution.functional import Function, FunctionalSteps, Watching
 from vi_core.execution.recording import recording
+from vi_core.training.checkpoint import same_draws_after
 
 WARM_UP = 3  # calls before the recording, in which libraries allocate workspaces and choose kernels; as torch's manual
 CLOSE = 1e-4  # largest relative error of a replayed step: sums of atomic additions run in any order on a device

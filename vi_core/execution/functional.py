@@ -16,8 +16,9 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vi_core.algorithms.base import Metrics, Step, recorded_parameters
-from vi_core.execution.base import Rows, rehearse, same_draws_after
+from vi_core.execution.base import Rows, rehearse
 from vi_core.training.batches import Batches
+from vi_core.training.checkpoint import same_draws_after
 
 Function = Callable[..., tuple[Tensor, ...]]
 

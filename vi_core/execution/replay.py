@@ -16,10 +16,10 @@ from torch.fx import Graph, Node
 from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from vi_core.execution.base import same_draws_after
 from vi_core.execution.functional import Function, FunctionalSteps, Watching, repeated
 from vi_core.execution.recording import recording
 from vi_core.execution.torchscript import interpreted, require_torchscript
+from vi_core.training.checkpoint import same_draws_after
 
 SAME = {torch.ops.aten.detach.default, torch.ops.aten.alias.default}  # operations that return what they are given
 
