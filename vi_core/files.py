@@ -1,6 +1,7 @@
-"""Atomic writing of files: a reader sees a complete file or none, whenever the program ends."""
+"""Files that a reader finds complete or not at all, and files that no other user can have written."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,3 +21,9 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_private(path: Path) -> bool:
+    """Whether this user owns an existing file or folder and no other user may write it."""
+    found = path.stat()
+    return found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

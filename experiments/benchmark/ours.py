@@ -60,7 +60,7 @@ class Run(Contender):
             cfg.dataset = OmegaConf.create(stored)
         self.folder = tempfile.TemporaryDirectory()
         self.problem, self.loop = self._assemble(cfg, images)
-        several = self.loop.compilation.mode in ("replay", "chunk")
+        several = self.loop.execution.mode in ("replay", "compiled")
         self.stride = 1 if not several else STRIDE if self.problem.batches.full is not None else CHUNK
         self.blank = self.loop.recorder.state_dict()
 

@@ -11,6 +11,7 @@ from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 
 from vi_core.errors import did_you_mean
+from vi_core.renamed import SETTINGS
 
 from .places import CONF
 
@@ -52,7 +53,8 @@ def _no_key(found: re.Match[str]) -> str:
     known = [*configuration_groups(), *keys_of(path)] if "." not in path else keys_of(path)
     if "." in path and key in known:
         return f"{path} is not a setting of the {group} that is chosen. See --cfg job."
-    return f"{path} is not a setting.{did_you_mean(key, known)} See --cfg job for all of them."
+    hint = f" Did you mean '{SETTINGS[path]}'?" if path in SETTINGS else did_you_mean(key, known)
+    return f"{path} is not a setting.{hint} See --cfg job for all of them."
 
 
 def _no_key_in(found: re.Match[str]) -> str:

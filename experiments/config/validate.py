@@ -17,7 +17,7 @@ PARTS = tuple(KINDS)
 CHOICES = {
     "device.name": ("cpu", "cuda", "mps", "auto"),
     "dtype": ("auto", "float32", "float64"),
-    "matmul": ("auto", "bfloat16"),
+    "matmul": ("auto", "bfloat16", "tf32"),
     "plot.format": ("png", "pdf"),
     "fidelity": FIDELITIES,
 }

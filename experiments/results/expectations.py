@@ -9,7 +9,7 @@ from vi_core.training.history import History
 IRRELEVANT = (
     "experiment", "seed", "threads", "strict", "task", "plot", "device", "dataset.root", "dataset.path",
     "dataset.download", "sweep", "trainer.log_every", "trainer.checkpoint_every",
-    "trainer.compile", "hydra",
+    "trainer.execution", "trainer.compile", "hydra",  # the last but one is of version 0.1
 )  # fmt: skip
 
 

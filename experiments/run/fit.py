@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from vi_core.errors import LabError, NonFinite
-from vi_core.execution.choice import Compilation
+from vi_core.execution.choice import Execution
 from vi_core.models.autoencoders.protocols import GeneratesImages
 from vi_core.models.diffusion.protocols import HasDenoisingTerms
 from vi_core.problem import Problem, assemble
@@ -158,14 +158,14 @@ def build_loop(
     rows = len(content["recorder"]["steps"]) if content else 0
     trainer.stopping.bind(problem.step.moving, problem.family.replicates)
     trainer.stopping.to(device)
-    history = compiled_folder() / "seconds.json"
+    folder = compiled_folder() / "steps"
     loop = Loop(
         step=problem.step,
         batches=problem.batches,
         recorder=Recorder(problem.step, rows + plan.rows),
         stopping=trainer.stopping,
         plan=plan,
-        compilation=Compilation(trainer.compile, problem.step, plan, problem.batches, history),
+        execution=Execution(trainer.execution, problem.step, plan, problem.batches, folder),
         checkpoint_path=path,
         on_nonfinite=trainer.on_nonfinite,
         evaluate=problem.held_out,

@@ -1,10 +1,12 @@
 """The state of the process that a job depends on: threads, dtype, seed, device. Set anew for each job."""
 
 import ctypes
+import logging
 import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from functools import cache
 from pathlib import Path
@@ -15,7 +17,9 @@ import torch
 from omegaconf import DictConfig
 
 from vi_core.errors import ConfigError
+from vi_core.files import is_private
 
+log = logging.getLogger(__name__)
 ALL_THREADS = torch.get_num_threads()
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """From glibc's malloc.h."""
@@ -51,11 +55,42 @@ def prepare(cfg: DictConfig, images: bool) -> tuple[torch.device, torch.dtype, t
         raise ConfigError("device=mps has no float64; use dtype=float32.")
     if cfg.threads == "auto":
         cfg.threads = faster_threads() if images else 1
+    set_products(cfg.matmul, device)
     keep_memory()
     torch.set_num_threads(cfg.threads)
     torch.set_default_dtype(dtype)
     seed(cfg.seed, device)
     return device, dtype, torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+
+
+def set_products(matmul: str, device: torch.device) -> None:
+    """Set how a CUDA device multiplies float32 matrices, and say where bfloat16 makes steps slower.
+
+    Raises:
+        ConfigError: For `tf32` on a device that does not have it.
+    """
+    if matmul == "tf32" and device.type != "cuda":
+        raise ConfigError(f"matmul=tf32 is for a CUDA device, and this one is {device.type}; use matmul=auto.")
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = matmul == "tf32"
+    if matmul == "bfloat16" and device.type == "cpu" and not multiplies_bfloat16(cpu_flags()):
+        log.warning(
+            "matmul=bfloat16: this processor has no instructions for it, and products take up to ten times as long"
+        )
+
+
+def cpu_flags() -> str:
+    """Return the instruction sets of this processor as Linux lists them, or nothing where there is no such list."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def multiplies_bfloat16(flags: str) -> bool:
+    """Whether one of the instruction sets multiplies matrices in bfloat16; True where they are not known."""
+    return not flags or not {"avx512_bf16", "avx_ne_convert", "amx_bf16", "bf16", "svebf16"}.isdisjoint(flags.split())
 
 
 def seed(value: int, device: torch.device) -> None:
@@ -98,9 +133,19 @@ def time_product(threads: int) -> float:
 
 
 def compiled_folder() -> Path:
-    """Return where compiled steps are kept from run to run: TORCHINDUCTOR_CACHE_DIR, or the user's cache folder."""
+    """Return the folder of machine code: TORCHINDUCTOR_CACHE_DIR, or the user's cache folder.
+
+    A folder that another user can write could hold machine code of that user; this process then takes an empty one.
+    """
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(cache) / "vi-lab" / "compiled")))
+    folder = Path(os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(cache) / "vi-lab" / "compiled")))
+    if folder.exists() and not is_private(folder):
+        log.warning(
+            "%s is not used: another user can write it, and it holds machine code (chmod go-w mends it)", folder
+        )
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="vi-lab-")
+        return Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    return folder
 
 
 def describe_environment(cfg: DictConfig, device: torch.device) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vi_core.errors import LabError, NonFinite, Unsupported
 from vi_core.execution.base import rehearse
-from vi_core.execution.choice import Compilation
+from vi_core.execution.choice import Execution
 from vi_core.per_replicate import values_of
 from vi_core.problem import Loaded, Problem, StackedProblem, assemble, can_stack, load_data, stacked
 from vi_core.schema import construct, per_replicate_settings
@@ -194,8 +194,8 @@ def train_batch(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -
     plan = trainer.plan(problem.batches.steps_per_epoch, points[0].config["replicates"])
     watch = Shares(trainer.stopping, shares, trainer.on_nonfinite, interrupt.requested)
     watch.bind(problem.step.moving, replicates)
-    compilation = Compilation(trainer.compile, problem.step, plan, problem.batches, compiled_folder() / "seconds.json")
-    drive(problem, compilation, watch.to(device), device, points[0].job.cfg.name)
+    execution = Execution(trainer.execution, problem.step, plan, problem.batches, compiled_folder() / "steps")
+    drive(problem, execution, watch.to(device), device, points[0].job.cfg.name)
     ends = zip(points, watch.contents(), strict=True)
     return [Trained(point, status, content, plan, device) for point, (status, content) in ends]
 
@@ -212,16 +212,16 @@ def share_of(point: Point, number: int, whole: Problem) -> Share:
     return share
 
 
-def drive(problem: Problem, compilation: Compilation, watch: Shares, device: torch.device, name: str) -> None:
+def drive(problem: Problem, execution: Execution, watch: Shares, device: torch.device, name: str) -> None:
     """Run the loop of a batch until all its shares have ended, with a sign of life."""
-    plan = compilation.plan
+    plan = execution.plan
     watch.loop = Loop(
         step=problem.step,
         batches=problem.batches,
         recorder=Recorder(problem.step, plan.rows),
         stopping=watch,
         plan=plan,
-        compilation=compilation,
+        execution=execution,
         checkpoint_path=None,
         on_nonfinite="skip",
         evaluate=problem.held_out,

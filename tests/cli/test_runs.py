@@ -31,7 +31,7 @@ SUMMARY = {
     "schema", "experiment", "status", "objective", "estimates", "final", "checks", "diagnostics", "timing",
     "environment",
 }  # fmt: skip
-TIMING = {"total_s", "loop_s", "compile_s", "compiled", "iterations", "us_per_iteration", "us_per_replicate_iteration"}
+TIMING = {"total_s", "loop_s", "compile_s", "execution", "iterations", "us_per_iteration", "us_per_replicate_iteration"}
 ENVIRONMENT = {"python", "torch", "hydra", "platform", "device", "threads", "git_commit", "git_dirty", "seed", "dtype"}
 
 
@@ -294,7 +294,12 @@ def test_what_auto_chose_is_written(batched: bool, cli: CommandLine, tmp_path: P
 
 def test_the_last_good_checkpoint_stays(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A NaN in replicate 1 at step 35 of 50 is named; resumed without it, the run is the one that never had it."""
-    arguments = (*SMOKE, "trainer.limit=50", "trainer.checkpoint_every=10", "trainer.compile=off")  # calls are counted
+    arguments = (
+        *SMOKE,
+        "trainer.limit=50",
+        "trainer.checkpoint_every=10",
+        "trainer.execution=eager",
+    )  # calls are counted
     assert cli(*arguments, "hydra.run.dir=good").code == 0
     genuine, calls = ScoreFunction.forward, iter(range(1, 10_000))
 

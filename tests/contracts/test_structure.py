@@ -26,7 +26,7 @@ ALLOWED = {
     "estimators": (*SHARED, *CONTRACTS, "estimators"),
     "algorithms": (*SHARED, *CONTRACTS, "estimators.base", "estimators.exact", "algorithms"),
     "training": (*SHARED, *CONTRACTS, "estimators.base", "algorithms.base", "execution", "training"),
-    "execution": (*SHARED, "algorithms.base", "training", "execution"),
+    "execution": (*SHARED, "algorithms.base", "training", "renamed", "execution"),
     "stacking": (*SHARED, *CONTRACTS, "estimators.base", "algorithms", "training", "stacking"),
     "diagnostics": (*SHARED, *CONTRACTS, "estimators.base", "diagnostics"),
     "plots": ("plots", "errors", "files"),

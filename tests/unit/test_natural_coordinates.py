@@ -19,7 +19,7 @@ from vi_core.estimators.pathwise import Pathwise
 from vi_core.estimators.score_function.coefficients import LeaveOneOut, NoControl
 from vi_core.estimators.score_function.estimator import ScoreFunction
 from vi_core.estimators.score_function.scopes import Everything
-from vi_core.execution.choice import Compilation
+from vi_core.execution.choice import Execution
 from vi_core.families.base import Family, HasInformation
 from vi_core.families.mean_field import MeanField
 from vi_core.families.natural_mean_field import NaturalMeanField
@@ -262,9 +262,9 @@ def test_its_message_says_what_to_do(x: NormalStatistics) -> None:
         step(x)
     batches = Batches(NormalDraws().load(), MODEL, None, torch.Generator())
     plan = Plan(3, 1, 0, 1)
-    compilation = Compilation("off", step, plan, batches)
+    execution = Execution("eager", step, plan, batches)
     loop = Loop(
-        step, batches, Recorder(step, 1), Fixed(), plan, compilation, checkpoint_path=None, on_nonfinite="raise",  # pyright: ignore[reportArgumentType]
+        step, batches, Recorder(step, 1), Fixed(), plan, execution, checkpoint_path=None, on_nonfinite="raise",  # pyright: ignore[reportArgumentType]
         evaluate=lambda: torch.zeros(3), interrupted=lambda: False,
     )  # fmt: skip
     assert "step 3, replicate 1: not finite: the step" in loop.describe_divergence()

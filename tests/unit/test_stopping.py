@@ -17,7 +17,7 @@ from vi_core.datasets.normal import NormalDraws
 from vi_core.errors import LabError, NonFinite
 from vi_core.estimators.exact import Exact
 from vi_core.estimators.pathwise import Pathwise
-from vi_core.execution.choice import Compilation
+from vi_core.execution.choice import Execution
 from vi_core.models.conjugate.normal_gamma import NormalGamma
 from vi_core.optimizers.sgd import SGD
 from vi_core.training.batches import Batches
@@ -152,7 +152,7 @@ def loop(step: Step, rule: StoppingRule, folder: Path, steps: int, on_nonfinite:
         recorder=Recorder(step, plan.rows),
         stopping=rule,
         plan=plan,
-        compilation=Compilation("off", step, plan, batches),
+        execution=Execution("eager", step, plan, batches),
         checkpoint_path=folder / "checkpoint.pt",
         on_nonfinite=on_nonfinite,
         evaluate=lambda: torch.zeros(1),

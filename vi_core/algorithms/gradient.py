@@ -72,7 +72,7 @@ class GradientStep(Step):
         if self.named is not None:
             return gradients[0].flatten(1)
         if self.family.replicates == 1:
-            return torch.stack(torch._foreach_norm(gradients)).unsqueeze(0)
+            return torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).unsqueeze(0)
         return torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients], dim=-1)
 
 

@@ -6,6 +6,7 @@ import torch
 
 from vi_core.datasets._checks import positive
 from vi_core.datasets.base import Data, Dataset
+from vi_core.distributions.gamma import standard_gamma
 
 
 @dataclass(kw_only=True, eq=False)
@@ -34,6 +35,6 @@ class GammaDraws(Dataset):
         """Draw the points; train has shape (num_points,) and type float32."""
         generator = torch.Generator().manual_seed(self.seed)
         concentration = torch.full((self.num_points,), self.shape, dtype=torch.float32)
-        points = torch._standard_gamma(concentration, generator=generator) / (1 / self.scale)
+        points = standard_gamma(concentration, generator) / (1 / self.scale)
         provenance = f"{self.num_points} draws of Gamma(shape {self.shape}, scale {self.scale}), torch seed {self.seed}"
         return Data(points, provenance, truth={"shape": float(self.shape), "scale": float(self.scale)})

@@ -42,6 +42,15 @@ def _without_copies(value: Tensor) -> Tensor:
     return value[:1] if value.dim() and value.stride(0) == 0 else value
 
 
+def standard_gamma(concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Return draws of Gamma(concentration, 1), with the shape of `concentration` and an implicit derivative.
+
+    `torch.distributions.Gamma` calls the same function, takes no generator, and takes six times as long for the small
+    tensors of black-box VI.
+    """
+    return torch._standard_gamma(concentration, generator=generator)
+
+
 @dataclass(frozen=True)
 class Gamma(Distribution):
     """Gamma(concentration a, rate b), density b^a z^(a−1) e^(−bz) / Γ(a).
@@ -56,7 +65,7 @@ class Gamma(Distribution):
 
     def rsample(self, num_samples: int) -> Tensor:
         shape = (num_samples, *self.concentration.shape)
-        standard = torch._standard_gamma(self.concentration.expand(shape))
+        standard = standard_gamma(self.concentration.expand(shape))
         return (standard + torch.finfo(standard.dtype).tiny) / self.rate
 
     def log_prob(self, z: Tensor) -> Tensor:

@@ -149,7 +149,7 @@ class Shares(StoppingRule):
                 "weight": end.weight,
             },
             "batches": end.batches,
-            "compile": self.loop.compilation.state_dict(),
+            "execution": self.loop.execution.state_dict(),
         }
 
 

@@ -1,5 +1,7 @@
 """Checkpoints: everything that a run needs to go on bit for bit, in one file that is replaced atomically."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,16 @@ def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"], device)
     if "mps" in state:
         torch.mps.set_rng_state(state["mps"])
+
+
+@contextmanager
+def same_draws_after(device: torch.device) -> Iterator[None]:
+    """Context manager: the random streams of `device` are put back at the end."""
+    random = random_state(device)
+    try:
+        yield
+    finally:
+        restore_random_state(random, device)
 
 
 def save(path: Path, content: dict[str, Any]) -> None:

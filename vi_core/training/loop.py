@@ -11,8 +11,8 @@ from torch import Tensor
 
 from vi_core.algorithms.base import Step
 from vi_core.errors import DataError, NonFinite
-from vi_core.execution.base import SeveralSteps
-from vi_core.execution.choice import LOOK_EVERY, Compilation
+from vi_core.execution.base import Executor
+from vi_core.execution.choice import LOOK_EVERY, Execution
 from vi_core.training import checkpoint
 from vi_core.training.batches import Batches
 from vi_core.training.recorder import Recorder
@@ -28,7 +28,7 @@ class Loop:
 
     Attributes:
         plan: How many steps, and how often to record, evaluate and save.
-        compilation: Gives several steps at once in place of eager ones, where that pays.
+        execution: Chooses how the next steps are made.
         on_nonfinite: `raise`, `stop` or `skip` (freeze the replicate and go on) when one diverges.
         evaluate: Returns the held-out bound (R,).
         interrupted: Asked after every step; True ends the run in good order.
@@ -39,7 +39,7 @@ class Loop:
     recorder: Recorder
     stopping: StoppingRule
     plan: Plan
-    compilation: Compilation
+    execution: Execution
     checkpoint_path: Path | None
     on_nonfinite: str
     evaluate: Callable[[], Tensor]
@@ -75,28 +75,19 @@ class Loop:
         plan = self.plan
         while self.done < plan.steps:
             before = self.done
-            several = self.compilation.next(before, self.stopping.window)
+            executor, batches, size = self.execution.next(before, self.stopping.window)
             started = time.perf_counter()
-            if several is None:
-                self._eager_step()
-            else:
-                self._several_steps(*several)
-            self.compilation.observe((time.perf_counter() - started) / (self.done - before), several is not None)
+            self._make_steps(executor, batches, size)
+            self.execution.observe((time.perf_counter() - started) / len(batches))
             status = self._after_steps(looks=self.done // LOOK_EVERY > before // LOOK_EVERY)
             if status:
                 return status
         return "completed"
 
-    def _eager_step(self) -> None:
-        x, size = self.batches.next()
-        metrics = self.step(x)
-        self.done += 1
-        self.recorder.observe(metrics, size)
-        self.stopping.observe(metrics[self.step.bound.name])
-
-    def _several_steps(self, steps: SeveralSteps, batches: list[Any]) -> None:
-        rows = steps(batches)
-        self.recorder.observe_rows(rows, self.batches.weight, self.done)
+    def _make_steps(self, executor: Executor, batches: list[Any], size: int) -> None:
+        """Make a step on each of the stored batches, of `size` data points each."""
+        rows = executor(batches)
+        self.recorder.observe_rows(rows, size, self.done)
         self.done += len(batches)
         if self.stopping.window is not None:
             for bound in rows.metrics[:, 0]:
@@ -168,7 +159,7 @@ class Loop:
                     "stopping": self.stopping.state_dict(),
                     "recorder": self.recorder.state_dict(),
                     "batches": self.batches.state_dict(),
-                    "compile": self.compilation.state_dict(),
+                    "execution": self.execution.state_dict(),
                     "random": checkpoint.random_state(self.device),
                 },
             )
@@ -185,7 +176,7 @@ class Loop:
             self.stopping.load_state_dict(content["stopping"])
             self.recorder.load_state_dict(content["recorder"])
             self.batches.load_state_dict(content["batches"])
-            self.compilation.load_state_dict(content["compile"])
+            self.execution.load_state_dict(content.get("execution") or content["compile"])
             checkpoint.restore_random_state(content["random"], self.device)
             self.done, self.seconds, self.ended = content["done"], content["seconds"], content["ended"]
         except (KeyError, RuntimeError, AttributeError, TypeError) as error:
