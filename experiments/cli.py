@@ -5,15 +5,12 @@ and `resume=`, compose without Hydra's run folder, so that nothing new is create
 line; anything else is a defect and keeps its traceback. Torch is imported when a job starts, never for `--help`.
 """
 
-import argparse
 import atexit
 import gc
 import logging
-import os
 import shutil
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -24,28 +21,21 @@ from yaml import YAMLError
 
 from vi_core.errors import ConfigError, LabError, did_you_mean
 
-from .config import schema
+from .config import hydra_adapter, schema
 from .config.messages import configuration_groups, one_line
-from .config.places import CONF, PROGRAM
-from .run.jobs import failures, finished_job, make_job, run_job
-from .sweeps import sweeper
+from .config.places import CONF
+from .run.jobs import Job, failures, finished_job, make_job, run_job
 
 TASKS = ("fit", "plot", "collect", "report", "reproduce", "docs_figures", "docs_benchmarks")
 TASKS_WITHOUT_FOLDER = ("reproduce", "docs_figures")
-NEW_OBJECTS = 50_000
-"""Between two looks for cycles of garbage, of which a run makes few: importing torch alone makes ten times as many."""
+NEW_OBJECTS = 50_000  # between two looks for cycles of garbage: importing torch makes ten times as many
 
 
 def main() -> None:
     """Run the program on `sys.argv` and exit: 0, 1 for an error, 130 for Ctrl-C, 143 for SIGTERM."""
     gc.set_threshold(NEW_OBJECTS)
     atexit.register(gc.freeze)  # or Python looks through all that torch has made, several times, when it ends
-    argparse.ArgumentParser.error = _refuse  # type: ignore[method-assign]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to here
-    schema.register()
-    sweeper.install()
-    OmegaConf.register_new_resolver("collector", lambda: f"{PROGRAM}.sweeps.callback.Collect", replace=True)
-    OmegaConf.register_new_resolver("after", lambda number, last: int(number) + int(last) + 1, replace=True)
+    hydra_adapter.install()
     try:
         dispatch(sys.argv[1:])
     except (LabError, HydraException, OmegaConfBaseException, OSError, YAMLError) as error:
@@ -53,11 +43,6 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(1 if failures else 0)
-
-
-def _refuse(self: argparse.ArgumentParser, message: str) -> NoReturn:
-    """Say in one line what Hydra's parser of options would say in twenty."""
-    raise ConfigError(f"{message}; see --help.")
 
 
 def dispatch(arguments: list[str]) -> None:
@@ -124,8 +109,6 @@ def resume(folder: Path, arguments: list[str]) -> None:
     if not path.is_file():
         raise LabError(f"resume={folder} is not the folder of a run: there is no config.yaml in it.")
     from vi_core.archive import read_config
-
-    from .run.fit import Job
 
     fixed = {*configuration_groups(), "seed", "dtype", "matmul", "replicates", "name", "parts", "overrides"}
     whole = [a.partition("=")[0] for a in arguments if a.partition("=")[0] in fixed]

@@ -1,10 +1,8 @@
 """The types of the top level of the configuration. The parts are typed by their constructors."""
 
-from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
-from hydra.core.config_store import ConfigNode, ConfigStore
 from omegaconf import MISSING
 
 FIDELITIES = ("full", "quick")
@@ -125,13 +123,3 @@ class Root:
     matmul: str = "auto"
     strict: bool = False
     expected: list[Expectation] = field(default_factory=list)
-
-
-def register() -> None:
-    """Make the schema known to Hydra under the name that `conf/config.yaml` starts from.
-
-    Hydra copies its store of schemas, with all that is in it, at every look at a group: hundreds of times for `--help`.
-    A schema is copied once more when it is loaded, so that copies of the store can share it.
-    """
-    ConfigNode.__deepcopy__ = lambda self, memo: copy(self)  # type: ignore[attr-defined]
-    ConfigStore.instance().store(name="root", node=Root)

@@ -10,7 +10,7 @@ from vi_core.problem import KINDS
 from vi_core.schema import check_part, conforms
 from vi_core.studies.base import Study
 
-from .paths import get
+from .paths import setting_at
 from .schema import FIDELITIES, Benchmark, Device, Plot, Report, Reproduce, Root, Sweep
 
 PARTS = tuple(KINDS)
@@ -35,7 +35,7 @@ def validate(settings: dict[str, Any]) -> None:
         tolerance = item["tolerance"]
         require(tolerance >= 0, f"expected: the tolerance {tolerance} of {item['quantity']} is negative.")
     for key, choices in CHOICES.items():
-        value = get(settings, key)
+        value = setting_at(settings, key)
         require(
             value in choices, f"{key}={value} must be one of {', '.join(choices)}.{did_you_mean(str(value), choices)}"
         )

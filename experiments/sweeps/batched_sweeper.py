@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.core.utils import run_job as run_hydra_job
@@ -19,6 +18,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from ..config.hydra_adapter import grid
 from ..config.identity import config_hash
 from ..run.interrupt import Interrupt
 from ..run.jobs import finished_jobs, run_job
@@ -47,7 +47,7 @@ class BatchedSweeper(Sweeper):
         self.finished = finished_jobs(Path(earlier)) if earlier else {}
         self.composer, number = Composer(self.context, self.master), 0
         results: list[JobReturn] = []
-        for batch in BasicSweeper.split_arguments(overrides, self.settings.max_batch_size):
+        for batch in grid(overrides, self.settings.max_batch_size):
             jobs = [self.composer.compose(job, number + index) for index, job in enumerate(batch)]
             results += self.launch(jobs)
             number += len(batch)

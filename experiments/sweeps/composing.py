@@ -16,7 +16,6 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
@@ -26,10 +25,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vi_core.errors import LabError
 
+from ..config.hydra_adapter import overrides_dirname, yaml_text
 from ..config.messages import configuration_groups
-from ..config.paths import put
-from ..results.files import yaml_text
-from ..run.jobs import make_job, relative
+from ..config.paths import set_setting
+from ..run.jobs import Job, make_job, relative
 
 CHOICE = re.compile(r"\$\{hydra:runtime\.choices\.\w+\}")
 
@@ -65,7 +64,7 @@ class Composed:
 
     number: int
     overrides: list[str]
-    job: Any = None
+    job: Job | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     template: "Template | None" = None
     config: DictConfig | None = None
@@ -79,7 +78,7 @@ class Template:
     """
 
     def __init__(self, config: DictConfig):
-        from ..run.fit import settle
+        from ..run.settings import resolved
 
         HydraConfig.instance().set_config(config)
         task = copy.deepcopy(config)
@@ -90,7 +89,7 @@ class Template:
         self.hydra: Any = OmegaConf.to_container(config.hydra, resolve=False, enum_to_str=True)
         self.is_fixed = "${" not in CHOICE.sub("", yaml_text(self.task))
         self.job = make_job(task, self.folder())
-        self.settings = settle(self.job)
+        self.settings = resolved(self.job)
         OmegaConf.resolve(task)
         self.pickled = pickle.dumps(task)  # copying it takes five times as long as reading it
         OmegaConf.set_readonly(config.hydra, False)
@@ -107,29 +106,29 @@ class Template:
         cfg, settings = pickle.loads(self.pickled), copy.deepcopy(self.settings)
         for key, value in numbers(overrides).items():
             OmegaConf.update(cfg, key, value)
-            put(settings, key, OmegaConf.select(cfg, key))
+            set_setting(settings, key, OmegaConf.select(cfg, key))
         validate(settings)
         return cfg, settings
 
     def make(self, number: int, overrides: list[str], cfg: DictConfig, settings: dict[str, Any]) -> Composed:
         """Return the job with these settings."""
         self.describe(number, overrides)
-        job = replace(self.job, cfg=cfg, overrides=overrides, folder=self.folder(), diagnostics={})
-        return Composed(number, overrides, job, settings, self)
+        job = replace(self.job, cfg=cfg, overrides=overrides, folder=self.folder())
+        return Composed(number, overrides, job, settings | {"overrides": overrides}, self)
 
     def describe(self, number: int, overrides: list[str]) -> None:
         """Let `config` be that of a job, but for the numbers."""
         node = self.config.hydra
         node.job.id, node.job.num, node.overrides.task = number, number, overrides
         names = [parsed(text) for text in overrides]
-        node.job.override_dirname = get_overrides_dirname(names, **node.job.config.override_dirname)
+        node.job.override_dirname = overrides_dirname(names, node.job.config.override_dirname)
 
     def enter(self, composed: Composed) -> DictConfig:
         """Make a job's folder as Hydra makes it; return the configuration."""
         self.describe(composed.number, composed.overrides)
         task, hydra = copy.deepcopy(self.task), copy.deepcopy(self.hydra)
         for key, value in numbers(composed.overrides).items():
-            put(task, key, value)
+            set_setting(task, key, value)
             OmegaConf.update(self.config, key, value)
         now = self.config.hydra
         now.runtime.output_dir = str(composed.job.folder.absolute())

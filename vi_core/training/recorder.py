@@ -93,9 +93,9 @@ class Recorder:
         assert self.values is not None
         return self.values[self.rows - 1, 0]
 
-    def trace(self) -> History:
-        """Copy the rows to the host, with names, and the expectations that the parameters imply."""
-        rows, values = slice(0, self.rows), self.values
+    def trace(self, rows: slice = slice(None)) -> History:
+        """Copy `rows`, all by default, to the host, with names, and the expectations that the parameters imply."""
+        rows, values = slice(*rows.indices(self.rows)), self.values
         assert values is not None
         columns = {name: values[rows, i] for i, name in enumerate(self.metrics)}
         if self.parameters.shape[-1] > 1:
