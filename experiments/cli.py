@@ -68,7 +68,8 @@ def dispatch(arguments: list[str]) -> None:
     elif task != "fit":
         on_folder(task, overrides)
     elif given.get("resume", "null") != "null":
-        resume(Path(given["resume"]), [a for a in overrides if not a.startswith("resume=")])
+        options = [a for a in arguments if not is_override(a)]
+        resume(Path(given["resume"]), [a for a in overrides if not a.startswith("resume=")], options)
     else:
         if given.get("sweep.resume", "null") != "null":
             overrides += resumed_sweep(Path(given["sweep.resume"]))
@@ -103,21 +104,24 @@ def under_hydra(cfg: DictConfig) -> float:
     return found
 
 
-def resume(folder: Path, arguments: list[str]) -> None:
+def resume(folder: Path, arguments: list[str], options: list[str]) -> None:
     """Go on with an interrupted run, in its own folder and with its own settings."""
     path = folder / "config.yaml"
     if not path.is_file():
         raise LabError(f"resume={folder} is not the folder of a run: there is no config.yaml in it.")
     from vi_core.archive import read_config
 
-    fixed = {*configuration_groups(), "seed", "dtype", "matmul", "replicates", "name", "parts", "overrides"}
+    fixed = {*configuration_groups(), *schema.names("resume", False)} - schema.names("resume")
     whole = [a.partition("=")[0] for a in arguments if a.partition("=")[0] in fixed]
     if whole:
         raise ConfigError(f"{whole[0]}= cannot change when a run is resumed; trainer.steps= or optimizer.lr= can.")
     saved = OmegaConf.merge(OmegaConf.structured(schema.Root), OmegaConf.create(read_config(folder)))
     OmegaConf.set_struct(saved, True)
-    cfg = OmegaConf.merge(saved, OmegaConf.from_dotlist(arguments))
+    chosen = [a for a in arguments if a.startswith("callback=")]
+    cfg = OmegaConf.merge(saved, OmegaConf.from_dotlist([a for a in arguments if a not in chosen]))
     assert isinstance(cfg, DictConfig)
+    if chosen:
+        cfg.callbacks = hydra_adapter.chosen_callbacks(chosen, options)
     start_log(folder / "run.log")
     run_job(Job(cfg, folder, [*cfg.overrides, *arguments], swept_by_experiment(folder), resume=True))
 

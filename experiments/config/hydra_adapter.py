@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import copy
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
 import yaml
 from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
@@ -109,6 +111,17 @@ def part_settings(group: str, name: str) -> dict[str, Any]:
     content = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_dict(node) else {}
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items() if not isinstance(value, dict)}
+
+
+def chosen_callbacks(overrides: Sequence[str], options: Sequence[str]) -> DictConfig:
+    """Return the callbacks that `callback=<name>` chooses for a resumed run, which Hydra does not compose.
+
+    Hydra's parser, which is no public function, says where `--config-dir` among the options points.
+    """
+    folder = get_args_parser().parse_args(list(options)).config_dir
+    path = [f"hydra.searchpath=['file://{Path(folder).absolute()}']"] if folder else []
+    with hydra.initialize_config_module(CONF, version_base="1.3"):
+        return hydra.compose("config", [*path, *overrides]).callbacks
 
 
 class _Dumper(CSafeDumper):  # pyright: ignore[reportGeneralTypeIssues]

@@ -5,12 +5,7 @@ from typing import Any
 
 from vi_core.training.history import History
 
-IRRELEVANT = (
-    "experiment", "seed", "threads", "strict", "task", "plot", "device", "dataset.root", "dataset.path",
-    "dataset.download", "sweep", "trainer.log_every", "trainer.checkpoint_every",
-    "trainer.compile", "hydra",
-)  # fmt: skip
-"""Overrides that leave an experiment's expected numbers in force: where a file lies matters less than what is in it."""
+from ..config.schema import names
 
 
 def chosen_key(override: str) -> str:
@@ -20,7 +15,7 @@ def chosen_key(override: str) -> str:
 
 def changed_settings(overrides: Sequence[str], swept: Sequence[str]) -> list[str]:
     """Return the overrides that make a run another experiment than the one whose numbers are expected."""
-    allowed = {*IRRELEVANT, *swept}
+    allowed = {*names("expected"), *swept}
     return [text for text in overrides if not any(_covers(key, chosen_key(text)) for key in allowed)]
 
 

@@ -78,8 +78,9 @@ def keep_memory() -> None:
         library.mallopt(parameter, KEPT)
 
 
+@cache
 def faster_threads() -> int:
-    """Return 1 or the number of cores, whichever multiplies matrices faster now: virtual cores can be shared."""
+    """Return 1 or the number of cores, whichever multiplies matrices faster: virtual cores can be shared."""
     seconds = {threads: time_product(threads) for threads in (1, ALL_THREADS)}
     return min(seconds, key=seconds.__getitem__)
 

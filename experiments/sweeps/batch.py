@@ -30,6 +30,7 @@ from vi_core.training.loop import Status
 from vi_core.training.trainer import Trainer
 
 from ..config.paths import set_setting, setting_at
+from ..config.schema import names
 from ..config.validate import PARTS
 from ..run.interrupt import Interrupt
 from ..run.jobs import Job, Summary, is_expected
@@ -39,14 +40,10 @@ from ..run.progress import Progress
 from ..run.settings import check_folder
 
 log = logging.getLogger(__name__)
-MOST_REPLICATES = 2048
-"""In one batch: with more, the arrays of a step leave the processor's cache, and a replicate costs more again."""
-MOST_CELLS = 5_000_000
-"""Rows of the trace times replicates in one batch: some 400 MB."""
-MOST_NUMBERS = 4_000_000
-"""Numbers of the data, as the model keeps them, and of the parameters, times replicates in one batch."""
-OWN = ("overrides", "expected", "note", "report", "strict", "plot", "sweep")
-"""Settings that jobs of one batch may have each for itself: training does not look at them."""
+# the most in one batch:
+MOST_REPLICATES = 2048  # with more, the arrays of a step leave the processor's cache
+MOST_CELLS = 5_000_000  # rows of the history times replicates: some 400 MB
+MOST_NUMBERS = 4_000_000  # numbers of the data, as the model keeps them, and of the parameters, times replicates
 
 
 @dataclass
@@ -86,7 +83,8 @@ def batchable(config: dict[str, Any]) -> list[str]:
 
 def group_key(config: dict[str, Any]) -> str:
     """Return a text that is the same for jobs which may share a batch."""
-    shared = deepcopy({key: value for key, value in config.items() if key not in OWN})
+    own = names("batch")
+    shared = deepcopy({key: value for key, value in config.items() if key not in own})
     for path in batchable(config):
         set_setting(shared, path, None)
     return json.dumps(shared, sort_keys=True, default=str)

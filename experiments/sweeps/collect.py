@@ -13,7 +13,8 @@ from vi_core.archive import read_config
 from vi_core.errors import DataError, did_you_mean
 from vi_core.training.history import read_history
 
-from ..config.identity import OUTSIDE, config_hash
+from ..config.identity import config_hash
+from ..config.schema import names
 from ..results.files import read_json, write_text
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def _configuration(folder: Path, number: int) -> dict[str, Any]:
 def settings(job: dict[str, Any]) -> dict[str, str]:
     """Return a job's overrides by key, without those that change no number."""
     pairs = (text.lstrip("+~").partition("=")[::2] for text in job["overrides"])
-    return {key: value for key, value in pairs if key.partition(".")[0] not in OUTSIDE and not key.startswith("hydra.")}
+    aside = names("identity", False)
+    return {key: value for key, value in pairs if key.partition(".")[0] not in aside}
 
 
 def swept_keys(jobs: list[dict[str, Any]]) -> list[str]:
