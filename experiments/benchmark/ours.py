@@ -15,7 +15,7 @@ from vi_core.run import Run as Fit
 
 from ..config.hydra_adapter import register_schema
 from ..config.places import CONF
-from ..config.validate import plain, validate
+from ..config.validate import plain_values, validate
 from .protocol import Answer, Contender, Settings
 
 STEPS = 10_000
@@ -61,7 +61,7 @@ class Run(Contender):
     def _assemble(self, cfg: DictConfig) -> tuple[Any, Any]:
         from ..run.process import compiled_folder, prepare
 
-        config = plain(cfg)
+        config = plain_values(cfg)
         validate(config)
         problem = assemble(config, *prepare(config))
         return problem, Fit(config, problem, timings=compiled_folder() / "seconds.json").loop

@@ -37,7 +37,7 @@ class Role:
 
 def setting(default: Any = MISSING, **role: Any) -> Any:
     """Return a dataclass field with a default, or what makes one, and a `Role` with these attributes."""
-    start = {"default_factory": default} if callable(default) else {"default": default}
+    start: dict[str, Any] = {"default_factory" if callable(default) else "default": default}
     return field(**start, metadata={"role": Role(**role)})
 
 
@@ -123,7 +123,7 @@ class Reproduce:
     parallel: int = 2
 
 
-ASIDE = {"identity": False, "resume": True}  # of settings without a part in the numbers
+ASIDE: dict[str, Any] = {"identity": False, "resume": True}  # of settings without a part in the numbers
 
 
 @dataclass

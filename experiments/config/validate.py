@@ -59,6 +59,6 @@ def check_node(settings: dict[str, Any], schema: type, prefix: str) -> None:
                 check_node(value, node, f"{path}.")
 
 
-def plain(node: Any) -> Any:
+def plain_values(node: Any) -> Any:
     """Return a resolved copy in plain dicts, lists and values."""
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node

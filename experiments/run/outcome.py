@@ -16,6 +16,7 @@ from vi_core.models.autoencoders.protocols import GeneratesImages
 from vi_core.models.diffusion.protocols import HasDenoisingTerms
 from vi_core.problem import Problem
 from vi_core.run import Run
+from vi_core.schema import Config
 from vi_core.training.callbacks import Callback
 from vi_core.training.history import History
 from vi_core.training.loop import Loop
@@ -88,7 +89,7 @@ def summarize(job: Job, run: Run, history: History) -> Summary:
     return result | shared | judge(job, config, result, history)
 
 
-def heading(job: Job, config: dict[str, Any], subtitle: str, status: str) -> Summary:
+def heading(job: Job, config: Config, subtitle: str, status: str) -> Summary:
     """Return what every summary begins with."""
     return {
         "schema": summary.SCHEMA,
@@ -102,7 +103,7 @@ def heading(job: Job, config: dict[str, Any], subtitle: str, status: str) -> Sum
     }
 
 
-def judge(job: Job, config: dict[str, Any], result: Summary, history: History | None) -> Summary:
+def judge(job: Job, config: Config, result: Summary, history: History | None) -> Summary:
     """Return the checks that apply, or why none does."""
     expected, skipped = config["expected"], ""
     conditions = [key for item in expected for key in item["when"]]

@@ -9,7 +9,7 @@ from vi_core.errors import ConfigError, LabError
 
 from ..config.hydra_adapter import part_settings
 from ..config.messages import keys_of
-from ..config.validate import PARTS, plain, validate
+from ..config.validate import PARTS, plain_values, validate
 from ..results.expectations import chosen_key
 from .jobs import Job
 from .process import faster_threads, sees_images
@@ -50,12 +50,12 @@ def resolved(job: Job) -> dict[str, Any]:
 
 def adapted(job: Job) -> dict[str, Any]:
     """Return the settings of a job in plain dicts, without those that are not for its parts; `job.cfg` loses them."""
-    plain(job.cfg)  # every interpolation resolves, or this raises
+    plain_values(job.cfg)  # every interpolation resolves, or this raises
     if job.cfg.study is not None or job.cfg.benchmark is not None:
         drop_parts(job)
     elif not job.resume:
         drop_foreign_settings(job)
-    return plain(job.cfg)
+    return plain_values(job.cfg)
 
 
 def drop_parts(job: Job) -> None:

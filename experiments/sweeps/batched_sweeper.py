@@ -81,7 +81,7 @@ class BatchedSweeper(Sweeper):
         """Train what can be batched and write it; run the rest one by one."""
         left = list(group)
         if len(left) > 1:
-            points = [Point(composed.job, composed.settings) for composed in group]
+            points = [Point(composed.job, composed.settings) for composed in group if composed.job]
             with Interrupt() as interrupt:
                 for trained in train(points, interrupt):
                     composed = next(composed for composed in left if composed.job is trained.point.job)
@@ -109,7 +109,7 @@ class BatchedSweeper(Sweeper):
     def write(self, composed: Composed, finish: Callable[[Any], dict[str, Any]]) -> JobReturn:
         """Let a job whose training is behind it `finish` in its folder, which is as Hydra leaves it."""
         self.announce(composed)
-        assert composed.template is not None
+        assert composed.template is not None and composed.job is not None
         config = composed.template.enter(composed)
         configure_log(config.hydra.job_logging, config.hydra.verbose)
         result = JobReturn()

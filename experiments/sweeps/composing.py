@@ -131,11 +131,11 @@ class Template:
             set_setting(task, key, value)
             OmegaConf.update(self.config, key, value)
         now = self.config.hydra
-        now.runtime.output_dir = str(composed.job.folder.absolute())
+        now.runtime.output_dir = str(self.folder().absolute())
         hydra["job"] |= {"id": now.job.id, "num": now.job.num, "override_dirname": now.job.override_dirname}
         hydra["overrides"]["task"] = composed.overrides
         hydra["runtime"]["output_dir"] = now.runtime.output_dir
-        folder = composed.job.folder / ".hydra"
+        folder = self.folder() / ".hydra"
         folder.mkdir(parents=True, exist_ok=True)
         texts = {
             "config": yaml_text(task),

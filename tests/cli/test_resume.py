@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.config.validate import plain
+from experiments.config.validate import plain_values
 from experiments.run.interrupt import Interrupt
 from experiments.run.process import prepare
 from tests.conftest import ROOT, SMOKE, CommandLine, configuration, run_in, summary_of, trace_text
@@ -74,7 +74,7 @@ class After(Interrupt):
 
 def drive(arguments: tuple[str, ...], folder: Path, steps: int = 0, resume: bool = False) -> Loop:
     """Run the loop of a command line in `folder` until it is done or has made `steps` steps."""
-    config = plain(configuration("threads=1", *arguments))
+    config = plain_values(configuration("threads=1", *arguments))
     problem = assemble(config, *prepare(config))
     content = checkpoint.load(folder / "checkpoint.pt") if resume else None
     run = Run(config, problem, folder, interrupted=After(steps).requested, content=content)

@@ -14,7 +14,7 @@ from experiments.config import schema
 from experiments.config.hydra_adapter import part_settings
 from experiments.config.identity import config_hash
 from experiments.config.messages import configuration_groups
-from experiments.config.validate import plain, validate
+from experiments.config.validate import plain_values, validate
 from experiments.results.expectations import changed_settings
 from experiments.sweeps.batch import group_key
 from tests.conftest import ROOT, SMOKE, CommandLine, configuration
@@ -31,7 +31,7 @@ def grown(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     fields = [("colour", str, shades), ("remark", int, remark)]
     monkeypatch.setattr(schema, "Root", make_dataclass("Root", fields, bases=(schema.Root,)))
     monkeypatch.setattr("experiments.config.validate.Root", schema.Root)
-    return plain(configuration()) | {"colour": "red", "remark": 0}
+    return plain_values(configuration()) | {"colour": "red", "remark": 0}
 
 
 def test_a_new_setting_is_one_field(grown: dict[str, Any]) -> None:
