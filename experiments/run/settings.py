@@ -83,8 +83,9 @@ def drop_foreign_settings(job: Job) -> None:
     What the user sets by hand stays.
     """
     by_hand = {chosen_key(text) for text in job.overrides}
-    for part in (part for part in PARTS if part in by_hand and part != "trainer" and job.cfg[part]):
-        name, node = str(job.cfg.parts.get(part)), job.cfg[part]
+    chosen = {part: name for part, name in job.cfg.parts.items() if name and part in by_hand and part in PARTS}
+    for part, name in chosen.items():
+        node = job.cfg[part]
         own = part_settings(part, name)
         known = {*own, *keys_of(f"{part}.")}  # others are mistakes, of which the user hears
         dropped = [

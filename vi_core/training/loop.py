@@ -208,6 +208,6 @@ class Loop:
             self.started = time.perf_counter() - self.seconds
         except (KeyError, RuntimeError, AttributeError, TypeError) as error:
             raise DataError(
-                f"the checkpoint does not fit this configuration ({str(error).splitlines()[0]}); "
+                f"checkpoint.pt does not fit this configuration ({str(error).splitlines()[0]}); "
                 "resume with the run's own model, family, optimizer and replicates."
             ) from error
