@@ -10,6 +10,7 @@ import gc
 import logging
 import shutil
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import hydra
@@ -23,11 +24,15 @@ from vi_core.errors import ConfigError, LabError, did_you_mean
 
 from .config import hydra_adapter, schema
 from .config.messages import configuration_groups, one_line
-from .config.places import CONF
+from .config.places import CONF, PROGRAM
 from .run.jobs import Job, failures, finished_job, make_job, run_job
 
-TASKS = ("fit", "plot", "collect", "report", "reproduce", "docs_figures", "docs_benchmarks")
+TASKS_ON_FOLDER = {
+    "plot": "results.plot", "collect": "sweeps.collect", "report": "report.single", "docs_benchmarks": "benchmark.docs"
+}  # fmt: skip
+"""Tasks on a finished folder, and their modules, which are imported only where they are asked for."""
 TASKS_WITHOUT_FOLDER = ("reproduce", "docs_figures")
+TASKS = ("fit", *TASKS_ON_FOLDER, *TASKS_WITHOUT_FOLDER)
 NEW_OBJECTS = 50_000  # between two looks for cycles of garbage: importing torch makes ten times as many
 
 
@@ -140,23 +145,9 @@ def on_folder(task: str, arguments: list[str]) -> None:
     if cfg.run is None:
         raise ConfigError(f"task={task} needs a folder: run=<folder>.")
     start_log(None)
-    if task == "plot":
-        from .results.plot import run
-
-        run(cfg, Path(cfg.run))
-    elif task == "report":
-        from .report.single import run
-
-        run(Path(cfg.run))
-    elif task == "docs_benchmarks":
-        from .benchmark.docs import run
-
-        run(Path(cfg.run))
-    else:
-        from .sweeps.collect import run as collect
-
-        if not collect(cfg, Path(cfg.run)):
-            failures.append(cfg.run)
+    run = import_module(f"{PROGRAM}.{TASKS_ON_FOLDER[task]}").run
+    if run(cfg, Path(cfg.run)) is False:
+        failures.append(cfg.run)
 
 
 def reproduce(task: str, arguments: list[str]) -> None:

@@ -1,4 +1,7 @@
-"""The identity of a run: a hash of what determines its numbers."""
+"""The identity of a run: a hash of what determines its numbers.
+
+By it a sweep that goes on knows which of its jobs are finished.
+"""
 
 import hashlib
 import json

@@ -16,7 +16,11 @@ Rewrite = Callable[[re.Match[str]], str]
 
 
 def one_line(error: BaseException) -> str:
-    """Return what is wrong, in one line, with a hint where a name is close to one that exists."""
+    """Return what is wrong, in one line, with a hint where a name is close to one that exists.
+
+    Args:
+        error: Of this library, Hydra, OmegaConf, the operating system or torch.
+    """
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}; choose another folder or file (a run's is hydra.run.dir)."
     if isinstance(error, MemoryError) or "allocate" in str(error):

@@ -18,7 +18,14 @@ PARTS = tuple(KINDS)
 
 
 def validate(settings: dict[str, Any]) -> None:
-    """Check keys, types and ranges of the top level, and every part against its constructor; all in plain dicts."""
+    """Check keys, types and ranges of the top level, and every part against its constructor.
+
+    Args:
+        settings: Resolved, in plain dicts.
+
+    Raises:
+        ConfigError: In one line, which names the setting, its value and what is accepted.
+    """
     check_node(settings, Root, "")
     for item in settings["expected"]:
         missing = [key for key in ("quantity", "value", "tolerance") if item[key] == MISSING]
@@ -41,7 +48,13 @@ def validate(settings: dict[str, Any]) -> None:
 
 
 def check_node(settings: dict[str, Any], schema: type, prefix: str) -> None:
-    """Check a node against its dataclass: keys added with `+` or removed with `~`, choices, ranges, nodes inside."""
+    """Check a node against its dataclass: keys added with `+` or removed with `~`, choices, ranges, nodes inside.
+
+    Args:
+        settings: The node, in plain dicts.
+        schema: A dataclass whose fields may have a `Role`.
+        prefix: The path of the node with a final dot, or nothing at the top level.
+    """
     known = {each.name: each for each in fields(schema)}
     for key in known:
         require(key in settings, f"{prefix}{key} is a setting that every run has; leave ~{prefix}{key} out.")

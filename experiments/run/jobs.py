@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vi_core.errors import LabError
 
+from ..config.identity import config_hash
 from ..config.messages import one_line
+from ..config.places import PROGRAM
 
 log = logging.getLogger(__name__)
 failures: list[str] = []  # jobs of this process that failed, and checks under strict=true
@@ -55,7 +58,15 @@ def make_job(cfg: DictConfig, folder: Path) -> Job:
 
 
 def run_job(job: Job, work: Callable[[Job], Summary] | None = None) -> float:
-    """Fit or compute, or do other `work`; on an error record it beside the run, note the failure, and return NaN."""
+    """Fit or compute; on an error record it beside the run and note the failure.
+
+    Args:
+        job: The request.
+        work: What to do instead of what the experiment asks for; returns the summary.
+
+    Returns:
+        The objective that sweepers see; NaN for a job that failed.
+    """
     try:
         result = (work or work_of(job))(job)
     except Exception as error:
@@ -76,17 +87,9 @@ def run_job(job: Job, work: Callable[[Job], Summary] | None = None) -> float:
 
 def work_of(job: Job) -> Callable[[Job], Summary]:
     """Return what the job's experiment asks for: a fit, a study or the benchmark."""
-    if job.cfg.benchmark is not None:
-        from ..benchmark.task import benchmark
-
-        return benchmark
-    if job.cfg.study is not None:
-        from .study import study
-
-        return study
-    from .fit import fit
-
-    return fit
+    kind = "benchmark" if job.cfg.benchmark is not None else "study" if job.cfg.study is not None else "fit"
+    module = {"benchmark": "benchmark.task", "study": "run.study", "fit": "run.fit"}[kind]
+    return getattr(import_module(f"{PROGRAM}.{module}"), kind)  # torch, once a job starts
 
 
 def objective(result: Summary) -> float:
@@ -103,18 +106,22 @@ def is_expected(error: Exception) -> bool:
 
 def finished_job(job: Job) -> float | None:
     """Return the objective of a finished job of the same sweep with the same configuration, or None."""
-    from ..config.identity import config_hash
     from .settings import adapted
 
     try:
-        wanted = config_hash(adapted(job))
+        config = adapted(job)
     except (LabError, OmegaConfBaseException):
         return None  # running the job will say what is wrong
-    other = finished_jobs(job.folder.parent).get(wanted)
-    if other is None:
-        return None
-    log.info("job %d is finished already: %s", other["job"], " ".join(other["overrides"]))
-    return objective(other)
+    other = finished_among(finished_jobs(job.folder.parent), config)
+    return None if other is None else objective(other)
+
+
+def finished_among(finished: dict[str, Summary], config: dict[str, Any]) -> Summary | None:
+    """Return the summary of the finished job with these settings, and say so; None where there is none."""
+    other = finished.get(config_hash(config))
+    if other is not None:
+        log.info("job %d is finished already: %s", other["job"], " ".join(other["overrides"]))
+    return other
 
 
 def finished_jobs(folder: Path) -> dict[str, Summary]:

@@ -43,7 +43,16 @@ class ConfigWriter(Callback):
 
 
 def write_results(job: Job, started: float, run: Run) -> Summary:
-    """Write samples, figures and at last the summary; show the result table."""
+    """Write samples, figures and at last the summary; show the result table.
+
+    Args:
+        job: The request.
+        started: When the run began, by `time.perf_counter`.
+        run: Trained; its other files are written.
+
+    Returns:
+        The content of summary.json, which docs/outputs.md describes.
+    """
     history, samples = run.history, draw_samples(run.problem)
     write_npz(job.folder / "samples.npz", samples)
     result = summarize(job, run, history)
@@ -104,7 +113,14 @@ def heading(job: Job, config: Config, subtitle: str, status: str) -> Summary:
 
 
 def judge(job: Job, config: Config, result: Summary, history: History | None) -> Summary:
-    """Return the checks that apply, or why none does."""
+    """Return the checks of an experiment's expected numbers that apply, or why none does.
+
+    Args:
+        job: The request, whose overrides decide whether the numbers are still those of the experiment.
+        config: Resolved settings, with `expected`.
+        result: The summary so far.
+        history: For expected numbers that are in a column of it; None for a study.
+    """
     expected, skipped = config["expected"], ""
     conditions = [key for item in expected for key in item["when"]]
     changed = expectations.changed_settings(job.overrides, [*job.swept, *conditions])

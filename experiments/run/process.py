@@ -1,4 +1,7 @@
-"""The state of the process that a job depends on: threads, dtype, seed, device. Set anew for each job."""
+"""The state of the process that a job depends on: threads, dtype, seed, device.
+
+Several jobs of a sweep run in one process, so that it is set anew for each of them.
+"""
 
 import ctypes
 import os
@@ -22,7 +25,11 @@ KEPT = 2**30  # bytes of a block that come from the heap, and bytes that are fre
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device, or raise in one line when it is not there."""
+    """Return the device with a name, the fastest that is there for `auto`.
+
+    Raises:
+        ConfigError: In one line, where it is not there.
+    """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(device for device, there in present.items() if there))
@@ -45,7 +52,14 @@ def sees_images(config: Config) -> bool:
 
 
 def prepare(config: Config) -> tuple[torch.device, torch.dtype, torch.Generator]:
-    """Set threads, default dtype and seeds for a job; return device, dtype and the generator of minibatches."""
+    """Set threads, default dtype and seeds for a job.
+
+    Args:
+        config: Resolved settings, in which `threads` is a number.
+
+    Returns:
+        Device, dtype, and the generator that orders minibatches, which is seeded from the default stream.
+    """
     device = choose_device(config["device"]["name"])
     dtype = choose_dtype(config["dtype"], sees_images(config))
     if device.type == "mps" and dtype == torch.float64:

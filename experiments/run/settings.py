@@ -40,6 +40,9 @@ def resolved(job: Job) -> dict[str, Any]:
 
     `threads=auto` becomes a number here, so that a resumed run sums in the same order: one for small problems, where
     threads wait for each other more than they work, and for images whatever a matrix product finds faster.
+
+    Raises:
+        LabError: In one line, where the settings cannot run.
     """
     config = adapted(job)
     validate(config)

@@ -76,7 +76,11 @@ class Trained:
 
 
 def batchable(config: dict[str, Any]) -> list[str]:
-    """Return the paths of the settings in which jobs of one batch may differ."""
+    """Return the paths of the settings in which jobs of one batch may differ: the seed, and numbers per replicate.
+
+    Args:
+        config: Resolved settings of one job.
+    """
     parts = (part for part in PARTS if config[part] is not None)
     return ["seed", *(path for part in parts for path in per_replicate_settings(config[part], part))]
 
@@ -108,7 +112,15 @@ def stream_seed(points: Sequence[Point]) -> int:
 
 
 def train(points: Sequence[Point], interrupt: Interrupt) -> Iterator[Trained]:
-    """Train the points of a group batch after batch; yield what came of them. What is missing has to run alone."""
+    """Train the points of a group, batch after batch.
+
+    Args:
+        points: Jobs with one `group_key`.
+        interrupt: Ends training in good order.
+
+    Yields:
+        What came of each point that could be trained with others; the missing ones have to run alone.
+    """
     batch: list[Point] = []
     loaded, size = None, 0
     for point in points:
@@ -159,7 +171,11 @@ def fits_twice(point: Point, loaded: Loaded) -> bool:
 
 
 def combine(points: Sequence[Point], seed: int, loaded: Loaded) -> Problem:
-    """Set the process up for a batch whose stream starts from `seed`; return its problem."""
+    """Set the process up for a batch whose stream starts from `seed`; return its problem.
+
+    Raises:
+        Unsupported: Where networks would be stacked whose settings differ.
+    """
     config = merged([point.config for point in points])
     device, dtype, generator = prepare(config | {"seed": seed})
     if not can_stack(points[0].problem):

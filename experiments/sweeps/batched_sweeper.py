@@ -19,9 +19,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from ..config.hydra_adapter import grid
-from ..config.identity import config_hash
 from ..run.interrupt import Interrupt
-from ..run.jobs import finished_jobs, run_job
+from ..run.jobs import finished_among, finished_jobs, run_job
 from .batch import Point, finish, group_key, train
 from .composing import Composed, Composer
 
@@ -60,16 +59,9 @@ class BatchedSweeper(Sweeper):
         log.info("Launching %d jobs locally", len(jobs))
         groups: dict[str, list[Composed]] = {}
         for job in jobs:
-            if not self.is_finished(job):
+            if finished_among(self.finished, job.settings) is None:
                 groups.setdefault(self.group(job), []).append(job)
         return [result for group in groups.values() for result in self.run_group(group)]
-
-    def is_finished(self, composed: Composed) -> bool:
-        """Whether a resumed sweep has finished a job; say so."""
-        other = self.finished.get(config_hash(composed.settings))
-        if other is not None:
-            log.info("job %d is finished already: %s", other["job"], " ".join(other["overrides"]))
-        return other is not None
 
     def group(self, composed: Composed) -> str:
         """Return a text that jobs have in common if they may share a batch."""

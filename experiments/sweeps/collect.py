@@ -38,7 +38,15 @@ def run(cfg: DictConfig, folder: Path) -> bool:
 
 
 def read_jobs(folder: Path) -> list[dict[str, Any]]:
-    """Return the summaries of a sweep's jobs in their order; a job that was redone counts once, the last time."""
+    """Return the summaries of a sweep's jobs in their order; a job that was redone counts once, the last time.
+
+    Returns:
+        For each job the content of its summary.json, with its number as `job` and its `folder`; one that left no
+        summary has the status `killed`.
+
+    Raises:
+        DataError: Where the folder holds no jobs.
+    """
     if not folder.is_dir():
         raise DataError(f"run={folder} is not a folder; give the folder of a sweep.")
     numbered = sorted((int(path.name), path) for path in folder.iterdir() if path.is_dir() and path.name.isdigit())

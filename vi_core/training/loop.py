@@ -62,7 +62,11 @@ class Loop:
     published: int = 0
 
     def run(self) -> Status:
-        """Run to the last step or to the first reason to stop; return why training ended."""
+        """Run to the last step or to the first reason to stop; return why training ended.
+
+        Raises:
+            NonFinite: Where a replicate diverges and `on_nonfinite` is `raise`.
+        """
         self.started = time.perf_counter() - self.seconds
         status = self.ended
         if status is None:
@@ -74,7 +78,7 @@ class Loop:
         return self.conclude(status)
 
     def conclude(self, status: Status) -> Status:
-        """Publish the last checkpoint and the last rows of training that has ended."""
+        """Publish the last checkpoint and the last rows of training that has ended; return `status`."""
         self.status = status
         self.ended = status if status in ("converged", "diverged") else None
         self._checkpoint()
@@ -190,7 +194,11 @@ class Loop:
         }
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Continue from a checkpoint's content. Raises `DataError` when it is of other data or settings."""
+        """Continue from the content of a checkpoint.
+
+        Raises:
+            DataError: Where it is of other data or settings.
+        """
         if content["checksum"] != self.checksum:
             raise DataError(
                 f"the data are not those of this run (checksum {self.checksum} instead of {content['checksum']}); "
