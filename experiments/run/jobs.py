@@ -1,4 +1,7 @@
-"""One job: made from Hydra's configuration, run in its folder, noted where it failed. Importing it imports no torch."""
+"""One job: made from Hydra's configuration, run in its folder, noted where it failed.
+
+Importing this module imports no torch, which `--help` can do without.
+"""
 
 import logging
 import re

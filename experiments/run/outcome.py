@@ -202,7 +202,12 @@ def draw_figures(
 
 
 def failed_summary(job: Job, error: Exception) -> None:
-    """Write a summary that says that a job failed, and why; never over another run's, nor for a refused resume."""
+    """Write a summary that says that a job failed, and why; never over another run's, nor for a refused resume.
+
+    Args:
+        job: The request, whose settings need not be resolvable.
+        error: What ended it. A run that diverged has a status of its own.
+    """
     path = job.folder / "summary.json"
     refused = isinstance(error, Occupied) or (job.resume and not isinstance(error, NonFinite))
     if refused or not job.folder.is_dir() or path.exists():

@@ -80,14 +80,23 @@ def settings(job: dict[str, Any]) -> dict[str, str]:
 
 
 def swept_keys(jobs: list[dict[str, Any]]) -> list[str]:
-    """Return the override keys whose values differ between jobs, in the order of the command line."""
+    """Return the override keys whose values differ between jobs, in the order of the command line.
+
+    Args:
+        jobs: As `read_jobs` returns them.
+    """
     every = [settings(job) for job in jobs]
     keys = list(dict.fromkeys(key for job in every for key in job))
     return [key for key in keys if len({job.get(key) for job in every}) > 1]
 
 
 def row(job: dict[str, Any], keys: list[str]) -> dict[str, Any]:
-    """Return a job's line of sweep.csv."""
+    """Return a job's line of sweep.csv by column.
+
+    Args:
+        job: Its summary; one that failed has its error in place of results.
+        keys: The swept keys, which have a column each.
+    """
     chosen = settings(job)
     line: dict[str, Any] = {"job": job["job"], **{key: chosen.get(key, "") for key in keys}, "status": job["status"]}
     if "checks" not in job:

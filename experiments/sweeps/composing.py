@@ -100,7 +100,11 @@ class Template:
         return relative(Path(self.config.hydra.sweep.dir, str(self.config.hydra.sweep.subdir)))
 
     def fill(self, overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
-        """Return the settings with other numbers, twice. Raises like a run where they cannot run."""
+        """Return the settings with the numbers of these overrides: as Hydra has them, and in plain dicts.
+
+        Raises:
+            LabError: As a run does, where they cannot run.
+        """
         from ..config.validate import validate
 
         cfg, settings = pickle.loads(self.pickled), copy.deepcopy(self.settings)
@@ -124,7 +128,11 @@ class Template:
         node.job.override_dirname = overrides_dirname(names, node.job.config.override_dirname)
 
     def enter(self, composed: Composed) -> DictConfig:
-        """Make a job's folder as Hydra makes it; return the configuration."""
+        """Make a job's folder as Hydra makes it, with `.hydra/config.yaml`, `hydra.yaml` and `overrides.yaml`.
+
+        Returns:
+            The configuration of the job, for what Hydra calls at its start and end.
+        """
         self.describe(composed.number, composed.overrides)
         task, hydra = copy.deepcopy(self.task), copy.deepcopy(self.hydra)
         for key, value in numbers(composed.overrides).items():
@@ -160,7 +168,12 @@ class Composer:
         self.templates: dict[tuple[str, ...], Template] = {}
 
     def compose(self, overrides: list[str], number: int) -> Composed:
-        """Return a job; raise as Hydra does where it cannot be composed."""
+        """Return a job of the sweep; raise as Hydra does where it cannot be composed.
+
+        Args:
+            overrides: Of this job.
+            number: Its place in the sweep.
+        """
         kind = (*(text for text in overrides if not sets_a_number(text)), *numbers(overrides))
         config = None
         try:

@@ -78,7 +78,11 @@ class Shares(Callback):
         return all(share.end for share in self.shares)
 
     def contents(self, loop: Loop) -> list[tuple[Status, dict[str, Any]]]:
-        """Return how each run ended, and its checkpoint but for the random state; after the end of the loop."""
+        """Return how each run ended, and the content of its checkpoint but for the random state.
+
+        Args:
+            loop: After its end. Its seconds are divided among the runs.
+        """
         recorded = loop.recorder.state_dict()
         return [self._content(loop, share, recorded) for share in self.shares]
 
