@@ -53,6 +53,7 @@ def main() -> None:
 def dispatch(arguments: list[str]) -> None:
     """Choose between a job or sweep under Hydra and a task on a finished folder."""
     overrides = [a for a in arguments if is_override(a)]
+    options = [a for a in arguments if not is_override(a)]
     given = {a.partition("=")[0]: a.partition("=")[2] for a in overrides}
     if "" in given:
         raise ConfigError(f"={given['']} has no key; write key=value.")
@@ -73,12 +74,10 @@ def dispatch(arguments: list[str]) -> None:
     elif task != "fit":
         on_folder(task, overrides)
     elif given.get("resume", "null") != "null":
-        options = [a for a in arguments if not is_override(a)]
         resume(Path(given["resume"]), [a for a in overrides if not a.startswith("resume=")], options)
     else:
         if given.get("sweep.resume", "null") != "null":
             overrides += resumed_sweep(Path(given["sweep.resume"]))
-        options = [a for a in arguments if not is_override(a)]
         sys.argv[1:] = options + overrides  # argparse wants them in this order
         compose_and_run()
 
