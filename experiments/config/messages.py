@@ -5,10 +5,8 @@ from collections.abc import Callable
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import Any
 
 from hydra.errors import OverrideParseException
-from omegaconf import OmegaConf
 
 from vi_core.errors import did_you_mean
 from vi_core.renamed import SETTINGS
@@ -19,7 +17,11 @@ Rewrite = Callable[[re.Match[str]], str]
 
 
 def one_line(error: BaseException) -> str:
-    """Return what is wrong, in one line, with a hint where a name is close to one that exists."""
+    """Return what is wrong, in one line, with a hint where a name is close to one that exists.
+
+    Args:
+        error: Of this library, Hydra, OmegaConf, the operating system or torch.
+    """
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}; choose another folder or file (a run's is hydra.run.dir)."
     if isinstance(error, MemoryError) or "allocate" in str(error):
@@ -106,15 +108,6 @@ def keys_of(path: str) -> list[str]:
         return []
     texts = [entry.read_text() for entry in folder.iterdir() if entry.name.endswith(".yaml")]
     return sorted({key for text in texts for key in re.findall(r"^(\w+):", text, re.MULTILINE)})
-
-
-def part_defaults(group: str, name: str) -> dict[str, Any]:
-    """Return the plain settings of a part's YAML file, or nothing for a part from elsewhere."""
-    file = _configuration() / group / f"{name}.yaml"
-    if not file.is_file():
-        return {}
-    content = OmegaConf.create(file.read_text())
-    return {str(k): v for k, v in content.items() if k != "defaults" and not OmegaConf.is_dict(v)}
 
 
 def _configuration() -> Traversable:

@@ -20,9 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 import vi_core
 from vi_core.errors import ConfigError, did_you_mean, require
 
-from ..config.identity import OUTSIDE
 from ..config.messages import part_names
 from ..config.places import CONF
+from ..config.schema import names
 from ..results.expectations import chosen_key
 from .read import typed
 
@@ -102,7 +102,7 @@ def plan(name: str, cfg: DictConfig, overrides: Sequence[str], sources: str) -> 
     swept = cfg.hydra.mode == RunMode.MULTIRUN
     params = OmegaConf.to_container(cfg.hydra.sweeper.get("params") or OmegaConf.create({})) if swept else {}
     assert isinstance(params, dict)
-    content = {str(key): value for key, value in _unresolved(cfg).items() if key not in {*OUTSIDE, "hydra"}}
+    content = {str(key): value for key, value in _unresolved(cfg).items() if key not in names("identity", False)}
     essence = [content, _unresolved(cfg).get("expected"), params, list(overrides), sources]
     return Plan(
         name=name,

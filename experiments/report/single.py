@@ -4,6 +4,8 @@ import logging
 import time
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from .read import read_row
 from .records import Page
 from .render import write_page
@@ -11,7 +13,7 @@ from .render import write_page
 log = logging.getLogger(__name__)
 
 
-def run(folder: Path) -> None:
+def run(cfg: DictConfig, folder: Path) -> None:
     """Write report.html for the run or the sweep in `folder`; raise `DataError` where there is neither."""
     row = read_row(folder)
     path = folder / "report.html"

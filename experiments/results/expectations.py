@@ -5,12 +5,7 @@ from typing import Any
 
 from vi_core.training.history import History
 
-# Overrides under which the expected numbers still hold; where a file lies matters less than what is in it.
-IRRELEVANT = (
-    "experiment", "seed", "threads", "strict", "task", "plot", "device", "dataset.root", "dataset.path",
-    "dataset.download", "sweep", "trainer.log_every", "trainer.checkpoint_every",
-    "trainer.execution", "trainer.compile", "hydra",  # the last but one is of version 0.1
-)  # fmt: skip
+from ..config.schema import names
 
 
 def chosen_key(override: str) -> str:
@@ -25,7 +20,7 @@ def changed_settings(overrides: Sequence[str], swept: Sequence[str]) -> list[str
         overrides: What the command line changed.
         swept: Keys that may vary, as the experiment's own sweep varies them.
     """
-    allowed = {*IRRELEVANT, *swept}
+    allowed = {*names("expected"), *swept}
     return [text for text in overrides if not any(_covers(key, chosen_key(text)) for key in allowed)]
 
 

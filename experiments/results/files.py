@@ -2,53 +2,19 @@
 
 import json
 import math
-import pickle
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from omegaconf._utils import get_omega_conf_dumper
 
 from vi_core.errors import DataError
 from vi_core.files import replacing
-
-try:
-    from yaml import CSafeDumper
-except ImportError:  # PyYAML was built without libyaml
-    from yaml import SafeDumper as CSafeDumper
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, in UTF-8."""
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-
-
-class _Dumper(CSafeDumper):  # pyright: ignore[reportGeneralTypeIssues]
-    """YAML dumper with OmegaConf's quotes, by the library in C: a fifth of the time, other folds in long texts."""
-
-
-_Dumper.add_representer(str, get_omega_conf_dumper().str_representer)
-
-
-def yaml_text(content: Any) -> str:
-    """Return plain dicts and lists as YAML, quoted as OmegaConf does; entries that occur before come from a cache."""
-    if not isinstance(content, dict) or not content:
-        return _dumped(content)
-    return "".join(_entry(pickle.dumps(entry)) for entry in content.items())
-
-
-@lru_cache(maxsize=256)
-def _entry(pickled: bytes) -> str:
-    """Return an entry of a dict as YAML; cached, because jobs of a sweep have most entries in common."""
-    key, value = pickle.loads(pickled)
-    return _dumped({key: value})
-
-
-def _dumped(content: Any) -> str:
-    return yaml.dump(content, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

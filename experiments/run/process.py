@@ -1,4 +1,7 @@
-"""The state of the process that a job depends on: threads, dtype, seed, device. Set anew for each job."""
+"""The state of the process that a job depends on: threads, dtype, seed, device.
+
+Several jobs of a sweep run in one process, so that it is set anew for each of them.
+"""
 
 import ctypes
 import logging
@@ -14,21 +17,23 @@ from typing import Any
 
 import hydra
 import torch
-from omegaconf import DictConfig
 
 from vi_core.errors import ConfigError
 from vi_core.files import is_private
+from vi_core.schema import Config, locate
 
 log = logging.getLogger(__name__)
 ALL_THREADS = torch.get_num_threads()
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""From glibc's malloc.h."""
-KEPT = 2**30
-"""Bytes of a block that come from the heap, and bytes that are free at its end."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
+KEPT = 2**30  # bytes of a block that come from the heap, and bytes that are free at its end
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device, or raise in one line when it is not there."""
+    """Return the device with a name, the fastest that is there for `auto`.
+
+    Raises:
+        ConfigError: In one line, where it is not there.
+    """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(device for device, there in present.items() if there))
@@ -44,22 +49,30 @@ def choose_dtype(name: str, images: bool) -> torch.dtype:
     return {"float32": torch.float32, "float64": torch.float64}[name]
 
 
-def prepare(cfg: DictConfig, images: bool) -> tuple[torch.device, torch.dtype, torch.Generator]:
-    """Set threads, default dtype and seeds for this job; return device, dtype and the generator of minibatches.
+def sees_images(config: Config) -> bool:
+    """Whether a run trains on images, by its data set."""
+    dataset = None if config["benchmark"] is not None else config["dataset"]
+    return dataset is not None and locate(dataset["_target_"], "dataset").images
 
-    `threads=auto` becomes a number in `cfg`, so that a resumed run sums in the same order: one for small problems,
-    where threads wait for each other more than they work, and for images whatever a matrix product finds faster.
+
+def prepare(config: Config) -> tuple[torch.device, torch.dtype, torch.Generator]:
+    """Set threads, default dtype and seeds for a job.
+
+    Args:
+        config: Resolved settings, in which `threads` is a number.
+
+    Returns:
+        Device, dtype, and the generator that orders minibatches, which is seeded from the default stream.
     """
-    device, dtype = choose_device(cfg.device.name), choose_dtype(cfg.dtype, images)
+    device = choose_device(config["device"]["name"])
+    dtype = choose_dtype(config["dtype"], sees_images(config))
     if device.type == "mps" and dtype == torch.float64:
         raise ConfigError("device=mps has no float64; use dtype=float32.")
-    if cfg.threads == "auto":
-        cfg.threads = faster_threads() if images else 1
-    set_products(cfg.matmul, device)
+    set_products(config["matmul"], device)
     keep_memory()
-    torch.set_num_threads(cfg.threads)
+    torch.set_num_threads(config["threads"])
     torch.set_default_dtype(dtype)
-    seed(cfg.seed, device)
+    seed(config["seed"], device)
     return device, dtype, torch.Generator().manual_seed(int(torch.randint(2**62, ())))
 
 
@@ -114,8 +127,9 @@ def keep_memory() -> None:
         library.mallopt(parameter, KEPT)
 
 
+@cache
 def faster_threads() -> int:
-    """Return 1 or the number of cores, whichever multiplies matrices faster now: virtual cores can be shared."""
+    """Return 1 or the number of cores, whichever multiplies matrices faster: virtual cores can be shared."""
     seconds = {threads: time_product(threads) for threads in (1, ALL_THREADS)}
     return min(seconds, key=seconds.__getitem__)
 
@@ -148,7 +162,7 @@ def compiled_folder() -> Path:
     return folder
 
 
-def describe_environment(cfg: DictConfig, device: torch.device) -> dict[str, Any]:
+def describe_environment(seed: int, device: torch.device) -> dict[str, Any]:
     """Return what a reader needs to repeat the run."""
     commit, dirty = git_state()
     return {
@@ -159,7 +173,7 @@ def describe_environment(cfg: DictConfig, device: torch.device) -> dict[str, Any
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "dtype": str(torch.get_default_dtype()).removeprefix("torch."),
-        "seed": cfg.seed,
+        "seed": seed,
         "git_commit": commit,
         "git_dirty": dirty,
     }

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 import vi_core
-from experiments.results.files import yaml_text
+from experiments.config.hydra_adapter import yaml_text
 from experiments.sweeps import batch
 from experiments.sweeps.composing import sets_a_number
 from tests.conftest import CommandLine, run_in, summary_of

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.cuda import is_available as cuda_is_available
 
 from experiments.cli import failures, run_job
-from experiments.run.fit import Job
+from experiments.run.jobs import Job
 from tests.conftest import SMOKE, CommandLine, Result, configuration, run_in
 
 VAE = ("--run", "experiment=vae_digits", "trainer=smoke", "plot.enabled=false")

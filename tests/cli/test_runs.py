@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import Tensor
 
 import vi_core
-from experiments.config.validate import plain
 from experiments.run.interrupt import Interrupt
 from experiments.run.process import prepare
 from tests.conftest import ROOT, SMOKE, CommandLine, summary_of, trace_text
+from vi_core.archive import read_config
 from vi_core.estimators.base import Estimate
 from vi_core.estimators.score_function.estimator import ScoreFunction
 from vi_core.models.base import HasExpectedBound
@@ -37,10 +37,8 @@ ENVIRONMENT = {"python", "torch", "hydra", "platform", "device", "threads", "git
 
 def rebuild(run: Path) -> Problem:
     """The problem of a run at its start, with the random streams where the run had them."""
-    config = OmegaConf.load(run / "config.yaml")
-    assert isinstance(config, DictConfig)
-    device, dtype, generator = prepare(config, images=False)
-    return assemble(plain(config), device, dtype, generator)
+    config = read_config(run)
+    return assemble(config, *prepare(config))
 
 
 def steps_again(run: Path, count: int) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:

@@ -68,7 +68,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "trainer/stopping": (StoppingRule,),
     "study": (Study,),
 }
-WITHOUT_TARGET = {"device", "experiment", "plot", "variant"}
+WITHOUT_TARGET = {"callback", "device", "experiment", "plot", "variant"}
 """Folders whose files are values, not parts; `experiments.config.schema` types them."""
 FILES = ("config.yaml", "run.log", "trace.csv", "summary.json", "samples.npz", "checkpoint.pt")
 

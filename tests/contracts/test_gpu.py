@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.config.validate import plain
+from experiments.config.validate import plain_values
 from experiments.run.process import choose_device
 from tests.conftest import CommandLine, configuration, run_in, summary_of, trace_text
 from vi_core.diagnostics.likelihood import held_out_likelihood
@@ -44,7 +44,7 @@ def problem(arguments: tuple[str, ...], device: str) -> Problem:
     """A problem in float64 with the same weights on every device: they are drawn on the CPU."""
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)
-    config = plain(configuration(*arguments))
+    config = plain_values(configuration(*arguments))
     return assemble(config, choose_device(device), torch.float64, torch.Generator().manual_seed(1))
 
 

@@ -18,7 +18,7 @@ import torch
 
 STORED = Path(__file__).resolve().parents[1] / "data" / "numbers.json"
 COMMON = ("--run", "hydra.mode=RUN", "seed=3", "threads=1", "plot.enabled=false")
-TRAINING = ("trainer.limit=20", "trainer.final_samples=50", "trainer.compile=off")
+TRAINING = ("trainer.limit=20", "trainer.final_samples=50", "trainer.execution=eager")
 REPLICATED = (*TRAINING, "replicates=2")
 SMALL_GRAPH = ("trainer.gradient_draws=0", "dataset.num_points=3")
 NETWORK = (*TRAINING, "trainer.limit=12", "dataset.batch_size=20", "model.hidden=[16]", "family.hidden=[16]")

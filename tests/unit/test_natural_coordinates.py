@@ -264,7 +264,7 @@ def test_its_message_says_what_to_do(x: NormalStatistics) -> None:
     plan = Plan(3, 1, 0, 1)
     execution = Execution("eager", step, plan, batches)
     loop = Loop(
-        step, batches, Recorder(step, 1), Fixed(), plan, execution, checkpoint_path=None, on_nonfinite="raise",  # pyright: ignore[reportArgumentType]
+        step, batches, Recorder(step, 1), Fixed(), plan, execution, on_nonfinite="raise",  # pyright: ignore[reportArgumentType]
         evaluate=lambda: torch.zeros(3), interrupted=lambda: False,
     )  # fmt: skip
     assert "step 3, replicate 1: not finite: the step" in loop.describe_divergence()
