@@ -216,3 +216,11 @@ def test_a_file_nearly_fits_a_screen(package: str) -> None:
 def test_the_rules_walk_something() -> None:
     assert len(modules("vi_core")) > 40
     assert len(modules("experiments")) > 10
+
+
+def test_public_names_are_what_they_say() -> None:
+    import vi_core
+
+    assert [getattr(vi_core, name).__name__ for name in vi_core.__all__] == vi_core.__all__
+    with pytest.raises(AttributeError, match="no attribute 'Posterior'"):
+        vi_core.Posterior  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
