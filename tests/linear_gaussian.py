@@ -10,9 +10,9 @@ With m = A x + c, r = x − W m − b and P = 3 pixels, the ELBO of one data poi
     ∂/∂m = Wᵀ r/s² − m,   ∂/∂A = ∂/∂m xᵀ,   ∂/∂c = ∂/∂m,   ∂/∂log √v_d = 1 − v_d − v_d ‖W_d‖²/s².
 
 The parts below are built like the library's own, from settings with `_target_`, so that the whole path from a
-configuration to a step and to a held-out bound can be held against numbers. `EnumeratedEncoder` draws no random numbers:
-its 36 samples are a product of equal-weight Gauss–Hermite nodes, on which a mean of a polynomial of degree 5 in the
-noise is its expectation. Every ELBO estimator of this problem averages polynomials of degree 4 or less.
+configuration to a step and to a held-out bound can be held against numbers. `EnumeratedEncoder` draws no random
+numbers: its 36 samples are a product of equal-weight Gauss–Hermite nodes, on which a mean of a polynomial of degree 5
+in the noise is its expectation. Every ELBO estimator of this problem averages polynomials of degree 4 or less.
 """
 
 import math

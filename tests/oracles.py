@@ -21,7 +21,7 @@ from torch import Tensor
 
 FALSE_ALARM = 1e-6
 """Probability that a right library fails any statistical comparison of the whole suite, were the seeds drawn anew."""
-COMPARISONS = 5000
+COMPARISONS = 20_000
 """More numbers than all files compare with `max_z`; Bonferroni's divisor."""
 
 MU_0, LAMBDA_0, A_0, B_0 = 1.0, 0.1, 1.0, 2.0

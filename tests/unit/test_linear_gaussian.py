@@ -1,13 +1,12 @@
 """Minibatches and held-out data against absolute numbers: `tests/linear_gaussian.py` has the closed forms.
 
-Nothing here is statistical. Draws are enumerated, so that a step on 7 of 23 points must be the closed form's to rounding
-(1e-12 relative, in float64), and what is left to chance is the order of the minibatches alone. The smallest error that a
-comparison detects is therefore one of 1e-9 of the number itself: a factor 7/23, a sum in place of a mean, a step on other
-points or a bound of other points are larger by eight orders of magnitude.
+Nothing here is statistical. Draws are enumerated, so that a step on 7 of 23 points must be the closed form's to
+rounding (1e-12 relative, in float64), and what is left to chance is the order of the minibatches alone. The smallest
+error that a comparison detects is therefore one of 1e-9 of the number itself: a factor 7/23, a sum in place of a mean,
+a step on other points or a bound of other points are larger by eight orders of magnitude.
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +29,9 @@ ESTIMATORS = ("closed_form_kl", "pathwise", "sticking_the_landing", "score_funct
 
 
 @pytest.fixture(autouse=True)
-def _double() -> Iterator[None]:
+def _double() -> None:
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)
-    yield
 
 
 def close(found: Tensor, expected: Tensor) -> None:
