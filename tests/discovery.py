@@ -137,11 +137,14 @@ POINTS = {False: 12, True: 2}
 """Data points, where the data share their latents and where each has its own."""
 PIXELS = 6
 """Of an image, so that a network has few weights."""
-PLACE = {"hidden": [5], "concentration": 8.0, "rate": 4.0}
-"""Settings of any part: small networks, and Gammas with a finite E[1/z²], which the variance of gradients needs."""
+PLACE: dict[str, dict[str, Any]] = {
+    "model": {"hidden": [5]},
+    "family": {"hidden": [5], "loc": 2.0, "concentration": 8.0, "rate": 4.0},
+}
+"""Settings: small networks, and a q on the far side of the prior whose E[1/z²], and gradients' variance, are finite."""
 MORE = 3
 """Rounds of the reference for each of an estimator's."""
-MOST = 16
+MOST = 32
 """Rounds within which an estimator must tell the sign of its gradient."""
 
 
@@ -187,12 +190,12 @@ def pair(model_name: str, family_name: str, dataset: str, replicates: int) -> Pa
 
 def small(noun: str, name: str) -> dict[str, Any]:
     """A part's configuration with PLACE in it and in the parts inside."""
-    return _narrow(settings(noun, name))
+    return _placed(settings(noun, name), PLACE[noun])
 
 
-def _narrow(config: dict[str, Any]) -> dict[str, Any]:
-    inside = {key: _narrow(value) for key, value in config.items() if isinstance(value, dict)}
-    return config | inside | {key: value for key, value in PLACE.items() if key in config}
+def _placed(config: dict[str, Any], place: dict[str, Any]) -> dict[str, Any]:
+    inside = {key: _placed(value, place) for key, value in config.items() if isinstance(value, dict)}
+    return config | inside | {key: value for key, value in place.items() if key in config}
 
 
 @cache
