@@ -1,9 +1,9 @@
 """Break important lines one by one and see which tests fail: `make mutate`, or `python -m tests.mutate [words]`.
 
-`mutations.yaml` lists the lines. Each is broken in a temporary copy of the sources, never in the checkout, and the tests
-named beside it are run there until the first fails. The exit code is 1 where all of them pass (the mutation survives),
-where a line is no longer found, or where the tests fail without any mutation. Words choose mutations whose name or file
-holds one of them.
+`mutations.yaml` lists the lines. Each is broken in a temporary copy of the sources, never in the checkout, and the
+tests named beside it are run there until the first fails. The exit code is 1 where all of them pass (the mutation
+survives), where a line is no longer found, or where the tests fail without any mutation. Words choose mutations whose
+name or file holds one of them.
 """
 
 import os
@@ -56,7 +56,7 @@ def first_failure(folder: Path, tests: str) -> str:
 
 
 def outcome(folder: Path, mutation: Mapping[str, str]) -> str:
-    """Break a line of the copy, run its tests and put it back; return the test that caught it, SURVIVED or NOT FOUND."""
+    """Break a line of the copy and run its tests; return the test that caught it, SURVIVED or NOT FOUND."""
     path = folder / mutation["file"]
     source = path.read_text() if path.exists() else ""
     if mutation["old"] not in source:
