@@ -32,7 +32,7 @@ test-slow: .venv/installed  ## run the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 mutate: .venv/installed  ## break important lines one by one, in a copy, and name the tests that notice; ARGS='words'
-	$(BIN)/python -m tests.mutate $(ARGS)
+	$(BIN)/python tests/mutate.py $(ARGS)
 
 lint: .venv/installed  ## check style, format and types
 	$(BIN)/python -m ruff check

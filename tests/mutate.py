@@ -1,20 +1,24 @@
-"""Break important lines one by one and see which tests fail: `make mutate`, or `python -m tests.mutate [words]`.
+"""Break important lines one by one and see which tests fail: `make mutate`, or `python tests/mutate.py [words]`.
 
 `mutations.yaml` lists the lines. Each is broken in a temporary copy of the sources, never in the checkout, and the
 tests named beside it are run there until the first fails. The exit code is 1 where all of them pass (the mutation
 survives), where a line is no longer found, or where the tests fail without any mutation. Words choose mutations whose
-name or file holds one of them.
+name or file holds one of them. Each run is a fork of this process, which has imported torch once for all of them.
 """
 
 import os
-import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
+import hydra  # noqa: F401 for the forks
+import pytest
+import scipy.stats  # noqa: F401 for the forks
+import torch
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,25 +38,47 @@ def copy_sources(folder: Path) -> None:
     for name in COPIED:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        elif (ROOT / name).exists():
+        else:
             shutil.copy(ROOT / name, folder / name)
 
 
+class Failures:
+    """A pytest plugin that keeps the names of the tests, and of the files, that fail."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.names += [report.nodeid] * report.failed
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self.names += [report.nodeid] * report.failed
+
+
+def run_tests(folder: Path, tests: str, sender: Connection) -> None:
+    """Run tests in a folder, in a process of their own; send the name of the first that fails, or an empty text."""
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    os.chdir(folder)
+    sys.path[0] = str(folder)
+    torch.set_num_threads(1)
+    failures = Failures()
+    options = ["-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-m", "not slow", f"--rootdir={folder}"]
+    code = pytest.main([*options, *tests.split()], plugins=[failures])
+    sender.send(failures.names[0] if failures.names else "" if code == 0 else f"pytest ended with code {code}")
+
+
 def first_failure(folder: Path, tests: str) -> str:
-    """Run tests in a folder until one fails; return its name, or an empty text where all pass."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-m", "not slow"]
-    data = os.environ.get("VI_DATA", str(ROOT.parent / "shared" / "data"))
-    environment = os.environ | {"VI_DATA": data, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        done = subprocess.run(
-            [*command, *tests.split()], cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS
-        )
-    except subprocess.TimeoutExpired:
-        return f"{tests} (not finished in {SECONDS} s)"
-    if done.returncode == 0:
-        return ""
-    named = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, flags=re.MULTILINE)
-    return named[1] if named else f"pytest ended with code {done.returncode}: {done.stdout[-200:]}{done.stderr[-200:]}"
+    """Return the name of the first test that fails in a folder, or an empty text where all pass."""
+    forks = get_context("fork")
+    receiver, sender = forks.Pipe(duplex=False)
+    process = forks.Process(target=run_tests, args=(folder, tests, sender))
+    process.start()
+    found = receiver.recv() if receiver.poll(SECONDS) else f"{tests} did not end within {SECONDS} s"
+    process.kill()
+    process.join()
+    return found
 
 
 def outcome(folder: Path, mutation: Mapping[str, str]) -> str:
@@ -71,6 +97,8 @@ def outcome(folder: Path, mutation: Mapping[str, str]) -> str:
 def main(words: Sequence[str]) -> int:
     """Print a line for each mutation; return 1 unless all are caught."""
     mutations, bad = chosen(words), 0
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    os.environ.setdefault("VI_DATA", str(ROOT.parent / "shared" / "data"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         copy_sources(folder)
@@ -87,4 +115,5 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    sys.dont_write_bytecode = True
     sys.exit(main(sys.argv[1:]))
