@@ -15,9 +15,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import hydra  # noqa: F401 for the forks
 import pytest
-import scipy.stats  # noqa: F401 for the forks
+import scipy.stats  # noqa: F401 (for the forks)
 import torch
 import yaml
 
@@ -75,7 +74,11 @@ def first_failure(folder: Path, tests: str) -> str:
     receiver, sender = forks.Pipe(duplex=False)
     process = forks.Process(target=run_tests, args=(folder, tests, sender))
     process.start()
-    found = receiver.recv() if receiver.poll(SECONDS) else f"{tests} did not end within {SECONDS} s"
+    sender.close()
+    try:
+        found = receiver.recv() if receiver.poll(SECONDS) else f"{tests} did not end within {SECONDS} s"
+    except EOFError:
+        found = f"{tests} ended the process"
     process.kill()
     process.join()
     return found
