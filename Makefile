@@ -1,7 +1,7 @@
 # Every target installs what it needs into .venv first; `make help` lists them.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run figures docs-figures test test-slow lint clean
+.PHONY: help run figures docs-figures test test-slow mutate lint clean
 
 # Python compiles a module when it is first imported and keeps the result in __pycache__, also where the environment says
 # otherwise: without that each of the many processes of the tests and of `figures` would compile torch anew.
@@ -30,6 +30,9 @@ test: .venv/installed  ## run the tests but for the slow ones; ARGS goes to pyte
 
 test-slow: .venv/installed  ## run the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+mutate: .venv/installed  ## break important lines one by one, in a copy, and name the tests that notice; ARGS='words'
+	$(BIN)/python tests/mutate.py $(ARGS)
 
 lint: .venv/installed  ## check style, format and types
 	$(BIN)/python -m ruff check

@@ -170,6 +170,18 @@ class Shrunk(Estimator):
         return right._replace(surrogate=self.factor * right.surrogate)
 
 
+class Scaled(Estimator):
+    """A right estimator whose gradient is multiplied by a constant; −1 descends."""
+
+    def __init__(self, right: Estimator, factor: float):
+        super().__init__()
+        self.right, self.factor, self.num_samples = right, factor, right.num_samples
+
+    def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
+        right = self.right(model, family, bound, x)
+        return right._replace(surrogate=self.factor * right.surrogate)
+
+
 class Mixing(Estimator):
     """A right estimator that scales its gradient by the mean bound of all replicates."""
 
@@ -223,6 +235,18 @@ class SumOfWeights(SignalOfELBO):
 
     def __call__(self, log_w: Tensor) -> Tensor:
         return log_w.logsumexp(dim=0)
+
+
+class NegativeBound(Bound):
+    """The negative of the ELBO."""
+
+    name, additive = "elbo", True
+
+    def __call__(self, log_w: Tensor) -> Tensor:
+        return -ELBO()(log_w)
+
+    def signal(self, log_w: Tensor) -> Tensor:
+        return -ELBO().signal(log_w)
 
 
 # --- broken optimizers ----------------------------------------------------------------------------------------------

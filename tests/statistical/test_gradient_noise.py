@@ -1,4 +1,10 @@
-"""Gradient noise in a run's summary: its arithmetic, that looking changes nothing, and that resuming finds the same."""
+"""Gradient noise in a run's summary: its arithmetic, that looking changes nothing, and that resuming finds the same.
+
+Deviations of 20,000 draws are compared to 5 %, ten standard errors or more: a deviation that is off by a tenth is
+found. The law of standardised errors is tested at 1e-6, its false-alarm rate. Power, in 99 of 100 runs: the law of
+2,000 draws at a distance of 0.104 (`oracles.smallest_distance`); a shift of two units in 7, over ten draws, is
+asserted to be found.
+"""
 
 import shutil
 from pathlib import Path

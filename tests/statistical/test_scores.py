@@ -1,5 +1,10 @@
 """Per-sample scores, from one backward pass through expanded parameters, against closed forms of the reports; and how
 families store the parameters that scores are taken in.
+
+Scores are exact: an error of 1e-10, relative, is found, with no false alarms. Initial values are drawn, with the limit
+of `oracles.limit`, one false alarm in a million runs of the whole suite. Power, in 99 of 100 runs: a mean of 6,000
+samples that is off by 0.115 standard deviations of one (`oracles.smallest_shift`), so that a deviation of 2 is told
+from 2.2.
 """
 
 import pytest
