@@ -103,7 +103,7 @@ class Adam(Optimizer):
             self.states("mean", count),
             self.states("square", count),
             [],
-            [*self.clock.repeat(count).unbind()],
+            [self.clock.clone() for _ in targets],
             fused=True,
             found_inf=dead,
             lr=lr.to(torch.float32) if isinstance(lr, Tensor) and not lr.is_cpu else lr,  # the type read on a device
