@@ -11,10 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vi_core.distributions import supports
 from vi_core.distributions.transforms import Positive
-from vi_core.families.base import Family
+from vi_core.families.base import Family, all_shared
 from vi_core.per_replicate import PerReplicate, column, require_each, require_positive
-from vi_core.types import Params, flatten
+from vi_core.types import Latent, Params, flatten
 
 
 class Entry(NamedTuple):
@@ -128,11 +129,17 @@ class PackedFamily(Family):
         replicates: R.
     """
 
+    described = "real and positive latents that all data points share"
+
     def __init__(self, entries: Sequence[Entry], replicates: int):
         super().__init__()
         self.replicates = replicates
         self.packed = PackedParameters(entries, replicates)
         self.layout = {e.latent: frozenset(o.name for o in entries if o.latent == e.latent) for e in entries}
+
+    @classmethod
+    def describes(cls, latents: dict[str, Latent]) -> bool:
+        return all_shared(latents, supports.real, supports.positive)
 
     def variational(self, x: object = None) -> Params:
         return self.packed()

@@ -4,7 +4,6 @@ Jordan et al. 1999; Blei, Kucukelbir, McAuliffe 2017, section 2.3.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from vi_core.distributions.gamma import Gamma
 from vi_core.distributions.normal import Normal
 from vi_core.distributions.transforms import Positive
 from vi_core.families._packed import Entry, PackedFamily
-from vi_core.families.base import VariationalDistribution, all_shared
+from vi_core.families.base import VariationalDistribution
 from vi_core.per_replicate import PerReplicate
 from vi_core.types import Latent, Latents, Params
 
@@ -41,31 +40,26 @@ class MeanFieldDistribution(VariationalDistribution):
         return {name: (factor.mean, factor.variance.sqrt()) for name, factor in self.factors.items()}
 
 
-class Initial(NamedTuple):
-    """Initial values of a mean field's parameters, each one number or one for each replicate.
+def factor_entries(
+    latents: dict[str, Latent], positive: Positive, spread: Positive, loc_std: PerReplicate, **initial: PerReplicate
+) -> list[Entry]:
+    """Return the parameters of a Normal for each real latent, and of a Gamma for each positive one.
 
-    Attributes:
-        loc, loc_std: Mean and standard deviation of the initial `loc`.
-        scale, concentration, rate: Initial values of the parameters of these names.
+    Args:
+        latents: Real and positive latents.
+        positive, spread: Transforms of concentrations and rates, and of scales.
+        loc_std: Standard deviation of the initial `loc`.
+        initial: Initial `loc`, `scale`, `concentration` and `rate`, each one number or one for each replicate.
     """
-
-    loc: PerReplicate
-    loc_std: PerReplicate
-    scale: PerReplicate
-    concentration: PerReplicate
-    rate: PerReplicate
-
-    def entries(self, latents: dict[str, Latent], positive: Positive, spread: Positive) -> list[Entry]:
-        """Return the parameters of a Normal for each real latent, and of a Gamma for each positive one."""
-        found = []
-        for name, latent in latents.items():
-            if latent.support == supports.real:
-                found.append(Entry(name, "loc", latent.shape, self.loc, None, self.loc_std))
-                found.append(Entry(name, "scale", latent.shape, self.scale, spread))
-            else:
-                found.append(Entry(name, "concentration", latent.shape, self.concentration, positive))
-                found.append(Entry(name, "rate", latent.shape, self.rate, positive))
-        return found
+    found = []
+    for name, latent in latents.items():
+        if latent.support == supports.real:
+            found.append(Entry(name, "loc", latent.shape, initial["loc"], None, loc_std))
+            found.append(Entry(name, "scale", latent.shape, initial["scale"], spread))
+        else:
+            names = ("concentration", "rate")
+            found += [Entry(name, field, latent.shape, initial[field], positive) for field in names]
+    return found
 
 
 class MeanField(PackedFamily):
@@ -81,7 +75,6 @@ class MeanField(PackedFamily):
     """
 
     name = "mean_field"
-    described = "real and positive latents that all data points share"
 
     def __init__(
         self,
@@ -98,13 +91,9 @@ class MeanField(PackedFamily):
         rate: PerReplicate = 1.0,
     ):
         self.check_latents(latents)
-        initial = Initial(loc, loc_std, scale, concentration, rate)
-        super().__init__(initial.entries(latents, positive, spread or positive), replicates)
+        initial = {"loc": loc, "scale": scale, "concentration": concentration, "rate": rate}
+        super().__init__(factor_entries(latents, positive, spread or positive, loc_std, **initial), replicates)
         self.latents = latents
-
-    @classmethod
-    def describes(cls, latents: dict[str, Latent]) -> bool:
-        return all_shared(latents, supports.real, supports.positive)
 
     def distribution(self, params: Params) -> MeanFieldDistribution:
         return independent(params, self.latents)

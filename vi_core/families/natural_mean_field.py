@@ -22,7 +22,7 @@ from vi_core.distributions import supports
 from vi_core.distributions.exponential_family import fisher_information, gamma_log_normalizer, normal_log_normalizer
 from vi_core.distributions.transforms import Exponential
 from vi_core.families.base import Family, all_shared
-from vi_core.families.mean_field import Initial, MeanFieldDistribution, block_diagonal, independent
+from vi_core.families.mean_field import MeanFieldDistribution, block_diagonal, factor_entries, independent
 from vi_core.per_replicate import PerReplicate
 from vi_core.types import Latent, Params
 
@@ -56,7 +56,8 @@ class NaturalMeanField(Family):
         self.check_latents(latents)
         self.latents, self.replicates = latents, replicates
         params: Params = {}
-        for entry in Initial(loc, loc_std, scale, concentration, rate).entries(latents, Exponential(), Exponential()):
+        initial = {"loc": loc, "scale": scale, "concentration": concentration, "rate": rate}
+        for entry in factor_entries(latents, Exponential(), Exponential(), loc_std, **initial):
             entry.check()
             params.setdefault(entry.latent, {})[entry.name] = entry.draw(replicates)
         self.layout = {name: frozenset(group) for name, group in params.items()}

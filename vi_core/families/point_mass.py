@@ -10,7 +10,7 @@ from vi_core.distributions import supports
 from vi_core.distributions.transforms import Positive
 from vi_core.errors import require
 from vi_core.families._packed import Entry, PackedFamily
-from vi_core.families.base import VariationalDistribution, all_shared
+from vi_core.families.base import VariationalDistribution
 from vi_core.types import Latent, Latents, Params
 
 
@@ -42,7 +42,6 @@ class PointMass(PackedFamily):
     """
 
     name = "point_mass"
-    described = "real and positive latents that all data points share"
     has_scores = False
 
     def __init__(self, latents: dict[str, Latent], replicates: int = 1, /, *, positive: Positive, values: list[float]):
@@ -54,10 +53,6 @@ class PointMass(PackedFamily):
             for (name, latent), value in zip(latents.items(), values, strict=True)
         ]
         super().__init__(entries, replicates)
-
-    @classmethod
-    def describes(cls, latents: dict[str, Latent]) -> bool:
-        return all_shared(latents, supports.real, supports.positive)
 
     def distribution(self, params: Params) -> VariationalDistribution:
         return PointMassDistribution(params)

@@ -125,8 +125,12 @@ class NormalGamma(Model):
 
     def log_likelihood(self, z: Latents, x: NormalStatistics) -> Tensor:
         """Σ_n log N(x_n | mu, 1/tau) = (n/2)(log tau − log 2π) − (tau/2)(S + n (mu − x̄)²), (K, *batch)."""
-        squares = torch.addcmul(x.sum_squares, x.num_points, (z["mu"] - x.mean).square())
-        return torch.addcmul(x.num_points * (0.5 * z["tau"].log() - HALF_LOG_2PI), z["tau"], squares, value=-0.5)
+        return self._log_likelihood(z["mu"], z["tau"], 0.5 * z["tau"].log(), x)
+
+    @staticmethod
+    def _log_likelihood(mu: Tensor, tau: Tensor, half_log_tau: Tensor, x: NormalStatistics) -> Tensor:
+        squares = torch.addcmul(x.sum_squares, x.num_points, (mu - x.mean).square())
+        return torch.addcmul(x.num_points * (half_log_tau - HALF_LOG_2PI), tau, squares, value=-0.5)
 
     def factors(self, z: Latents, x: NormalStatistics) -> Factors:
         """The likelihood, N(mu | mu_0, 1/(lambda_0 tau)) and Gamma(tau | a_0, b_0), each (K, *batch)."""
@@ -137,7 +141,7 @@ class NormalGamma(Model):
         prior_tau = log_power + self.normalizer_tau - self.rate * tau
         both = frozenset({"mu", "tau"})
         return {
-            "likelihood": (self.log_likelihood(z, x), both),
+            "likelihood": (self._log_likelihood(mu, tau, half_log_tau, x), both),
             "prior_mu": (prior_mu, both),
             "prior_tau": (prior_tau, frozenset({"tau"})),
         }
