@@ -26,7 +26,7 @@ from vi_core.errors import ConfigError, LabError, did_you_mean
 
 from .config import schema
 from .config.messages import configuration_groups, one_line
-from .config.places import CONF, PROGRAM
+from .config.places import CONF, PROGRAM, benchmark_module
 from .run.jobs import failures, finished_job, make_job, run_job
 from .sweeps import sweeper
 
@@ -162,9 +162,7 @@ def on_folder(task: str, arguments: list[str]) -> None:
 
         run(Path(cfg.run))
     elif task == "docs_benchmarks":
-        from .benchmark.docs import run
-
-        run(Path(cfg.run))
+        benchmark_module("docs").run(Path(cfg.run))
     else:
         from .sweeps.collect import run as collect
 

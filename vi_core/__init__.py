@@ -3,7 +3,7 @@
 The library seeds nothing, prints nothing and changes no global setting of torch. `vi_core.load(run)` reopens a run.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str):  # PEP 562: `import vi_core` stays free of torch until a run is loaded

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from vi_core.archive import load, read_run
 
+from ..config.places import benchmark_module
 from . import mixtures
 from .figures import Finished, draw
 
@@ -18,9 +19,7 @@ def run(cfg: DictConfig, folder: Path) -> None:
     """Redraw the figures of the run in `folder` with the plot settings of `cfg`."""
     config, _ = read_run(folder)
     if config.get("benchmark") is not None:
-        from ..benchmark.task import redraw as redraw_benchmark
-
-        for path in redraw_benchmark(cfg, folder):
+        for path in benchmark_module("task").redraw(cfg, folder):
             log.info("figure  %s", path)
         return
     if config.get("study") is not None:

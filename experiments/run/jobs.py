@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vi_core.errors import LabError
 
 from ..config.messages import one_line
+from ..config.places import benchmark_module
 
 log = logging.getLogger(__name__)
 failures: list[str] = []
@@ -56,9 +57,7 @@ def run_job(job: Any, work: Callable[[Any], dict[str, Any]] | None = None) -> fl
 def work_of(job: Any) -> Callable[[Any], dict[str, Any]]:
     """Return what the job's experiment asks for: a fit, a study or the benchmark."""
     if job.cfg.benchmark is not None:
-        from ..benchmark.task import benchmark
-
-        return benchmark
+        return benchmark_module("task").benchmark
     if job.cfg.study is not None:
         from .study import study
 
