@@ -116,15 +116,17 @@ def _settings(part: dict[str, Any]) -> str:
     values = {name: value for name, value in part.items() if name not in ("_target_", "defaults")}
     chosen = (entry.items() for entry in part.get("defaults", []) if isinstance(entry, dict))
     nested = {name.removeprefix("override /"): choice for items in chosen for name, choice in items}
-    lines = [_setting(name, value, meanings.get(name, "")) for name, value in values.items() if name not in nested]
-    lines += [f"`{name}`: a part, `{choice or 'null'}`" for name, choice in nested.items()]
-    return "<br>".join(lines)
+    own = {name: value for name, value in values.items() if name not in nested or value is not None}
+    lines = [f"`{name}`: a part, `{choice or 'null'}`" for name, choice in nested.items()]
+    return "<br>".join([*lines, *(_setting(name, value, meanings.get(name, "")) for name, value in own.items())])
 
 
 def _setting(name: str, value: Any, meaning: str) -> str:
     """Return one setting; of a part inside a part its class."""
     if isinstance(value, dict) and "_target_" in value:
         return f"`{name}`: `{value['_target_'].rpartition('.')[2]}`"
+    if isinstance(value, dict):
+        return "<br>".join(_setting(f"{name}.{key}", inner, "") for key, inner in value.items())
     shown = "true" if value is True else "false" if value is False else "null" if value is None else value
     return f"`{name}` = {shown}" + (f": {meaning}" if meaning else "")
 
