@@ -19,7 +19,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 
-from tests.conftest import DATA, ROOT, SMOKE, configuration, run_in
+from tests.conftest import DATA, ROOT, SMOKE, run_in
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUN_AT_ONCE = ("README.md",)
@@ -146,7 +146,7 @@ def execute(words: list[str], folder: Path, run: bool) -> str:
     if words[:2] != ["python", "run.py"] and words[0] != "vi-run":
         return f"not a command of this program: {' '.join(words)}"
     arguments = words[1:] if words[0] == "vi-run" else words[2:]
-    result = run_in(folder, *prepared(arguments, run))
+    result = run_in(folder, *prepared(folder, arguments, run))
     return "" if (result.code, result.err) == (0, "") else f"{' '.join(words)}: {result.err or result.out}"
 
 
@@ -160,7 +160,7 @@ def made(words: list[str], folder: Path, run: bool) -> str:
     return execute(["python", "run.py", *shlex.split(given)], folder, run) if words[0] == "run" else ""
 
 
-def prepared(arguments: list[str], run: bool) -> list[str]:
+def prepared(folder: Path, arguments: list[str], run: bool) -> list[str]:
     """Return arguments that end soon: as they are, of a few steps, or `--cfg job`."""
     keys = {argument.partition("=")[0] for argument in arguments}
     if keys & {"--help", "--shell-completion"} or "--cfg" in arguments:
@@ -172,16 +172,17 @@ def prepared(arguments: list[str], run: bool) -> list[str]:
             *single([a for a in arguments if not a.startswith(("task=", "resume=", "sweep.resume="))]),
         ]
     if "task" in keys:
-        return arguments
-    return [*arguments, *([] if "resume" in keys else shortened(single(arguments))), "plot.enabled=false"]
+        return [*arguments, "plot.format=png"]  # fonts of a PDF take seconds
+    return [*arguments, *([] if "resume" in keys else shortened(folder, single(arguments))), "plot.enabled=false"]
 
 
-def shortened(arguments: list[str]) -> list[str]:
+def shortened(folder: Path, arguments: list[str]) -> list[str]:
     """Return the overrides that make a job short and let it find its data."""
-    config = configuration(*arguments)
-    if config.study is not None:
+    names = [argument for argument in arguments if not argument.startswith("sweep.resume=")]
+    config = yaml.safe_load(run_in(folder, "--cfg", "job", *names).out) or {}
+    if config.get("study") is not None:
         return ["study.num_samples=2000"]
-    images = ["dataset.root=" + str(DATA)] if "MNIST" in config.dataset._target_ else []
+    images = [f"dataset.root={DATA}"] if "mnist" in config["dataset"]["_target_"] else []
     return ["trainer=smoke", "trainer.limit=20", "trainer.likelihood_samples=0", *images]
 
 
@@ -202,22 +203,32 @@ def importable(folder: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the runs, the sweep and the data files that the pages speak of; copy it before using it."""
+    """A folder with the runs and the data files that the pages speak of; copy it before using it."""
     folder = tmp_path_factory.mktemp("workplace")
     runs = {
         "bbvi": [*SMOKE, f"hydra.run.dir=outputs/bbvi/{STAMP}"],
         "vae_digits": [*SMOKE[:-1], "experiment=vae_digits", f"hydra.run.dir=outputs/vae_digits/{STAMP}"],
-        "sweep": ["-m", *SMOKE[1:], "seed=0,1", f"hydra.sweep.dir=outputs/bbvi/multirun/{STAMP}"],
     }
     for arguments in runs.values():
-        result = run_in(folder, *arguments)
-        assert (result.code, result.err) == (0, "")
-    (folder / "my.csv").write_text("x,y\n" + "".join(f"{0.3 * n % 1.7},{n % 5}\n" for n in range(40)))
+        completed(folder, *arguments)
+    (folder / "my.csv").write_text("x,y\n" + "".join(f"{0.1 + 0.3 * n % 1.7},{n % 5}\n" for n in range(40)))
     (folder / "counts.csv").write_text("n\n" + "".join(f"{n % 5}\n" for n in range(40)))
     for name, head in {"quakes.csv": "long,lat,stations", "mine.csv": "x,y,count"}.items():
         lines = [f"{180 + n % 7},{-20 + n % 5},{10 + n % 13}\n" for n in range(80)]
         (folder / name).write_text(f"{head}\n{''.join(lines)}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def swept(workplace: Path) -> Path:
+    """The same folder, with the sweep of two jobs that the pages speak of."""
+    completed(workplace, "-m", *SMOKE[1:], "seed=0,1", f"hydra.sweep.dir=outputs/bbvi/multirun/{STAMP}")
+    return workplace
+
+
+def completed(folder: Path, *arguments: str) -> None:
+    result = run_in(folder, *arguments)
+    assert (result.code, result.err) == (0, "")
 
 
 def with_snippets() -> list[Path]:
@@ -234,10 +245,10 @@ def test_snippets_name_what_exists(page: Path, workplace: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     "page", [page for page in with_snippets() if page.name not in RUN_AT_ONCE], ids=lambda page: page.name
 )
-def test_snippets_run(page: Path, workplace: Path, tmp_path: Path) -> None:
+def test_snippets_run(page: Path, swept: Path, tmp_path: Path) -> None:
     if "mnist" in page.read_text().lower() and not (DATA / "MNIST").is_dir():
         pytest.skip(f"no MNIST in {DATA} (set VI_DATA)")
-    shutil.copytree(workplace, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(swept, tmp_path, dirs_exist_ok=True)
     assert faults(page.read_text(), tmp_path, run=True) == []
 
 
