@@ -172,18 +172,20 @@ def prepared(folder: Path, arguments: list[str], run: bool) -> list[str]:
             *single([a for a in arguments if not a.startswith(("task=", "resume=", "sweep.resume="))]),
         ]
     if "task" in keys:
-        return [*arguments, "plot.format=png"]  # fonts of a PDF take seconds
+        return arguments
     return [*arguments, *([] if "resume" in keys else shortened(folder, single(arguments))), "plot.enabled=false"]
 
 
 def shortened(folder: Path, arguments: list[str]) -> list[str]:
     """Return the overrides that make a job short and let it find its data."""
+    short = ["trainer=smoke", "trainer.limit=20", "trainer.likelihood_samples=0"]
     names = [argument for argument in arguments if not argument.startswith("sweep.resume=")]
-    config = yaml.safe_load(run_in(folder, "--cfg", "job", *names).out) or {}
-    if config.get("study") is not None:
+    if not any(name.startswith("experiment=") for name in names):
+        return short
+    config = yaml.safe_load(run_in(folder, "--cfg", "job", *names).out)
+    if config["study"] is not None:
         return ["study.num_samples=2000"]
-    images = [f"dataset.root={DATA}"] if "mnist" in config["dataset"]["_target_"] else []
-    return ["trainer=smoke", "trainer.limit=20", "trainer.likelihood_samples=0", *images]
+    return [*short, f"dataset.root={DATA}"] if "mnist" in config["dataset"]["_target_"] else short
 
 
 @contextmanager
