@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vi_core.models.base import Model
     from vi_core.optimizers.base import Optimizer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Bound", "Dataset", "Estimator", "Family", "Model", "Optimizer", "load"]
 
 

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from vi_core.archive import load, read_run
 
+from ..config.places import benchmark_module
 from . import mixtures
 from .figures import Finished, draw
 
@@ -18,9 +19,7 @@ def run(cfg: DictConfig, folder: Path) -> None:
     """Redraw the figures of the run in `folder` with the plot settings of `cfg`; `DataError` for other folders."""
     config, _ = read_run(folder)
     if config.get("benchmark") is not None:
-        from ..benchmark.task import redraw as redraw_benchmark
-
-        paths = redraw_benchmark(cfg, folder)
+        paths = benchmark_module("task").redraw(cfg, folder)
     elif config.get("study") is not None:
         from ..run.study import redraw as redraw_study
 

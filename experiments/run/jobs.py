@@ -22,7 +22,7 @@ from vi_core.errors import LabError
 
 from ..config.identity import config_hash
 from ..config.messages import one_line
-from ..config.places import PROGRAM
+from ..config.places import PROGRAM, benchmark_module
 
 log = logging.getLogger(__name__)
 failures: list[str] = []  # jobs of this process that failed, and checks under strict=true
@@ -90,9 +90,10 @@ def run_job(job: Job, work: Callable[[Job], Summary] | None = None) -> float:
 
 def work_of(job: Job) -> Callable[[Job], Summary]:
     """Return what the job's experiment asks for: a fit, a study or the benchmark."""
-    kind = "benchmark" if job.cfg.benchmark is not None else "study" if job.cfg.study is not None else "fit"
-    module = {"benchmark": "benchmark.task", "study": "run.study", "fit": "run.fit"}[kind]
-    return getattr(import_module(f"{PROGRAM}.{module}"), kind)  # torch, once a job starts
+    if job.cfg.benchmark is not None:
+        return benchmark_module("task").benchmark
+    kind = "study" if job.cfg.study is not None else "fit"
+    return getattr(import_module(f"{PROGRAM}.run.{kind}"), kind)  # torch, once a job starts
 
 
 def objective(result: Summary) -> float:
