@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vi_core.datasets.base import Data, Dataset, identity
+from vi_core.datasets.base import Data, Dataset
+from vi_core.distributions import supports
 from vi_core.distributions.normal import Normal
 from vi_core.families.amortized.normal import AmortizedNormalDistribution
 from vi_core.families.base import Family, VariationalDistribution
@@ -107,7 +108,7 @@ class Points(Dataset):
         noise = torch.randn(NUM_POINTS + self.num_test, PIXELS, generator=torch.Generator().manual_seed(5))
         noise = noise.double()
         test = noise[NUM_POINTS:] * 1.5 + 1.0 if self.num_test else None
-        return Data(noise[:NUM_POINTS], test, {}, "draws for a test", identity, None)
+        return Data(noise[:NUM_POINTS], "draws for a test", test=test)
 
 
 def parameters(*names: str) -> dict[str, nn.Parameter]:
@@ -124,7 +125,7 @@ class LinearGaussian(Model):
 
     def __init__(self) -> None:
         super().__init__()
-        self.latents = {"z": Latent("real", (LATENTS,), local=True)}
+        self.latents = {"z": Latent(supports.real, (LATENTS,), local=True)}
         for name, value in parameters("W", "b", "log_s").items():
             self.register_parameter(name, value)
 
@@ -153,18 +154,18 @@ class Encoder(Family):
 
     def __init__(self, latents: dict[str, Latent], /):
         super().__init__()
-        (self.name,), self.replicates = latents, 1
-        self.layout = {self.name: frozenset({"loc", "scale"})}
+        (self.latent,), self.replicates = latents, 1
+        self.layout = {self.latent: frozenset({"loc", "scale"})}
         for name, value in parameters("A", "c", "log_scale").items():
             self.register_parameter(name, value)
 
     def variational(self, x: Tensor | None = None) -> Params:
         assert x is not None
         loc = (x @ self.A.T + self.c).unsqueeze(0)
-        return {self.name: {"loc": loc, "scale": self.log_scale.exp().expand_as(loc)}}
+        return {self.latent: {"loc": loc, "scale": self.log_scale.exp().expand_as(loc)}}
 
     def distribution(self, params: Params) -> VariationalDistribution:
-        return AmortizedNormalDistribution(self.name, Normal(**params[self.name]))
+        return AmortizedNormalDistribution(self.latent, Normal(**params[self.latent]))
 
 
 class EnumeratedDistribution(AmortizedNormalDistribution):
@@ -180,7 +181,7 @@ class EnumeratedEncoder(Encoder):
     """q(z | x) as above, with NODES for its draws."""
 
     def distribution(self, params: Params) -> VariationalDistribution:
-        return EnumeratedDistribution(self.name, Normal(**params[self.name]))
+        return EnumeratedDistribution(self.latent, Normal(**params[self.latent]))
 
 
 def settings(estimator: dict[str, Any], family: str = "EnumeratedEncoder", **dataset: Any) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class Pinned(VariationalDistribution):
     """q with given draws in place of random ones."""
 
     def __init__(self, q: VariationalDistribution, z: Latents):
-        self.q, self.z, self.parents = q, z, q.parents
+        self.q, self.z = q, z
 
     def rsample(self, num_samples: int) -> Latents:
         assert all(len(value) == num_samples for value in self.z.values())

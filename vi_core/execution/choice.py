@@ -146,11 +146,11 @@ class Execution:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on as the run had settled, where `auto` is asked for and this device can."""
-        mode: Any = EXECUTIONS.get(state["mode"], state["mode"])
+        mode = EXECUTIONS.get(state["mode"], state["mode"])
         self.before = cast(Mode, EXECUTIONS.get(state["used"], state["used"]))
         own = RECORDED.get(self.step.alive.device.type)
         if self.mode == "auto" and mode in ("eager", "compiled", own):
-            self.mode = mode
+            self.mode = cast(Mode, mode)
 
 
 def chunk_of(plan: Plan, window: int | None) -> int:
