@@ -17,7 +17,7 @@ from itertools import product
 import numpy as np
 import torch
 from scipy import stats
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 from torch import Tensor
 
 FALSE_ALARM = 1e-6
@@ -72,8 +72,8 @@ def smallest_distance(repetitions: int, p_value: float = FALSE_ALARM / COMPARISO
 def smallest_frequency(repetitions: int, classes: int) -> float:
     """Smallest w = √(Σ_c (p_c − q_c)²/q_c) that Pearson's test of N counts in `classes` finds (Cohen 1988)."""
     critical = stats.chi2.isf(FALSE_ALARM / COMPARISONS, classes - 1)
-    noncentral: float = brentq(lambda value: stats.ncx2.sf(critical, classes - 1, value) - POWER, 1e-3, 1e4)
-    return float((noncentral / repetitions) ** 0.5)
+    missing = root_scalar(lambda value: stats.ncx2.sf(critical, classes - 1, value) - POWER, bracket=(1e-3, 1e4))
+    return float((missing.root / repetitions) ** 0.5)
 
 
 # --- Normal–Gamma ---------------------------------------------------------------------------------------------------
