@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from vi_core.datasets.base import Data, Dataset
 from vi_core.distributions import supports
 from vi_core.distributions.normal import Normal
-from vi_core.families.amortized.normal import AmortizedNormalDistribution
 from vi_core.families.base import Family, VariationalDistribution
+from vi_core.families.mean_field import MeanFieldDistribution
 from vi_core.models.base import Factors, Layout, Model
 from vi_core.types import Latent, Latents, Params
 
@@ -152,6 +152,9 @@ class Encoder(Family):
     c: Tensor
     log_scale: Tensor
 
+    name = "encoder"
+    described = "the latent of this problem"
+
     def __init__(self, latents: dict[str, Latent], /):
         super().__init__()
         (self.latent,), self.replicates = latents, 1
@@ -159,29 +162,33 @@ class Encoder(Family):
         for name, value in parameters("A", "c", "log_scale").items():
             self.register_parameter(name, value)
 
-    def variational(self, x: Tensor | None = None) -> Params:
-        assert x is not None
+    @classmethod
+    def describes(cls, latents: dict[str, Latent]) -> bool:
+        return list(latents) == ["z"]
+
+    def variational(self, x: Any = None) -> Params:
         loc = (x @ self.A.T + self.c).unsqueeze(0)
         return {self.latent: {"loc": loc, "scale": self.log_scale.exp().expand_as(loc)}}
 
     def distribution(self, params: Params) -> VariationalDistribution:
-        return AmortizedNormalDistribution(self.latent, Normal(**params[self.latent]))
+        return MeanFieldDistribution({self.latent: Normal(**params[self.latent])}, {self.latent: 1})
 
 
-class EnumeratedDistribution(AmortizedNormalDistribution):
+class EnumeratedDistribution(MeanFieldDistribution):
     """The same Normal with NODES in place of random noise."""
 
     def rsample(self, num_samples: int) -> Latents:
         assert num_samples == len(NODES)
-        noise = NODES.to(self.factor.loc).reshape(num_samples, 1, 1, LATENTS)
-        return {self.name: self.factor.loc + self.factor.scale * noise}
+        ((latent, factor),) = self.factors.items()
+        assert isinstance(factor, Normal)
+        return {latent: factor.loc + factor.scale * NODES.to(factor.loc).reshape(num_samples, 1, 1, LATENTS)}
 
 
 class EnumeratedEncoder(Encoder):
     """q(z | x) as above, with NODES for its draws."""
 
     def distribution(self, params: Params) -> VariationalDistribution:
-        return EnumeratedDistribution(self.latent, Normal(**params[self.latent]))
+        return EnumeratedDistribution({self.latent: Normal(**params[self.latent])}, {self.latent: 1})
 
 
 def settings(estimator: dict[str, Any], family: str = "EnumeratedEncoder", **dataset: Any) -> dict[str, Any]:
