@@ -16,7 +16,7 @@ from typing import Any
 
 from vi_core.errors import ConfigError, did_you_mean, require
 from vi_core.per_replicate import PerReplicate
-from vi_core.renamed import current_target
+from vi_core.renamed import SETTINGS, current_target
 
 Config = Mapping[str, Any]  # a part, or a whole configuration, in plain values
 
@@ -53,7 +53,9 @@ def check_part(config: Any, path: str, kind: type | tuple[type, ...]) -> None:
         raise ConfigError(f"{path}._target_='{config['_target_']}' names no {wanted}.")
     accepted = keyword_arguments(cls)
     for key in [key for key in config if key != "_target_"]:
-        hint, known = did_you_mean(key, accepted), ", ".join(accepted) or "none"
+        renamed = SETTINGS.get(f"{path}.{key}")
+        hint = f" Did you mean '{renamed}'?" if renamed else did_you_mean(key, accepted)
+        known = ", ".join(accepted) or "none"
         require(key in accepted, f"{path}.{key} is not a setting of {cls.__name__}.{hint} Known: {known}.")
         check_value(config[key], accepted[key], f"{path}.{key}")
 

@@ -85,7 +85,7 @@ def set_products(matmul: str, device: torch.device) -> None:
     if matmul == "tf32" and device.type != "cuda":
         raise ConfigError(f"matmul=tf32 is for a CUDA device, and this one is {device.type}; use matmul=auto.")
     if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = matmul == "tf32"
+        torch.set_float32_matmul_precision("high" if matmul == "tf32" else "highest")
     if matmul == "bfloat16" and device.type == "cpu" and not multiplies_bfloat16(cpu_flags()):
         log.warning(
             "matmul=bfloat16: this processor has no instructions for it, and products take up to ten times as long"

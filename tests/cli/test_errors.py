@@ -109,7 +109,7 @@ RANGES: dict[str, Case] = {
         ("estimator.chunk_size=0", "at least 1", "null"),
     ),
     "unknown type of products": ((*SMOKE, "matmul=float16"), ("matmul=float16", "auto, bfloat16, tf32")),
-    "tf32 on a processor": ((*VAE, "matmul=tf32", "device=cpu"), ("matmul=tf32", "CUDA", "matmul=auto")),
+    "tf32 on a processor": ((*VAE, "matmul=tf32"), ("matmul=tf32", "CUDA", "matmul=auto")),
     "setting of version 0.1": (
         (*SMOKE, "trainer.compile=off"),
         ("trainer.compile", "Did you mean 'trainer.execution'"),

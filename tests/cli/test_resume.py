@@ -18,7 +18,7 @@ import torch
 
 from experiments.config.validate import plain_values
 from experiments.run.interrupt import Interrupt
-from experiments.run.process import prepare
+from experiments.run.process import compiled_folder, prepare
 from tests.conftest import ROOT, SMOKE, CommandLine, configuration, run_in, summary_of, trace_text
 from vi_core.estimators.base import Estimate
 from vi_core.estimators.score_function.estimator import ScoreFunction
@@ -72,14 +72,17 @@ class After(Interrupt):
         return self.left == 0
 
 
-def drive(arguments: tuple[str, ...], folder: Path, steps: int = 0, resume: bool = False) -> Loop:
+def drive(
+    arguments: tuple[str, ...], folder: Path, steps: int = 0, resume: bool = False, ends: str = "completed"
+) -> Loop:
     """Run the loop of a command line in `folder` until it is done or has made `steps` steps."""
     config = plain_values(configuration("threads=1", *arguments))
     problem = assemble(config, *prepare(config))
     content = checkpoint.load(folder / "checkpoint.pt") if resume else None
-    run = Run(config, problem, folder, interrupted=After(steps).requested, content=content)
+    code = compiled_folder() / "steps"
+    run = Run(config, problem, folder, interrupted=After(steps).requested, content=content, code=code)
     run.fit(lambda run: {})
-    assert run.loop.status == ("interrupted" if steps else "completed")
+    assert run.loop.status == ("interrupted" if steps else ends)
     return run.loop
 
 

@@ -28,7 +28,7 @@ ESTIMATOR = '''"""The pathwise gradient of the mean of two independent estimates
 from typing import Any
 
 from vi_core.bounds.base import Bound
-from vi_core.estimators.base import Estimate, Estimator, positive_samples, refuse_relaxed
+from vi_core.estimators.base import Estimate, Estimator, refuse_relaxed
 from vi_core.families.base import Family
 from vi_core.models.base import Model
 
@@ -41,8 +41,7 @@ class Twice(Estimator):
     """
 
     def __init__(self, *, num_samples: int = 1):
-        super().__init__()
-        self.num_samples = positive_samples(num_samples)
+        super().__init__(num_samples=num_samples)
 
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         refuse_relaxed("twice", family)
@@ -86,7 +85,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 def documented_bound() -> str:
     """The Python block that docs/adding.md gives for a bound."""
     page = (ROOT / "docs" / "adding.md").read_text()
-    found = re.search(r"```python\n(.*?)```", page.partition("## Example: a bound")[2], flags=re.DOTALL)
+    found = re.search(r"```python[^\n]*\n(.*?)```", page.partition("## Example: a bound")[2], flags=re.DOTALL)
     assert found
     return found[1]
 

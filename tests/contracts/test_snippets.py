@@ -276,7 +276,8 @@ def test_files_and_namespace_of_a_page_are_shared_by_its_snippets(tmp_path: Path
 3
 ```
 ```python
-y = int(open("part.txt").read())
+from pathlib import Path
+y = int(Path("part.txt").read_text())
 ```
 ```python
 assert y == 3

@@ -89,7 +89,7 @@ class CompiledSteps(FunctionalSteps):
             return None
         shapes = [(tuple(x.shape), x.stride(), str(x.dtype), str(x.device)) for x in inputs]
         run = (self.count, self.every, self.shared, torch.get_num_threads(), torch.__version__, SETTINGS)
-        machine = (torch.backends.cpu.get_cpu_capability(), torch.backends.cuda.matmul.allow_tf32)
+        machine = (torch.backends.cpu.get_cpu_capability(), torch.get_float32_matmul_precision())
         content = f"{step.graph} {shapes} {run} {machine}"
         return self.folder / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.bin"
 

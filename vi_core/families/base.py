@@ -162,9 +162,11 @@ def all_local(latents: dict[str, Latent], support: Support, axes: int) -> bool:
 def suited_families(latents: dict[str, Latent]) -> list[str]:
     """Name the families of this package that describe a model's latents; imports them all, for messages."""
     package = import_module(__package__ or "")
-    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        import_module(module.name)
-    return sorted({family.name for family in _concrete(Family) if family.describes(latents)})
+    modules = [module.name for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
+    for module in modules:
+        import_module(module)
+    own = (family for family in _concrete(Family) if family.__module__ in modules)
+    return sorted({family.name for family in own if family.describes(latents)})
 
 
 def _concrete(family: type[Family]) -> Iterator[type[Family]]:

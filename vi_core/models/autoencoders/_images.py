@@ -31,8 +31,8 @@ class BernoulliImages(Model):
 
     def check_data(self, x: Tensor) -> None:
         if x.dim() != 2 or bool((x < 0).any()) or bool((x > 1).any()):
-            name = type(self).__name__
-            raise Unsupported(f"{name} describes pixels in [0, 1]; use dataset=digits, mnist or fashion_mnist.")
+            name = type(self).__module__.rpartition(".")[2]  # which is also that of its YAML file
+            raise Unsupported(f"model={name} describes pixels in [0, 1]; use dataset=digits, mnist or fashion_mnist.")
 
     def log_likelihood(self, z: Latents, x: Tensor) -> Tensor:
         """Return log p(x | z), (K, R, B), for latents (K, R, B, *event) and images (B, pixels) in [0, 1]."""

@@ -131,7 +131,7 @@ class Earthquakes(Model):
         wrong = x.dim() != 2 or x.shape[1] != 3 or bool((x[:, 2] < 0).any()) or bool((x[:, 2] != x[:, 2].round()).any())
         if wrong:
             events = "events with two coordinates and a count 0, 1, 2, ..."
-            raise Unsupported(f"model=earthquakes describes {events}; use dataset=earthquakes or catalogue.")
+            raise Unsupported(f"model=earthquakes describes {events}; use dataset=earthquakes or dataset=catalogue.")
 
     def summarize(self, x: Tensor) -> Events:
         """Centre the places of events (N, 3) and compute the sums that all components share."""
