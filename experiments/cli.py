@@ -5,15 +5,13 @@ and `resume=`, compose without Hydra's run folder, so that nothing new is create
 line; anything else is a defect and keeps its traceback. Torch is imported when a job starts, never for `--help`.
 """
 
-import argparse
 import atexit
 import gc
 import logging
-import os
 import shutil
 import sys
+from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -24,28 +22,25 @@ from yaml import YAMLError
 
 from vi_core.errors import ConfigError, LabError, did_you_mean
 
-from .config import schema
+from .config import hydra_adapter, schema
 from .config.messages import configuration_groups, one_line
 from .config.places import CONF, PROGRAM
-from .run.jobs import failures, finished_job, make_job, run_job
-from .sweeps import sweeper
+from .run.jobs import Job, failures, finished_job, make_job, run_job
 
-TASKS = ("fit", "plot", "collect", "report", "reproduce", "docs_figures", "docs_benchmarks")
+TASKS_ON_FOLDER = {
+    "plot": "results.plot", "collect": "sweeps.collect", "report": "report.single", "docs_benchmarks": "benchmark.docs"
+}  # fmt: skip
+"""Tasks on a finished folder, and their modules, which are imported only where they are asked for."""
 TASKS_WITHOUT_FOLDER = ("reproduce", "docs_figures")
-NEW_OBJECTS = 50_000
-"""Between two looks for cycles of garbage, of which a run makes few: importing torch alone makes ten times as many."""
+TASKS = ("fit", *TASKS_ON_FOLDER, *TASKS_WITHOUT_FOLDER)
+NEW_OBJECTS = 50_000  # between two looks for cycles of garbage: importing torch makes ten times as many
 
 
 def main() -> None:
     """Run the program on `sys.argv` and exit: 0, 1 for an error, 130 for Ctrl-C, 143 for SIGTERM."""
     gc.set_threshold(NEW_OBJECTS)
     atexit.register(gc.freeze)  # or Python looks through all that torch has made, several times, when it ends
-    argparse.ArgumentParser.error = _refuse  # type: ignore[method-assign]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to here
-    schema.register()
-    sweeper.install()
-    OmegaConf.register_new_resolver("collector", lambda: f"{PROGRAM}.sweeps.callback.Collect", replace=True)
-    OmegaConf.register_new_resolver("after", lambda number, last: int(number) + int(last) + 1, replace=True)
+    hydra_adapter.install()
     try:
         dispatch(sys.argv[1:])
     except (LabError, HydraException, OmegaConfBaseException, OSError, YAMLError) as error:
@@ -55,14 +50,10 @@ def main() -> None:
     sys.exit(1 if failures else 0)
 
 
-def _refuse(self: argparse.ArgumentParser, message: str) -> NoReturn:
-    """Say in one line what Hydra's parser of options would say in twenty."""
-    raise ConfigError(f"{message}; see --help.")
-
-
 def dispatch(arguments: list[str]) -> None:
     """Choose between a job or sweep under Hydra and a task on a finished folder."""
     overrides = [a for a in arguments if is_override(a)]
+    options = [a for a in arguments if not is_override(a)]
     given = {a.partition("=")[0]: a.partition("=")[2] for a in overrides}
     if "" in given:
         raise ConfigError(f"={given['']} has no key; write key=value.")
@@ -83,11 +74,10 @@ def dispatch(arguments: list[str]) -> None:
     elif task != "fit":
         on_folder(task, overrides)
     elif given.get("resume", "null") != "null":
-        resume(Path(given["resume"]), [a for a in overrides if not a.startswith("resume=")])
+        resume(Path(given["resume"]), [a for a in overrides if not a.startswith("resume=")], options)
     else:
         if given.get("sweep.resume", "null") != "null":
             overrides += resumed_sweep(Path(given["sweep.resume"]))
-        options = [a for a in arguments if not is_override(a)]
         sys.argv[1:] = options + overrides  # argparse wants them in this order
         compose_and_run()
 
@@ -118,23 +108,24 @@ def under_hydra(cfg: DictConfig) -> float:
     return found
 
 
-def resume(folder: Path, arguments: list[str]) -> None:
+def resume(folder: Path, arguments: list[str], options: list[str]) -> None:
     """Go on with an interrupted run, in its own folder and with its own settings."""
     path = folder / "config.yaml"
     if not path.is_file():
         raise LabError(f"resume={folder} is not the folder of a run: there is no config.yaml in it.")
     from vi_core.archive import read_config
 
-    from .run.fit import Job
-
-    fixed = {*configuration_groups(), "seed", "dtype", "matmul", "replicates", "name", "parts", "overrides"}
+    fixed = {*configuration_groups(), *schema.names("resume", False)} - schema.names("resume")
     whole = [a.partition("=")[0] for a in arguments if a.partition("=")[0] in fixed]
     if whole:
         raise ConfigError(f"{whole[0]}= cannot change when a run is resumed; trainer.steps= or optimizer.lr= can.")
     saved = OmegaConf.merge(OmegaConf.structured(schema.Root), OmegaConf.create(read_config(folder)))
     OmegaConf.set_struct(saved, True)
-    cfg = OmegaConf.merge(saved, OmegaConf.from_dotlist(arguments))
+    chosen = [a for a in arguments if a.startswith("callback=")]
+    cfg = OmegaConf.merge(saved, OmegaConf.from_dotlist([a for a in arguments if a not in chosen]))
     assert isinstance(cfg, DictConfig)
+    if chosen:
+        cfg.callbacks = hydra_adapter.chosen_callbacks(chosen, options)
     start_log(folder / "run.log")
     run_job(Job(cfg, folder, [*cfg.overrides, *arguments], swept_by_experiment(folder), resume=True))
 
@@ -153,23 +144,9 @@ def on_folder(task: str, arguments: list[str]) -> None:
     if cfg.run is None:
         raise ConfigError(f"task={task} needs a folder: run=<folder>.")
     start_log(None)
-    if task == "plot":
-        from .results.plot import run
-
-        run(cfg, Path(cfg.run))
-    elif task == "report":
-        from .report.single import run
-
-        run(Path(cfg.run))
-    elif task == "docs_benchmarks":
-        from .benchmark.docs import run
-
-        run(Path(cfg.run))
-    else:
-        from .sweeps.collect import run as collect
-
-        if not collect(cfg, Path(cfg.run)):
-            failures.append(cfg.run)
+    run = import_module(f"{PROGRAM}.{TASKS_ON_FOLDER[task]}").run
+    if run(cfg, Path(cfg.run)) is False:
+        failures.append(cfg.run)
 
 
 def reproduce(task: str, arguments: list[str]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from vi_core.bounds.base import Bound
 from vi_core.bounds.elbo import ELBO
 from vi_core.bounds.iwelbo import IWELBO
+from vi_core.distributions import supports
 from vi_core.distributions.transforms import Exponential, Positive
 from vi_core.estimators.base import Estimate, Estimator
 from vi_core.estimators.closed_form_kl import ClosedFormKL
@@ -24,7 +25,7 @@ from vi_core.optimizers.base import Optimizer
 from vi_core.training.stopping import StoppingRule
 from vi_core.types import Latent, Latents, Params, detached
 
-NORMAL_GAMMA_LATENTS = {"mu": Latent("real"), "tau": Latent("positive")}
+NORMAL_GAMMA_LATENTS = {"mu": Latent(supports.real), "tau": Latent(supports.positive)}
 
 
 def normal_gamma_params(values: dict[str, float], replicates: int) -> Params:
@@ -52,7 +53,7 @@ class Gaussian(Model):
 
     def __init__(self) -> None:
         super().__init__()
-        self.latents = {"z": Latent("real")}
+        self.latents = {"z": Latent(supports.real)}
 
     def factors(self, z: Latents, x: Tensor) -> Factors:
         value, mentioned = z["z"], frozenset({"z"})
@@ -66,7 +67,7 @@ class Gaussian(Model):
 
 def gaussian_family(loc: Sequence[float], scale: Sequence[float]) -> MeanField:
     """N(loc_r, scale_r²) for each replicate, in float64."""
-    family = MeanField({"z": Latent("real")}, len(loc), positive=Exponential()).double()
+    family = MeanField({"z": Latent(supports.real)}, len(loc), positive=Exponential()).double()
     column = {"loc": torch.tensor(loc), "scale": torch.tensor(scale)}
     family.assign({"z": {name: value.double().unsqueeze(1) for name, value in column.items()}})
     return family
@@ -169,6 +170,18 @@ class Shrunk(Estimator):
         return right._replace(surrogate=self.factor * right.surrogate)
 
 
+class Scaled(Estimator):
+    """A right estimator whose gradient is multiplied by a constant; −1 descends."""
+
+    def __init__(self, right: Estimator, factor: float):
+        super().__init__()
+        self.right, self.factor, self.num_samples = right, factor, right.num_samples
+
+    def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
+        right = self.right(model, family, bound, x)
+        return right._replace(surrogate=self.factor * right.surrogate)
+
+
 class Mixing(Estimator):
     """A right estimator that scales its gradient by the mean bound of all replicates."""
 
@@ -222,6 +235,18 @@ class SumOfWeights(SignalOfELBO):
 
     def __call__(self, log_w: Tensor) -> Tensor:
         return log_w.logsumexp(dim=0)
+
+
+class NegativeBound(Bound):
+    """The negative of the ELBO."""
+
+    name, additive = "elbo", True
+
+    def __call__(self, log_w: Tensor) -> Tensor:
+        return -ELBO()(log_w)
+
+    def signal(self, log_w: Tensor) -> Tensor:
+        return -ELBO().signal(log_w)
 
 
 # --- broken optimizers ----------------------------------------------------------------------------------------------

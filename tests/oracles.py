@@ -17,11 +17,12 @@ from itertools import product
 import numpy as np
 import torch
 from scipy import stats
+from scipy.optimize import root_scalar
 from torch import Tensor
 
 FALSE_ALARM = 1e-6
 """Probability that a right library fails any statistical comparison of the whole suite, were the seeds drawn anew."""
-COMPARISONS = 5000
+COMPARISONS = 20_000
 """More numbers than all files compare with `max_z`; Bonferroni's divisor."""
 
 MU_0, LAMBDA_0, A_0, B_0 = 1.0, 0.1, 1.0, 2.0
@@ -49,6 +50,30 @@ def limit(repetitions: int) -> float:
 def law_p_value(samples: Tensor, cdf: Callable) -> float:
     """Probability, under the law `cdf`, of a Kolmogorov–Smirnov distance as large as that of samples (N)."""
     return float(stats.kstest(samples.detach().numpy(), cdf).pvalue)
+
+
+POWER = 0.99
+"""Probability with which the effects below are found."""
+
+
+def smallest_shift(repetitions: int) -> float:
+    """Smallest error of a mean, in standard deviations of one of N samples, that `max_z` against `limit` finds."""
+    return float((limit(repetitions) + stats.norm.ppf(POWER)) / repetitions**0.5)
+
+
+def smallest_distance(repetitions: int, p_value: float = FALSE_ALARM / COMPARISONS) -> float:
+    """Smallest distance between two distribution functions that a Kolmogorov–Smirnov test of N draws finds.
+
+    The empirical function at the place of the distance has a standard deviation of at most ½/√N.
+    """
+    return float(stats.kstwo.isf(p_value, repetitions) + stats.norm.ppf(POWER) * 0.5 / repetitions**0.5)
+
+
+def smallest_frequency(repetitions: int, classes: int) -> float:
+    """Smallest w = √(Σ_c (p_c − q_c)²/q_c) that Pearson's test of N counts in `classes` finds (Cohen 1988)."""
+    critical = stats.chi2.isf(FALSE_ALARM / COMPARISONS, classes - 1)
+    missing = root_scalar(lambda value: stats.ncx2.sf(critical, classes - 1, value) - POWER, bracket=(1e-3, 1e4))
+    return float((missing.root / repetitions) ** 0.5)
 
 
 # --- Normal–Gamma ---------------------------------------------------------------------------------------------------

@@ -2,18 +2,20 @@
 
 Every experiment runs in both for a few dozen steps, without compiling, from the same seed and with one thread. What the
 two write is compared bit for bit: the trace, the draws or records, the summary and the state of the step. The exit code
-is 1 if anything differs or a command fails. With `--keep FOLDER` the numbers of OLD are kept there, so that the next
-comparison runs NEW alone.
+is 1 if anything differs or a command fails. With `--keep FOLDER` the numbers of OLD are kept there, so that only NEW
+runs the next time.
 """
 
 import argparse
+import contextlib
 import csv
 import functools
 import hashlib
 import json
+import multiprocessing
 import os
 import platform
-import shutil
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -54,6 +56,17 @@ class CommandFailed(Exception):
     """A run ended with an exit code that is not 0."""
 
 
+def run_py(folder: Path, arguments: Sequence[str], log: str) -> None:
+    """Do what `python run.py` does in `folder`, in a copy of this process, for which torch need not start again."""
+    file = os.open(log, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.chdir(folder)
+    sys.path[0], sys.argv = str(folder), ["run.py", *arguments]
+    torch.set_num_threads(1)
+    runpy.run_path("run.py", run_name="__main__")
+
+
 @dataclass(frozen=True)
 class Checkout:
     """A folder with the program, and what it is called in messages."""
@@ -64,13 +77,15 @@ class Checkout:
     def run(self, arguments: Sequence[str], output: Path) -> None:
         """Run the program, its folder or its sweep's folder being `output`."""
         spelled = [self.eager if argument == EAGER else argument for argument in arguments]
-        folders = (f"hydra.run.dir={output}", f"hydra.sweep.dir={output}")
-        command = [sys.executable, "run.py", *spelled, *folders]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "1"}
-        ended = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
-        if ended.returncode != 0:
-            last = (ended.stderr.strip() or ended.stdout.strip()).splitlines()[-1:]
-            raise CommandFailed(f"{self.name} ended with {ended.returncode}: {''.join(last)}")
+        command = [*spelled, f"hydra.run.dir={output}", f"hydra.sweep.dir={output}"]
+        with tempfile.NamedTemporaryFile("r", prefix="same-numbers-", suffix=".log") as log:
+            process = multiprocessing.get_context("fork").Process(target=run_py, args=(self.folder, command, log.name))
+            process.start()
+            process.join()
+            if process.exitcode != 0:
+                lines = log.read().splitlines()
+                said = [line for line in lines if "error" in line.lower()] or lines
+                raise CommandFailed(f"{self.name} ended with {process.exitcode}: {''.join(said[-1:])}")
 
     @functools.cached_property
     def eager(self) -> str:
@@ -96,12 +111,11 @@ class Checkout:
 
     @functools.cached_property
     def commit(self) -> str | None:
-        """The commit that is checked out, or None where tracked files were changed since."""
-        changes, commit = (
-            subprocess.run(["git", *arguments], cwd=self.folder, capture_output=True, text=True, check=True).stdout
-            for arguments in (("status", "--porcelain", "--untracked-files=no"), ("rev-parse", "HEAD"))
-        )
-        return None if changes else commit.strip()
+        """The commit that is checked out, or None where there is none, or tracked files were changed since."""
+        git = functools.partial(subprocess.run, cwd=self.folder, capture_output=True, text=True, check=False)
+        changes = git(["git", "status", "--porcelain", "--untracked-files=no"])
+        commit = git(["git", "rev-parse", "HEAD"])
+        return None if changes.stdout or commit.returncode else commit.stdout.strip()
 
 
 def arguments_of(checkout: Checkout, name: str, data: Path | None) -> tuple[str, ...] | str:
@@ -118,7 +132,7 @@ def arguments_of(checkout: Checkout, name: str, data: Path | None) -> tuple[str,
     if needed is None:
         return arguments
     if data is None or not (data / needed).exists():
-        return f"there is no {needed} in {data}" if data else f"it needs a folder with {needed}: --data or VI_LAB_DATA"
+        return f"there is no {needed} in {data}" if data else f"it needs a folder with {needed}: --data or VI_DATA"
     if parts["dataset"] == "mnist":
         return (*arguments, f"dataset.root={data}", "dataset.download=false")
     return (*arguments, f"dataset.path={data / needed}")
@@ -220,7 +234,10 @@ def run_kept(checkout: Checkout, arguments: Sequence[str], keep: Path) -> Number
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent) as folder:
             checkout.run(arguments, Path(folder) / "run")
-            shutil.move(Path(folder) / "run", place)
+            numbers = numbers_of(Path(folder) / "run")
+            with contextlib.suppress(OSError):  # another comparison was faster
+                (Path(folder) / "run").rename(place)
+            return numbers
     return numbers_of(place)
 
 
@@ -252,9 +269,7 @@ def main() -> int:
     parser.add_argument("old", type=Path, help="a checkout of the project")
     parser.add_argument("new", type=Path, help="another one")
     parser.add_argument("experiments", nargs="*", help="experiments to run; all if none is given")
-    parser.add_argument(
-        "--data", type=Path, default=os.environ.get("VI_LAB_DATA"), help="folder with MNIST/ and quakes/"
-    )
+    parser.add_argument("--data", type=Path, default=os.environ.get("VI_DATA"), help="folder with MNIST/ and quakes/")
     parser.add_argument("--keep", type=Path, help="folder where the numbers of OLD are kept, by commit")
     parser.add_argument("--all", action="store_true", help="print every difference, not the first of an experiment")
     options = parser.parse_args()
@@ -264,7 +279,7 @@ def main() -> int:
         parser.error(f"no such experiment: {', '.join(sorted(unknown))}")
     keep = options.keep.resolve() if options.keep else None
     if keep and old.commit is None:
-        print("nothing is kept: tracked files of OLD are changed")
+        print("nothing is kept: OLD is at no commit, or tracked files are changed")
         keep = None
     data = options.data.resolve() if options.data else None
     width, good = max(map(len, known)), True

@@ -1,14 +1,29 @@
-"""A laboratory for variational inference: models, families, bounds, estimators and optimizers that multiply.
+"""A laboratory for variational inference: models, families, bounds, estimators and optimizers that combine freely.
 
-The library seeds nothing, prints nothing and changes no global setting of torch. `vi_core.load(run)` reopens a run.
+`vi_core.load(folder)` reopens a run. The other public names are the base classes of the parts, to derive new ones from.
+They are imported when they are first used, so that `import vi_core` does not import torch. The library seeds nothing,
+prints nothing and changes no global setting of torch.
 """
 
-__version__ = "0.1.0"
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vi_core.archive import load
+    from vi_core.bounds.base import Bound
+    from vi_core.datasets.base import Dataset
+    from vi_core.estimators.base import Estimator
+    from vi_core.families.base import Family
+    from vi_core.models.base import Model
+    from vi_core.optimizers.base import Optimizer
+
+__version__ = "0.2.0"
+__all__ = ["Bound", "Dataset", "Estimator", "Family", "Model", "Optimizer", "load"]
 
 
-def __getattr__(name: str):  # PEP 562: `import vi_core` stays free of torch until a run is loaded
-    if name == "load":
-        from vi_core.archive import load
-
-        return load
-    raise AttributeError(f"module 'vi_core' has no attribute '{name}'")
+def __getattr__(name: str) -> Any:
+    """Import a public name on its first use (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module 'vi_core' has no attribute '{name}'")
+    folders = {"load": "archive", "Family": "families.base"}
+    return getattr(import_module(f"vi_core.{folders.get(name, f'{name.lower()}s.base')}"), name)

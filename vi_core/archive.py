@@ -1,4 +1,4 @@
-"""Reopen a run: its configuration, trace, summary, model and fitted q.
+"""Reading of a finished run from its folder: configuration, history, summary, model and fitted q.
 
 run = vi_core.load("outputs/bbvi/2026-01-31_12-00-00-000000")
 run.q.moments()["mu"]        # posterior mean and deviation per replicate
@@ -27,7 +27,7 @@ class Archive:
     Attributes:
         config: The resolved configuration.
         summary: The content of summary.json.
-        trace: The content of trace.csv.
+        trace: The history in trace.csv.
         problem: Data, model, family and step, with the parameters of the last checkpoint, on the CPU.
     """
 
@@ -44,7 +44,7 @@ class Archive:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return the configuration that a run wrote to its folder, in present names."""
+    """Return the configuration that a run wrote to its folder, with present names in place of earlier ones."""
     with (folder / "config.yaml").open() as file:  # a file, so that yaml's errors name it
         return modernised(yaml.safe_load(file))
 
@@ -55,9 +55,8 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         config = read_config(folder)
         summary = json.loads((folder / "summary.json").read_text())
     except FileNotFoundError as error:
-        raise DataError(
-            f"{folder} is not the folder of a finished run: {Path(error.filename).name} is missing."
-        ) from error
+        missing = Path(error.filename).name
+        raise DataError(f"{folder} is not the folder of a finished run: {missing} is missing.") from error
     except (yaml.YAMLError, ValueError) as error:
         raise DataError(f"{folder} is damaged ({error}).") from error
     if "environment" not in summary:
@@ -66,7 +65,14 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def load(run: str | Path) -> Archive:
-    """Read a run's folder. Raises `DataError` in one line when a file is missing or damaged."""
+    """Read a run's folder and rebuild its problem, on the CPU, with the parameters of the last checkpoint.
+
+    Args:
+        run: The folder.
+
+    Raises:
+        DataError: Where a file is missing or damaged, or the folder holds a study or a run that failed.
+    """
     folder = Path(run)
     config, summary = read_run(folder)
     if config.get("study") is not None:

@@ -1,7 +1,7 @@
-"""Errors written for the user: one line that says what is wrong and what to do.
+"""Exceptions whose message is one line for the user: what is wrong, and what to do.
 
-Everything the library refuses raises a subclass of `LabError`; the command line prints its text and exits with code 1.
-Anything else that escapes is a defect of the program and keeps its traceback.
+Every request that the library refuses raises a subclass of `LabError`; the command line prints the message and exits
+with code 1. Any other exception that escapes is a defect of the program, and keeps its traceback.
 """
 
 import difflib

@@ -1,6 +1,7 @@
-"""Files that are complete or absent."""
+"""Files that a reader finds complete or not at all, and files that no other user can have written."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,10 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a place beside `path` to write to, and rename it to `path` when the block ends without an error."""
+    """Context manager: yields a temporary path in the same folder, which is renamed to `path` at the end of the block.
+
+    After an error the temporary file is deleted, and `path` stays as it was.
+    """
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield temporary
@@ -17,3 +21,9 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_private(path: Path) -> bool:
+    """Whether this user owns an existing file or folder and no other user may write it."""
+    found = path.stat()
+    return found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

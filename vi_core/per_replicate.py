@@ -1,9 +1,10 @@
-"""Numbers that may differ between replicates: one for all of them, or one for each.
+"""Settings that may differ between replicates: one number for all of them, or one for each.
 
-A constructor that declares a setting as `PerReplicate` takes both. The type is the whole declaration: a sweep over such
-a setting can run as replicates of one program, and nobody keeps a list of names.
+A constructor that declares a setting as `PerReplicate` takes both. A sweep over such a setting can run as replicates of
+one program, and finds these settings by their type.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -15,14 +16,21 @@ PerReplicate = float | Sequence[float]
 
 
 def values_of(number: PerReplicate) -> list[float]:
-    """Return the values that a number takes: one, or one for each replicate."""
+    """Return the values of a setting as a list: of one, or of one for each replicate."""
     return [number] if isinstance(number, (int, float)) else list(number)
 
 
 def require_each(valid: Callable[[float], bool], number: PerReplicate, message: str) -> None:
-    """Raise `ConfigError(message)` unless every value is `valid`, and there is one."""
+    """Raise `ConfigError(message)` unless there are values and all are `valid`."""
     values = values_of(number)
     require(bool(values) and all(map(valid, values)), message)
+
+
+def require_positive(owner: str, **settings: PerReplicate) -> None:
+    """Raise `ConfigError` unless all values of the settings of a part, such as `model`, are positive and finite."""
+    for name, number in settings.items():
+        message = f"{owner}.{name}={number} must be positive and finite."
+        require_each(lambda value: 0 < value < math.inf, number, message)
 
 
 def require_count(count: int, replicates: int, setting: str) -> None:
@@ -43,7 +51,14 @@ def each(function: Callable[..., float], *numbers: PerReplicate) -> PerReplicate
 
 
 def column(number: PerReplicate, replicates: int, setting: str, trailing: int = 1) -> Tensor:
-    """Return a number as (R, 1, ...), or (1, 1, ...) where it is one for all, with so many ones; in default dtype."""
+    """Return a setting as a tensor (R, 1, ...), or (1, 1, ...) if it is one for all, in torch's default dtype.
+
+    Args:
+        number: One number, or R of them.
+        replicates: R.
+        setting: Name of the setting, for messages.
+        trailing: Number of axes of length one after the first.
+    """
     values = values_of(number)
     if not isinstance(number, (int, float)):
         require_count(len(values), replicates, setting)
@@ -51,9 +66,9 @@ def column(number: PerReplicate, replicates: int, setting: str, trailing: int = 
 
 
 def hold(module: nn.Module, name: str, number: PerReplicate, replicates: int, setting: str) -> None:
-    """Keep a setting on a module: one number as it is, several as a buffer (R, 1) that moves with the module.
+    """Store a setting on a module: one number as it is, several as a buffer (R, 1) that moves with the module.
 
-    A buffer is no state: like every setting it comes from the configuration when a run resumes.
+    The buffer is not in `state_dict()`: like all settings it comes from the configuration when a run resumes.
     """
     if isinstance(number, (int, float)):
         setattr(module, name, number)

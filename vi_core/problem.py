@@ -1,9 +1,8 @@
-"""From a configuration to objects: the constructor is the schema.
+"""Assembly of a `Problem`, all objects that a run trains, from a resolved configuration.
 
-A part is a mapping with `_target_`, the dotted name of a class, and exactly the keyword-only arguments of its
-constructor. Positional-only arguments are context, filled by name from what the other parts provide (`latents`,
-`replicates`, `event_size`, `num_points`, `steps_per_epoch`, `data_mean`, `process`). Keys and types are checked against
-the signature before anything is built, so that adding a part takes one class and one YAML file and no registry.
+Each group of the configuration is a part, which `vi_core.schema` checks and builds. Its positional-only arguments are
+filled with what other parts provide: `latents`, `replicates`, `event_size`, `num_points`, `steps_per_epoch`,
+`data_mean` and `process`.
 """
 
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from vi_core.training.batches import Batches, steps_per_epoch
 from vi_core.training.evaluate import held_out_bound
 from vi_core.training.trainer import Trainer
 
+# Base class of the part of each group.
 KINDS: dict[str, type | tuple[type, ...]] = {
     "model": Model,
     "family": Family,
@@ -41,16 +41,22 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "dataset": Dataset,
     "trainer": Trainer,
 }
-"""What the part of each group must be."""
 
 
 @dataclass
 class Problem:
-    """Everything that a run moves and sees."""
+    """Data and parts of one run, with the step that trains them.
+
+    Attributes:
+        data: The data set, on the device and in the type of the run.
+        checksum: Of the data as they were read or drawn, before any cast.
+        model, family, bound, estimator: The parts.
+        step: One iteration of the algorithm; it holds the parameters and the optimizer's state.
+        batches: Source of minibatches.
+    """
 
     data: Data
     checksum: str
-    """Of the data as they were read or drawn, before any cast."""
     model: Model
     family: Family
     bound: Bound
@@ -65,7 +71,7 @@ class Problem:
 
 @dataclass
 class StackedProblem(Problem):
-    """Several problems whose networks are stacked, as one."""
+    """Several problems that are trained as one, with their networks stacked; `singles` are its parts."""
 
     singles: Sequence[Problem]
 
@@ -74,45 +80,48 @@ class StackedProblem(Problem):
 
 
 class Loaded(NamedTuple):
-    """A data set in place, which several problems may share."""
+    """A data set on its device, which several problems may share.
+
+    Attributes:
+        data: The tensors, after the cast to the type of the run.
+        checksum: Of the data as they were read or drawn, before any cast.
+    """
 
     data: Data
     checksum: str
-    """Of the data as they were read or drawn, before any cast."""
 
 
-def load(config: Config, device: torch.device, dtype: torch.dtype) -> Loaded:
-    """Read or draw the data set of a resolved configuration."""
+def load_data(config: Config, device: torch.device, dtype: torch.dtype) -> Loaded:
+    """Read or draw the data set of a resolved configuration; raise `ConfigError` or `DataError` where that fails."""
     check_part(config["dataset"], "dataset", KINDS["dataset"])
     data: Data = construct(config["dataset"], "dataset").load()
     return Loaded(data.to(device, dtype), data.checksum)
 
 
 def assemble(
-    config: Config,
-    device: torch.device,
-    dtype: torch.dtype,
-    generator: torch.Generator,
-    loaded: Loaded | None = None,
+    config: Config, device: torch.device, dtype: torch.dtype, generator: torch.Generator, loaded: Loaded | None = None
 ) -> Problem:
     """Build data, model, family and step from the groups of a resolved configuration.
 
     Parameters are created in torch's default dtype, which the caller sets to `dtype`, from the default random stream.
 
     Args:
-        config: With the groups dataset, model, family, bound, estimator, optimizer and the integer `replicates`;
-            optionally `matmul`, a key of `vi_core.networks.mlp.PRODUCTS`.
+        config: Resolved, with the groups dataset, model, family, bound, estimator, optimizer and the integer
+            `replicates`; optionally `matmul`, a key of `vi_core.networks.mlp.PRODUCTS`.
         device: Where tensors live.
         dtype: Of data and parameters.
-        generator: Orders minibatches.
-        loaded: The data, where they are in place already.
+        generator: Random stream of the order of minibatches.
+        loaded: The data set, where it has been read already.
+
+    Raises:
+        ConfigError: For a part that does not fit its constructor.
+        Unsupported: For parts that have no meaning together.
     """
     for group in ("dataset", "model", "family", "bound", "estimator", "optimizer"):
         check_part(config[group], group, KINDS[group])
     dataset: Dataset = construct(config["dataset"], "dataset")
-    bound: Bound = construct(config["bound"], "bound")
-    estimator: Estimator = construct(config["estimator"], "estimator")
-    data, checksum = load(config, device, dtype) if loaded is None else loaded
+    bound, estimator = (construct(config[group], group) for group in ("bound", "estimator"))
+    data, checksum = load_data(config, device, dtype) if loaded is None else loaded
     context: dict[str, Any] = {
         "event_size": data.train[0].numel(),
         "num_points": len(data.train),
@@ -125,9 +134,7 @@ def assemble(
     context["latents"] = model.latents
     context["process"] = model.process if isinstance(model, HasDenoisingTerms) else None
     family: Family = construct(config["family"], "family", context)
-    model.to(device)
-    family.to(device)
-    multiply_in(config.get("matmul", "auto"), model, family)
+    multiply_in(config.get("matmul", "auto"), model.to(device), family.to(device))
     step = make_step(model, family, bound, estimator, optimizer).to(device)
     batches = Batches(data, model, dataset.batch_size, generator)
     step.begin(batches.full)
@@ -140,11 +147,11 @@ def can_stack(problem: Problem) -> bool:
 
 
 def stacked(config: Config, singles: Sequence[Problem]) -> StackedProblem:
-    """Return problems that `can_stack` as one, whose tensors theirs become views of.
+    """Return one problem in place of several; their tensors become views of its tensors.
 
     Args:
-        config: With the optimizer of all of them; it has numbers for each where they differ.
-        singles: Problems that differ in their parameters and the order of their minibatches alone.
+        config: With the group optimizer; settings in which the problems differ are lists with a value for each.
+        singles: Problems that `can_stack`, and differ only in their parameters and the order of their minibatches.
     """
     first, steps = singles[0], [single.step for single in singles if isinstance(single.step, GradientStep)]
     context = {"steps_per_epoch": first.batches.steps_per_epoch}
@@ -155,7 +162,7 @@ def stacked(config: Config, singles: Sequence[Problem]) -> StackedProblem:
 
 
 def make_step(model: Model, family: Family, bound: Bound, estimator: Estimator, optimizer: object) -> Step:
-    """Return the step that `optimizer` asks for."""
+    """Return the step of the algorithm that `optimizer` belongs to; `Unsupported` where the model has none."""
     if isinstance(optimizer, CoordinateAscent):
         return CoordinateAscentStep(model, family, bound, estimator, optimizer.keep)
     if isinstance(model, HasConstants) and model.estimates_constants:

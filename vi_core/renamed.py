@@ -1,4 +1,4 @@
-"""Names of earlier versions and what they are called now, so that old runs and users' own YAML stay readable.
+"""Table from names of earlier versions to present ones, so that old runs and users' own YAML stay readable.
 
 A run's `config.yaml` holds the dotted names of its parts and its settings as they were when it was written. Everything
 that reads a configuration passes it through `modernised` first; `vi_core.schema.locate` looks single names up.
@@ -52,6 +52,11 @@ TARGETS = {
 }
 """Dotted name of a part below `vi_core`, as version 0.1 had it -> as it is now."""
 
+SETTINGS = {"trainer.compile": "trainer.execution"}
+"""Setting, as version 0.1 had it -> as it is now."""
+EXECUTIONS = {"off": "eager", "step": "compiled", "chunk": "compiled"}
+"""Value of `trainer.compile`, as version 0.1 had it -> of `trainer.execution`."""
+
 
 def current_target(target: str) -> str:
     """Return the present dotted name of a part, which is `target` itself unless an earlier version had another."""
@@ -68,4 +73,7 @@ def modernised(config: Any) -> Any:
     content = {key: modernised(value) for key, value in config.items()}
     if isinstance(content.get("_target_"), str):
         content["_target_"] = current_target(content["_target_"])
+    if content.get("_target_") == "vi_core.training.trainer.Trainer" and "compile" in content:
+        compiled = content.pop("compile")
+        content.setdefault("execution", EXECUTIONS.get(compiled, compiled))
     return content

@@ -1,4 +1,4 @@
-"""From a configuration to objects: the constructor is the schema.
+"""Schema of a part, taken from the signature of its constructor: checks of keys and types, and construction.
 
 A part is a mapping with `_target_`, the dotted name of a class, and exactly the keyword-only arguments of its
 constructor. Positional-only arguments are context, filled by name from what the other parts provide (`latents`,
@@ -14,15 +14,19 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-from vi_core.errors import ConfigError, did_you_mean
+from vi_core.errors import ConfigError, did_you_mean, require
 from vi_core.per_replicate import PerReplicate
-from vi_core.renamed import current_target
+from vi_core.renamed import SETTINGS, current_target
 
-Config = Mapping[str, Any]
+Config = Mapping[str, Any]  # a part, or a whole configuration, in plain values
 
 
 def locate(target: str, path: str) -> type:
-    """Import the class with a dotted name."""
+    """Import the class with a dotted name, present or of an earlier version; `path` is its place in the configuration.
+
+    Raises:
+        ConfigError: Where no such class can be imported.
+    """
     module, _, name = current_target(target).rpartition(".")
     try:
         return getattr(import_module(module), name)
@@ -31,28 +35,34 @@ def locate(target: str, path: str) -> type:
 
 
 def check_part(config: Any, path: str, kind: type | tuple[type, ...]) -> None:
-    """Raise `ConfigError` unless a part is of its kind and fits its constructor, and so do the parts inside."""
+    """Check a part and the parts inside it against the signatures of their constructors, before anything is built.
+
+    Args:
+        config: The part.
+        path: Its place in the configuration, such as `model`, for messages.
+        kind: Base class, or several, that its class must derive from.
+
+    Raises:
+        ConfigError: For a class of another kind, an unknown key (with the closest known one) or a wrong type.
+    """
     if not isinstance(config, Mapping) or not isinstance(config.get("_target_"), str):
         raise ConfigError(f"{path} must be a part with a _target_; choose one on the command line with {path}=<name>.")
     cls = locate(config["_target_"], path)
     if not (isinstance(cls, type) and issubclass(cls, kind)):
-        wanted = kind.__name__ if isinstance(kind, type) else " or ".join(option.__name__ for option in kind)
+        wanted = " or ".join(option.__name__ for option in (kind if isinstance(kind, tuple) else (kind,)))
         raise ConfigError(f"{path}._target_='{config['_target_']}' names no {wanted}.")
     accepted = keyword_arguments(cls)
-    for key, value in config.items():
-        if key == "_target_":
-            continue
-        if key not in accepted:
-            known = ", ".join(accepted) or "none"
-            raise ConfigError(
-                f"{path}.{key} is not a setting of {cls.__name__}.{did_you_mean(key, accepted)} Known: {known}."
-            )
-        check_value(value, accepted[key], f"{path}.{key}")
+    for key in [key for key in config if key != "_target_"]:
+        renamed = SETTINGS.get(f"{path}.{key}")
+        hint = f" Did you mean '{renamed}'?" if renamed else did_you_mean(key, accepted)
+        known = ", ".join(accepted) or "none"
+        require(key in accepted, f"{path}.{key} is not a setting of {cls.__name__}.{hint} Known: {known}.")
+        check_value(config[key], accepted[key], f"{path}.{key}")
 
 
 @cache
 def constructor_arguments(cls: type) -> tuple[inspect.Parameter, ...]:
-    """Return the arguments of a constructor."""
+    """Return the arguments of a constructor; cached, as `inspect` is slow."""
     return tuple(inspect.signature(cls).parameters.values())
 
 
@@ -60,13 +70,11 @@ def constructor_arguments(cls: type) -> tuple[inspect.Parameter, ...]:
 def keyword_arguments(cls: type) -> dict[str, Any]:
     """Return the type of each keyword-only argument of a constructor, by name."""
     hints = typing.get_type_hints(cls.__init__)
-    return {
-        p.name: hints.get(p.name, Any) for p in constructor_arguments(cls) if p.kind is inspect.Parameter.KEYWORD_ONLY
-    }
+    return {p.name: hints.get(p.name, Any) for p in constructor_arguments(cls) if p.kind is p.KEYWORD_ONLY}
 
 
 def check_value(value: Any, hint: Any, path: str) -> None:
-    """Raise `ConfigError` unless a plain value has the type that the constructor declares."""
+    """Raise `ConfigError` unless a setting's plain value, or the part inside it, has the declared type `hint`."""
     options = (hint, *typing.get_args(hint))
     kinds = tuple(option for option in options if isinstance(option, type) and inspect.isabstract(option))
     if kinds and not (value is None and conforms(None, hint)):
@@ -88,10 +96,8 @@ def conforms(value: Any, hint: Any) -> bool:
         return isinstance(value, list) and all(conforms(element, arguments[0]) for element in value)
     if hint in (None, type(None)):
         return value is None
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (float, int):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
     return isinstance(value, hint)
 
 
@@ -109,22 +115,27 @@ def describe(hint: Any) -> str:
 
 
 def construct(config: Config, path: str, context: Config | None = None) -> Any:
-    """Build a part that `check_part` accepts, with the parts inside it; `context` fills positional-only arguments."""
+    """Build a part that `check_part` accepts, with the parts inside it.
+
+    Args:
+        config: The part.
+        path: Its place in the configuration, for messages.
+        context: Values of positional-only arguments by name, which other parts provide.
+
+    Raises:
+        ConfigError: Where a setting without a default is missing, or its value is out of range.
+    """
     cls = locate(config["_target_"], path)
     settings = {
         key: construct(value, f"{path}.{key}", context) if isinstance(value, Mapping) else value
         for key, value in config.items()
         if key != "_target_"
     }
-    positional = [p for p in constructor_arguments(cls) if p.kind is inspect.Parameter.POSITIONAL_ONLY]
-    missing = [
-        p.name
-        for p in constructor_arguments(cls)
-        if p.kind is inspect.Parameter.KEYWORD_ONLY and p.default is p.empty and p.name not in settings
-    ]
-    if missing:
-        raise ConfigError(f"{path}.{missing[0]} is not set, and {cls.__name__} needs it.")
-    return cls(*(context[p.name] for p in positional if context), **settings)
+    arguments = constructor_arguments(cls)
+    for p in arguments:
+        if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name not in settings:
+            raise ConfigError(f"{path}.{p.name} is not set, and {cls.__name__} needs it.")
+    return cls(*(context[p.name] for p in arguments if context and p.kind is p.POSITIONAL_ONLY), **settings)
 
 
 def per_replicate_settings(config: Config, path: str) -> list[str]:

@@ -1,37 +1,51 @@
-"""The words that all parts share.
+"""Type aliases shared by models, families and estimators.
 
 Shapes: `(K, R, B, *event)` are samples, replicates, batch and event. `*batch` stands for `(R, B)`; B is 1 for latents
 that all data points share, and R is 1 for families with networks.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
-Latents = dict[str, Tensor]
-"""Values of the latent variables by name, each (K, *batch, *event)."""
+from vi_core.distributions.base import sum_last
+from vi_core.distributions.supports import Support
+from vi_core.errors import require
 
-Params = dict[str, dict[str, Tensor]]
-"""Constrained parameters of q: latent -> parameter name -> (*batch, *event); B is 1 for what data points share."""
-
-Support = Literal["real", "positive", "one_hot"]
-"""Where a latent's values lie, elementwise; `one_hot` ones are vectors along the last axis of the event."""
+Latents = dict[str, Tensor]  # values of the latent variables by name, each (K, *batch, *event)
+Params = dict[str, dict[str, Tensor]]  # constrained parameters of q: latent -> name -> (*batch, *event)
+Graph = dict[str, frozenset[str]]  # latent -> its parents in a directed graph; or factor -> the latents it mentions
 
 
 @dataclass(frozen=True)
 class Latent:
-    """What a model says of one latent variable.
+    """A latent variable as its model declares it.
 
     Args:
         support: Where its values lie.
-        shape: Event shape.
+        shape: Event shape; a simplex, one-hot or ordered vector has its coordinates along the last axis.
         local: Whether each data point has its own (an amortised latent) or all share one.
     """
 
     support: Support
     shape: tuple[int, ...] = ()
     local: bool = False
+
+    def __str__(self) -> str:
+        return self.support.name + (f" {self.shape}" if self.shape else "") + (", per data point" if self.local else "")
+
+    def __post_init__(self) -> None:
+        axes = self.support.event_dims
+        require(len(self.shape) >= axes, f"shape={self.shape} must have {axes} axes for {self.support.name} support.")
+
+    @property
+    def unconstrained_shape(self) -> tuple[int, ...]:
+        """Shape of the latent in unconstrained space."""
+        return self.support.unconstrained_shape(self.shape)
+
+    def log_abs_det_jacobian(self, u: Tensor, z: Tensor) -> Tensor:
+        """Return log|det ∂z/∂u| of z = support.transform(u), summed over the event: (...) for z (..., *shape)."""
+        return sum_last(self.support.log_abs_det_jacobian(u, z), len(self.shape) - self.support.event_dims)
 
 
 def detached(params: Params) -> Params:

@@ -24,15 +24,15 @@ def sweep(place: Place) -> Problem:
 def command(place: Place) -> Problem:
     """One run of 10,000 steps, as a user waits for it, with nothing compiled before."""
     entries = [
-        Entry("ours", "compile=auto", "whole_command", one_run("auto"), threads=None),
-        Entry("off", "compile=off", "whole_command", one_run("off"), threads=None),
+        Entry("ours", "execution=auto", "whole_command", one_run("auto"), threads=None),
+        Entry("off", "execution=eager", "whole_command", one_run("eager"), threads=None),
     ]
     return Problem("command", "s", entries, fresh=True)
 
 
 def one_run(mode: str) -> dict[str, Any]:
-    """Return the settings of a run of one replicate in a mode of compiling."""
-    return {"arguments": ["experiment=bbvi", "replicates=1", f"trainer.compile={mode}"]}
+    """Return the settings of a run of one replicate with this way to make its steps."""
+    return {"arguments": ["experiment=bbvi", "replicates=1", f"trainer.execution={mode}"]}
 
 
 def startup(place: Place) -> Problem:

@@ -62,7 +62,7 @@ def bbvi(place: Place) -> Problem:
 def in_float64(place: Place, name: str, replicates: int, scale: float) -> list[Entry]:
     """Return this program's fastest mode in its own precision."""
     chosen = overrides(START, replicates=replicates, **FLOAT64)
-    (entry,) = ours(place, f"{name}_float64", chosen, ("chunk",), scale=scale, answers=OPTIMUM)
+    (entry,) = ours(place, f"{name}_float64", chosen, ("compiled",), scale=scale, answers=OPTIMUM)
     return [replace(entry, contender="ours_float64")]
 
 
@@ -102,7 +102,9 @@ def cost_n(place: Place) -> Problem:
     entries: list[Entry] = []
     for count in (100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000):
         settings = {"replicates": 1, "dataset.num_points": count}
-        entries += ours(place, "cost_n", overrides(START, **settings), ("eager", "chunk"), scale=MICROSECONDS, at=count)
+        entries += ours(
+            place, "cost_n", overrides(START, **settings), ("eager", "compiled"), scale=MICROSECONDS, at=count
+        )
         if count <= 100_000:
             entries.append(loop_000(place.points(count), 50, count))
     return Problem("cost_n", "µs per iteration", entries, steps=20, tail=10)
@@ -113,7 +115,9 @@ def cost_k(place: Place) -> Problem:
     entries: list[Entry] = []
     for count in (5, 50, 500, 5_000):
         settings = {"replicates": 1, "estimator.num_samples": count}
-        entries += ours(place, "cost_k", overrides(START, **settings), ("eager", "chunk"), scale=MICROSECONDS, at=count)
+        entries += ours(
+            place, "cost_k", overrides(START, **settings), ("eager", "compiled"), scale=MICROSECONDS, at=count
+        )
         entries.append(loop_000(place.points(100), count, count))
     return Problem("cost_k", "µs per iteration", entries, steps=20, tail=10)
 
@@ -129,7 +133,7 @@ def cost_replicates(place: Place) -> Problem:
     entries: list[Entry] = []
     for count in (1, 8, 64, 512, 4096):
         chosen = overrides(START, replicates=count)
-        entries += ours(place, "cost_replicates", chosen, ("eager", "chunk"), scale=MICROSECONDS / count, at=count)
+        entries += ours(place, "cost_replicates", chosen, ("eager", "compiled"), scale=MICROSECONDS / count, at=count)
     return Problem("cost_replicates", "µs per replicate and iteration", entries, steps=20, tail=10)
 
 

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from omegaconf import DictConfig
 
 from ..results.files import read_json, write_text
 from .problems import TITLES
@@ -20,7 +21,7 @@ PAGE = Path("docs/benchmarks.md")
 FIGURES = Path("docs/benchmarks")
 
 
-def run(folder: Path) -> None:
+def run(cfg: DictConfig, folder: Path) -> None:
     """Write the page of the benchmark in `folder`."""
     summary, rows = read_json(folder / "summary.json"), read_rows(folder / TABLE)
     figures = sorted((folder / "plots").glob("*.png"))

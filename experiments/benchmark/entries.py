@@ -13,7 +13,7 @@ from .protocol import Settings
 
 Answers = Mapping[str, tuple[float, float]]
 """Quantity -> its right value and the tolerance."""
-MODES = {"eager": "trainer.compile=off"} | {mode: f"trainer.compile={mode}" for mode in ("replay", "step", "chunk")}
+MODES = {mode: f"trainer.execution={mode}" for mode in ("eager", "replay", "compiled")}
 """Modes of this program, and the setting that chooses each."""
 
 

@@ -3,8 +3,6 @@
 A block of n iterations is the last n of a run of `trainer.steps`, with recording and without checkpoints.
 """
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -13,14 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from vi_core.execution.choice import CALLS, CHUNK
 from vi_core.problem import assemble
-from vi_core.schema import construct
-from vi_core.training.trainer import Trainer
+from vi_core.run import Run as Fit
 
-from ..config import schema
+from ..config.hydra_adapter import register_schema
 from ..config.places import CONF
-from ..config.validate import plain, validate
-from ..run.fit import Job, build_loop
-from ..run.interrupt import Interrupt
+from ..config.validate import plain_values, validate
 from .protocol import Answer, Contender, Settings
 
 STEPS = 10_000
@@ -36,7 +31,7 @@ def build(settings: Settings) -> Contender:
 
 def compose(overrides: list[str]) -> DictConfig:
     """Return the configuration that a command with these overrides would have."""
-    schema.register()
+    register_schema()
     with hydra.initialize_config_module(CONF, version_base="1.3"):
         cfg = hydra.compose("config", overrides)
     cfg.name, cfg.parts = "benchmark", {}
@@ -58,23 +53,18 @@ class Run(Contender):
             target = f"{__package__}.images.StoredImages"
             stored = {"_target_": target, "path": settings["data"], "batch_size": settings["batch_size"]}
             cfg.dataset = OmegaConf.create(stored)
-        self.folder = tempfile.TemporaryDirectory()
-        self.problem, self.loop = self._assemble(cfg, images)
-        several = self.loop.compilation.mode in ("replay", "chunk")
+        self.problem, self.loop = self._assemble(cfg)
+        several = self.loop.execution.mode in ("replay", "compiled")
         self.stride = 1 if not several else STRIDE if self.problem.batches.full is not None else CHUNK
         self.blank = self.loop.recorder.state_dict()
 
-    def _assemble(self, cfg: DictConfig, images: bool) -> tuple[Any, Any]:
-        from ..run.process import prepare
+    def _assemble(self, cfg: DictConfig) -> tuple[Any, Any]:
+        from ..run.process import compiled_folder, prepare
 
-        config = plain(cfg)
+        config = plain_values(cfg)
         validate(config)
-        trainer: Trainer = construct(config["trainer"], "trainer")
-        device, dtype, generator = prepare(cfg, images)
-        problem = assemble(config, device, dtype, generator)
-        plan = trainer.plan(problem.batches.steps_per_epoch, config["replicates"])
-        job = Job(cfg, Path(self.folder.name), [], [])
-        return problem, build_loop(job, problem, trainer, plan, device, Interrupt())
+        problem = assemble(config, *prepare(config))
+        return problem, Fit(config, problem, code=compiled_folder() / "steps").loop
 
     def run(self, steps: int) -> float:
         seconds = 0.0
@@ -87,7 +77,7 @@ class Run(Contender):
         loop = self.loop
         loop.recorder.load_state_dict(self.blank | {"metrics": loop.recorder.metrics})
         loop.done, before = STEPS - steps, loop.seconds
-        status = loop.run(lambda *_: None)
+        status = loop.run()
         assert status == "completed"
         return loop.seconds - before
 

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from vi_core.errors import ConfigError, did_you_mean, require
+from vi_core.errors import did_you_mean, require
 
-from ..config.validate import PARTS, plain, validate
-from ..results.expectations import chosen_key
+from ..config.hydra_adapter import yaml_text
 from ..results.files import write_json, write_text
-from ..run.fit import Job, check_folder, heading
+from ..run.jobs import Job
+from ..run.outcome import heading
 from ..run.process import describe_environment, prepare
+from ..run.settings import check_folder, resolved
 from .entries import Place, Problem
 from .images import write_images
 from .machine import cores, describe_machine
@@ -31,17 +32,13 @@ TABLE = "benchmark.csv"
 def benchmark(job: Job) -> dict[str, Any]:
     """Run the benchmark and write its files; return its summary."""
     started = time.perf_counter()
-    plain(job.cfg)  # every interpolation resolves, or this raises
     check_folder(job)
-    drop_parts(job)
-    config = plain(job.cfg)
-    validate(config)
+    config = resolved(job)
     settings = config["benchmark"]
     settings["only"] = [settings["only"]] if isinstance(settings["only"], str) else settings["only"]
     check_settings(settings)
-    device, _, _ = prepare(job.cfg, images=False)
-    job.cfg.overrides = job.overrides
-    write_text(job.folder / "config.yaml", OmegaConf.to_yaml(job.cfg, resolve=True))
+    device, _, _ = prepare(config)
+    write_text(job.folder / "config.yaml", yaml_text(config))
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder), Path(folder) / "images.npz", cores())
         machine = describe_machine(provide_images(settings["only"], job.cfg.dataset.root, place.images))
@@ -49,7 +46,7 @@ def benchmark(job: Job) -> dict[str, Any]:
     figures = redraw(job.cfg, job.folder) if job.cfg.plot.enabled else []
     result = summarize(job, config, rows, machine)
     result["timing"] = {"total_s": time.perf_counter() - started}
-    result["environment"] = describe_environment(job.cfg, device)
+    result["environment"] = describe_environment(config["seed"], device)
     write_json(job.folder / "summary.json", result)
     log.info("%s", report(result, rows, figures))
     return result
@@ -86,18 +83,6 @@ def run(settings: dict[str, Any], place: Place, path: Path, resume: bool) -> lis
             write_rows(rows, path)
             log.info("%s", "\n".join(table(TITLES[name], [row for row in rows if row.problem == name])))
     return rows
-
-
-def drop_parts(job: Job) -> None:
-    """Leave out the parts of a fit but the data set, whose folder says where images are; refuse to set them."""
-    for text in job.overrides:
-        key = chosen_key(text)
-        if key.split(".")[0] in (*PARTS, "replicates") and key != "dataset.root":
-            raise ConfigError(f"{key} is not a setting of experiment=benchmark; its settings are benchmark.*.")
-    for part in PARTS:
-        if part != "dataset":
-            job.cfg[part] = None
-    job.cfg.parts = {"dataset": job.cfg.parts["dataset"]}
 
 
 def check_settings(settings: dict[str, Any]) -> None:

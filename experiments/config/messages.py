@@ -5,12 +5,11 @@ from collections.abc import Callable
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import Any
 
 from hydra.errors import OverrideParseException
-from omegaconf import OmegaConf
 
 from vi_core.errors import did_you_mean
+from vi_core.renamed import SETTINGS
 
 from .places import CONF
 
@@ -18,7 +17,11 @@ Rewrite = Callable[[re.Match[str]], str]
 
 
 def one_line(error: BaseException) -> str:
-    """Return what is wrong, in one line, with a hint where a name is close to one that exists."""
+    """Return what is wrong, in one line, with a hint where a name is close to one that exists.
+
+    Args:
+        error: Of this library, Hydra, OmegaConf, the operating system or torch.
+    """
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}; choose another folder or file (a run's is hydra.run.dir)."
     if isinstance(error, MemoryError) or "allocate" in str(error):
@@ -52,7 +55,8 @@ def _no_key(found: re.Match[str]) -> str:
     known = [*configuration_groups(), *keys_of(path)] if "." not in path else keys_of(path)
     if "." in path and key in known:
         return f"{path} is not a setting of the {group} that is chosen. See --cfg job."
-    return f"{path} is not a setting.{did_you_mean(key, known)} See --cfg job for all of them."
+    hint = f" Did you mean '{SETTINGS[path]}'?" if path in SETTINGS else did_you_mean(key, known)
+    return f"{path} is not a setting.{hint} See --cfg job for all of them."
 
 
 def _no_key_in(found: re.Match[str]) -> str:
@@ -104,15 +108,6 @@ def keys_of(path: str) -> list[str]:
         return []
     texts = [entry.read_text() for entry in folder.iterdir() if entry.name.endswith(".yaml")]
     return sorted({key for text in texts for key in re.findall(r"^(\w+):", text, re.MULTILINE)})
-
-
-def part_defaults(group: str, name: str) -> dict[str, Any]:
-    """Return the plain settings of a part's YAML file, or nothing for a part from elsewhere."""
-    file = _configuration() / group / f"{name}.yaml"
-    if not file.is_file():
-        return {}
-    content = OmegaConf.create(file.read_text())
-    return {str(k): v for k, v in content.items() if k != "defaults" and not OmegaConf.is_dict(v)}
 
 
 def _configuration() -> Traversable:

@@ -5,12 +5,12 @@ from functools import reduce
 from typing import Any
 
 
-def get(settings: dict[str, Any], path: str) -> Any:
+def setting_at(settings: dict[str, Any], path: str) -> Any:
     """Return the setting at a path."""
     return reduce(operator.getitem, path.split("."), settings)
 
 
-def put(settings: dict[str, Any], path: str, value: Any) -> None:
+def set_setting(settings: dict[str, Any], path: str, value: Any) -> None:
     """Set the setting at a path."""
     *parents, last = path.split(".")
     reduce(operator.getitem, parents, settings)[last] = value

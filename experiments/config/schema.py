@@ -1,20 +1,51 @@
-"""The types of the top level of the configuration. The parts are typed by their constructors."""
+# ruff: noqa: RUF009, as `setting` makes a field
+"""The settings at the top level of the configuration: types, values, and what each decides beside its own subject.
 
-from copy import copy
-from dataclasses import dataclass, field
+A new setting is one field of `Root`. The identity of a run, batches of jobs, resuming, checks against expected numbers
+and validation read the field's `Role`. The settings of parts are typed by their constructors; what is particular about
+a few of them is in `OTHERS`.
+"""
+
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from hydra.core.config_store import ConfigNode, ConfigStore
 from omegaconf import MISSING
 
 FIDELITIES = ("full", "quick")
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a setting decides beside its own subject.
+
+    Attributes:
+        identity: It changes the numbers or names the experiment: runs that differ in it are different runs.
+        resume: A resumed run may have another value. Of a part or a node this is meant of the whole, not of its keys.
+        batch: Jobs of one batch may differ in it, as training does not look at it.
+        expected: The expected numbers of an experiment stay in force where the command line sets it.
+        choices: The values that it may have; any if empty.
+        least: The least value; None for any.
+    """
+
+    identity: bool = True
+    resume: bool = False
+    batch: bool = False
+    expected: bool = False
+    choices: tuple[str, ...] = ()
+    least: int | None = None
+
+
+def setting(default: Any = MISSING, **role: Any) -> Any:
+    """Return a dataclass field with a default, or what makes one, and a `Role` with these attributes."""
+    start: dict[str, Any] = {"default_factory" if callable(default) else "default": default}
+    return field(**start, metadata={"role": Role(**role)})
 
 
 @dataclass
 class Device:
     """Where tensors live: cpu, cuda, mps or auto."""
 
-    name: str = "cpu"
+    name: str = setting("cpu", choices=("cpu", "cuda", "mps", "auto"))
 
 
 @dataclass
@@ -22,8 +53,8 @@ class Plot:
     """What is drawn of a run or a sweep."""
 
     enabled: bool = True
-    format: str = "png"
-    smoothing: int = 50
+    format: str = setting("png", choices=("png", "pdf"))
+    smoothing: int = setting(50, least=1)
     group_by: str | None = None
 
 
@@ -92,6 +123,9 @@ class Reproduce:
     parallel: int = 2
 
 
+ASIDE: dict[str, Any] = {"identity": False, "resume": True}  # of settings without a part in the numbers
+
+
 @dataclass
 class Root:
     """Everything that a run is made of."""
@@ -104,34 +138,42 @@ class Root:
     dataset: Any = MISSING
     trainer: Any = MISSING
     study: Any = None
-    benchmark: Benchmark | None = None
-    device: Device = field(default_factory=Device)
-    plot: Plot = field(default_factory=Plot)
-    sweep: Sweep = field(default_factory=Sweep)
+    benchmark: Benchmark | None = setting(None, resume=True)
+    device: Device = setting(Device, expected=True)
+    plot: Plot = setting(Plot, identity=False, batch=True, expected=True)
+    callbacks: dict[str, Any] = setting(dict, **ASIDE, batch=True, expected=True)
+    sweep: Sweep = setting(Sweep, **ASIDE, batch=True, expected=True)
     name: str = MISSING
-    parts: dict[str, Any] = field(default_factory=dict)
-    note: str = ""
-    report: Report = field(default_factory=Report)
-    task: str = "fit"
-    fidelity: str = "full"
-    reproduce: Reproduce = field(default_factory=Reproduce)
-    overrides: list[str] = field(default_factory=list)
-    run: str | None = None
-    resume: str | None = None
-    seed: int = 0
-    replicates: int = 1
-    threads: Any = "auto"
-    dtype: str = "auto"
-    matmul: str = "auto"
-    strict: bool = False
-    expected: list[Expectation] = field(default_factory=list)
+    parts: dict[str, Any] = setting(dict)
+    note: str = setting("", **ASIDE, batch=True)
+    report: Report = setting(Report, **ASIDE, batch=True)
+    task: str = setting("fit", **ASIDE, expected=True)
+    fidelity: str = setting("full", **ASIDE, choices=FIDELITIES)
+    reproduce: Reproduce = setting(Reproduce, **ASIDE)
+    overrides: list[str] = setting(list, identity=False, batch=True)
+    run: str | None = setting(None, **ASIDE)
+    resume: str | None = setting(None, **ASIDE)
+    seed: int = setting(0, expected=True)
+    replicates: int = setting(1, least=1)
+    threads: Any = setting("auto", **ASIDE, expected=True)
+    dtype: str = setting("auto", choices=("auto", "float32", "float64"))
+    matmul: str = setting("auto", choices=("auto", "bfloat16", "tf32"))
+    strict: bool = setting(False, **ASIDE, batch=True, expected=True)
+    expected: list[Expectation] = setting(list, **ASIDE, batch=True)
 
 
-def register() -> None:
-    """Make the schema known to Hydra under the name that `conf/config.yaml` starts from.
+FREE = Role(resume=True, expected=True)
+OTHERS = {
+    "experiment": Role(expected=True),
+    "callback": Role(**ASIDE, expected=True),
+    "hydra": Role(**ASIDE, expected=True),
+    **dict.fromkeys(("trainer.log_every", "trainer.checkpoint_every", "trainer.execution", "trainer.compile"), FREE),
+    **dict.fromkeys(("dataset.root", "dataset.path", "dataset.download"), FREE),  # what is in a file matters
+}
+"""Roles of what the command line sets and `Root` has no field for: groups without a node, and settings of parts."""
 
-    Hydra copies its store of schemas, with all that is in it, at every look at a group: hundreds of times for `--help`.
-    A schema is copied once more when it is loaded, so that copies of the store can share it.
-    """
-    ConfigNode.__deepcopy__ = lambda self, memo: copy(self)  # type: ignore[attr-defined]
-    ConfigStore.instance().store(name="root", node=Root)
+
+def names(attribute: str, value: bool = True) -> set[str]:
+    """Return the settings whose role has this value of an attribute."""
+    roles = {each.name: each.metadata.get("role", Role()) for each in fields(Root)} | OTHERS
+    return {name for name, role in roles.items() if getattr(role, attribute) == value}

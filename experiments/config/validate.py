@@ -1,7 +1,8 @@
 """Refuse what cannot be run, before anything is loaded or written."""
 
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from omegaconf import MISSING, OmegaConf
 
@@ -9,66 +10,68 @@ from vi_core.errors import ConfigError, did_you_mean, require
 from vi_core.problem import KINDS
 from vi_core.schema import check_part, conforms
 from vi_core.studies.base import Study
+from vi_core.training.callbacks import Callback
 
-from .paths import get
-from .schema import FIDELITIES, Benchmark, Device, Plot, Report, Reproduce, Root, Sweep
+from .schema import Role, Root
 
 PARTS = tuple(KINDS)
-CHOICES = {
-    "device.name": ("cpu", "cuda", "mps", "auto"),
-    "dtype": ("auto", "float32", "float64"),
-    "matmul": ("auto", "bfloat16"),
-    "plot.format": ("png", "pdf"),
-    "fidelity": FIDELITIES,
-}
-NODES = {"device": Device, "plot": Plot, "sweep": Sweep, "report": Report, "reproduce": Reproduce}
 
 
 def validate(settings: dict[str, Any]) -> None:
-    """Check keys, types and ranges of the top level, and every part against its constructor; all in plain dicts."""
-    check_keys(settings, Root, "")
-    for name, schema in NODES.items():
-        check_keys(settings[name], schema, f"{name}.")
+    """Check keys, types and ranges of the top level, and every part against its constructor.
+
+    Args:
+        settings: Resolved, in plain dicts.
+
+    Raises:
+        ConfigError: In one line, which names the setting, its value and what is accepted.
+    """
+    check_node(settings, Root, "")
     for item in settings["expected"]:
         missing = [key for key in ("quantity", "value", "tolerance") if item[key] == MISSING]
         require(not missing, f"expected: an entry has no {', no '.join(missing)}.")
         tolerance = item["tolerance"]
         require(tolerance >= 0, f"expected: the tolerance {tolerance} of {item['quantity']} is negative.")
-    for key, choices in CHOICES.items():
-        value = get(settings, key)
-        require(
-            value in choices, f"{key}={value} must be one of {', '.join(choices)}.{did_you_mean(str(value), choices)}"
-        )
-    replicates, seed, smoothing = settings["replicates"], settings["seed"], settings["plot"]["smoothing"]
-    require(replicates >= 1, f"replicates={replicates} must be at least 1.")
+    seed, threads = settings["seed"], settings["threads"]
     require(0 <= seed < 2**63, f"seed={seed} must lie between 0 and 2^63 - 1.")
-    require(smoothing >= 1, f"plot.smoothing={smoothing} must be at least 1.")
-    threads = settings["threads"]
     valid = threads == "auto" or (conforms(threads, int) and threads >= 1)
     require(valid, f"threads={threads} must be an integer of at least 1, or auto.")
-    kinds = KINDS if settings["study"] is None else {"study": Study}
-    if settings["benchmark"] is not None:
-        check_keys(settings["benchmark"], Benchmark, "benchmark.")
-        kinds = {}
+    kinds = {} if settings["benchmark"] is not None else KINDS if settings["study"] is None else {"study": Study}
     for part, kind in kinds.items():
         check_part(settings[part], part, kind)
+    for name, part in settings["callbacks"].items():
+        check_part(part, f"callbacks.{name}", Callback)
     earlier = settings["sweep"]["resume"]
     for path in Path(earlier or ".").parents:
         if path.exists() and not path.is_dir():
             raise ConfigError(f"sweep.resume={earlier} lies below {path}, which is a file.")
 
 
-def check_keys(settings: dict[str, Any], schema: type, prefix: str) -> None:
-    """Refuse keys that the schema does not have, added with `+`, and the absence of those that it has, with `~`."""
-    known = schema.__dataclass_fields__
+def check_node(settings: dict[str, Any], schema: type, prefix: str) -> None:
+    """Check a node against its dataclass: keys added with `+` or removed with `~`, choices, ranges, nodes inside.
+
+    Args:
+        settings: The node, in plain dicts.
+        schema: A dataclass whose fields may have a `Role`.
+        prefix: The path of the node with a final dot, or nothing at the top level.
+    """
+    known = {each.name: each for each in fields(schema)}
     for key in known:
         require(key in settings, f"{prefix}{key} is a setting that every run has; leave ~{prefix}{key} out.")
     for key in settings:
-        if key not in known:
-            hint = did_you_mean(str(key), known)
-            raise ConfigError(f"{prefix}{key} is not a setting.{hint} See --cfg job for all of them.")
+        hint = did_you_mean(str(key), known)
+        require(key in known, f"{prefix}{key} is not a setting.{hint} See --cfg job for all of them.")
+    for key, each in known.items():
+        role, value, path = each.metadata.get("role", Role()), settings[key], f"{prefix}{key}"
+        hint = did_you_mean(str(value), role.choices)
+        known_value = not role.choices or value in role.choices
+        require(known_value, f"{path}={value} must be one of {', '.join(role.choices)}.{hint}")
+        require(role.least is None or value >= role.least, f"{path}={value} must be at least {role.least}.")
+        for node in (each.type, *get_args(each.type)):
+            if isinstance(node, type) and is_dataclass(node) and isinstance(value, dict):
+                check_node(value, node, f"{path}.")
 
 
-def plain(node: Any) -> Any:
+def plain_values(node: Any) -> Any:
     """Return a resolved copy in plain dicts, lists and values."""
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node

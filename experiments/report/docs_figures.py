@@ -1,7 +1,7 @@
 """`task=docs_figures`: write the figures that README.md and docs/ show, from full runs of their experiments.
 
-The documents name them: docs/figures/<experiment>_<figure>.png is plots/<figure>.png of that experiment's run, or of
-its sweep. The runs are those of the report page, and are shared with it.
+A document that shows docs/figures/<experiment>_<figure>.png gets plots/<figure>.png of that experiment's run or sweep.
+The runs are those of the report page: what is finished there is not run again.
 """
 
 import logging
@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from vi_core.errors import DataError
 
 from ..config.messages import part_names
-from .plan import Plan, plans
+from .plan import plans
 from .reproduce import FOLDER
 from .runner import Main, complaint, run_all
 
@@ -24,13 +24,25 @@ FIGURES = Path("docs/figures")
 
 
 def run(cfg: DictConfig, given: Sequence[str], main: Main) -> bool:
-    """Write every figure that the documents in this folder name; return whether all could be made."""
+    """Write every figure that the documents in the working directory show.
+
+    Args:
+        cfg: The program's configuration; `reproduce.parallel` runs at a time.
+        given: Overrides for all experiments that know them.
+        main: The program's entry point, which runs one command.
+
+    Returns:
+        Whether every experiment ended well.
+
+    Raises:
+        DataError: Where no document shows a figure, or an experiment does not draw the one that is shown.
+    """
     named = shown_figures(Path())
     runs = FOLDER / "runs" / "full"
     chosen = plans("full", sorted({experiment for experiment, _ in named}), given)
     log.info("%d figures of %d experiments", len(named), len(chosen))
-    run_all(main, chosen, runs, cfg.reproduce.parallel, _say)
-    failed = {plan.name: complaint(plan, runs) for plan in chosen if complaint(plan, runs)}
+    run_all(main, chosen, runs, cfg.reproduce.parallel, lambda plan, s: log.info("%-38s %5.0f s", plan.name, s))
+    failed = {plan.name: why for plan in chosen if (why := complaint(plan, runs))}
     for name, why in failed.items():
         log.error("error: %s: %s", name, why)
     for experiment, figure in named:
@@ -41,10 +53,6 @@ def run(cfg: DictConfig, given: Sequence[str], main: Main) -> bool:
             shutil.copyfile(source, target)
             log.info("figure  %s", target)
     return not failed
-
-
-def _say(plan: Plan, seconds: float) -> None:
-    log.info("%-38s %5.0f s", plan.name, seconds)
 
 
 def shown_figures(root: Path) -> list[tuple[str, str]]:

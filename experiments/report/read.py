@@ -1,4 +1,4 @@
-"""From the folder of a run or a sweep to the row that the report page shows of it."""
+"""Reader of the folder of a run or a sweep, which returns the row of it on the report page."""
 
 import base64
 import re
@@ -19,8 +19,7 @@ from ..results.files import read_json
 from ..sweeps.collect import read_jobs, settings, swept_keys
 from .records import MOST_FIGURES, Check, Figure, Job, Quantity, Row
 
-USUAL = ("bound", "expectations", "density", "reconstructions", "generated", "parameters")
-"""Figures that every run may have, the most telling first; those that an experiment draws of its own come before."""
+# Figures that many runs have, the most telling first; figures that only one experiment has come before them.
 CAPTIONS = {
     "bound": "the bound over the steps",
     "expectations": "posterior means over the steps",
@@ -33,7 +32,15 @@ STATISTICS = {"mean": "", "median": "median", "replicate_sd": "sd over replicate
 
 
 def read_row(folder: Path, command: str = "") -> Row:
-    """Return the row of the run or sweep in `folder`; raise `DataError` in one line where there is neither."""
+    """Return the row of a run or a sweep.
+
+    Args:
+        folder: Where the run or the sweep is.
+        command: The command that made it; by default it is read from the folder.
+
+    Raises:
+        DataError: Where the folder holds neither.
+    """
     if (folder / "config.yaml").is_file() or (folder / "summary.json").is_file():
         job = read_job(folder, {"settings": {}, "number": None})
         return _row(folder, (job,), command or command_of_run(folder))
@@ -43,26 +50,22 @@ def read_row(folder: Path, command: str = "") -> Row:
     keys = swept_keys(found)
     jobs = []
     for entry in found:
-        chosen = settings(entry)
-        place = {"number": entry["job"], "settings": {key: chosen.get(key, "") for key in keys}}
-        jobs.append(read_job(entry["folder"], place))
+        chosen = {key: settings(entry).get(key, "") for key in keys}
+        jobs.append(read_job(entry["folder"], {"number": entry["job"], "settings": chosen}))
     return _row(folder, tuple(jobs), command or command_of_sweep(folder), tuple(keys))
 
 
 def _row(folder: Path, jobs: tuple[Job, ...], command: str, keys: tuple[str, ...] = ()) -> Row:
-    overlay = tuple(figures(folder / "plots")) if keys else ()
-    drawn = sum(len(job.figures) for job in jobs)
     each = max(1, MOST_FIGURES // len(jobs))
-    shown = tuple(replace(job, figures=job.figures[:each]) for job in jobs)
-    config = next((config_of(path) for path in (folder, *sorted(folder.glob("[0-9]*"))) if config_of(path)), {})
+    config = next(filter(None, map(config_of, (folder, *sorted(folder.glob("[0-9]*"))))), {})
     report = config.get("report") or {}
     return Row(
         name=config.get("name") or folder.name,
         command=command,
-        jobs=shown,
+        jobs=tuple(replace(job, figures=job.figures[:each]) for job in jobs),
         keys=keys,
-        figures=overlay,
-        hidden_figures=drawn - sum(len(job.figures) for job in shown),
+        figures=tuple(figures(folder / "plots")) if keys else (),
+        hidden_figures=sum(len(job.figures[each:]) for job in jobs),
         where=report.get("where", ""),
         says=report.get("says", ""),
         note=config.get("note", ""),
@@ -70,12 +73,15 @@ def _row(folder: Path, jobs: tuple[Job, ...], command: str, keys: tuple[str, ...
 
 
 def config_of(folder: Path) -> dict[str, Any]:
-    """Return a run's resolved configuration, or nothing where it failed before it had one."""
+    """Return a run's resolved configuration; {} where it failed before it had one."""
     return read_config(folder) if (folder / "config.yaml").is_file() else {}
 
 
 def read_job(folder: Path, place: dict[str, Any]) -> Job:
-    """Return what the run in `folder` found; a run that was killed has left no summary."""
+    """Return the job of the run in `folder`; `place` holds its number and settings in a sweep.
+
+    A run without a summary was killed, and one whose summary has no checks failed.
+    """
     if not (folder / "summary.json").is_file():
         return Job(**place, status="killed", error="The run left no summary: it was killed, or it is still running.")
     summary = read_json(folder / "summary.json")
@@ -96,7 +102,7 @@ def read_job(folder: Path, place: dict[str, Any]) -> Job:
 
 
 def checks(folder: Path, summary: dict[str, Any]) -> list[Check]:
-    """Return the run's checks; where they were not applied, the numbers beside the expected ones without a verdict."""
+    """Return the run's checks; where they were not applied, numbers beside expected ones without a verdict."""
     found, judged = summary["checks"], True
     if summary["checks_skipped"]:
         config, path = config_of(folder), folder / "trace.csv"
@@ -118,22 +124,25 @@ def checks(folder: Path, summary: dict[str, Any]) -> list[Check]:
 
 
 def label(quantity: str, bound: str, fitted: bool) -> str:
-    """Say in words what a path in summary.json or trace.csv means."""
+    """Return words for a path in summary.json or trace.csv.
+
+    Args:
+        quantity: Such as `estimates.mu.mean` or `trace.elbo.100`.
+        bound: Name of the run's bound, in capitals.
+        fitted: Whether the run is a fit, whose estimates are posterior expectations.
+    """
     head, _, rest = quantity.partition(".")
     name, _, statistic = rest.rpartition(".")
     if head == "estimates":
         shown = f"E[{name}]" if fitted else name
         return _comma(shown, STATISTICS.get(statistic, statistic))
     if head in ("final", "objective"):
-        training = "" if head == "final" else "training"
-        return _comma(bound, training, STATISTICS.get(rest, rest.replace("_", " ")))
+        return _comma(bound, "training" if head == "objective" else "", STATISTICS.get(rest, rest.replace("_", " ")))
     if head == "trace":
         return f"{bound if name == bound.lower() else name}, step {statistic}"
     if head == "epoch_bound":
         return f"{bound}, epoch {rest}"
-    if quantity == "diagnostics.likelihood.nll":
-        return "held-out −log p(x)"
-    return quantity
+    return "held-out −log p(x)" if quantity == "diagnostics.likelihood.nll" else quantity
 
 
 def _comma(*parts: str) -> str:
@@ -141,7 +150,7 @@ def _comma(*parts: str) -> str:
 
 
 def quantities(summary: dict[str, Any]) -> list[Quantity]:
-    """Return the estimates, and of a fit its bounds; the exact value beside the final one is the log evidence."""
+    """Return the estimates, and the bounds of a fit; the exact value of the final bound is the log evidence."""
     fitted = "objective" in summary
     found = [
         Quantity(f"E[{name}]" if fitted else name, row["mean"], row["se"], row["truth"], row["exact"])
@@ -151,21 +160,20 @@ def quantities(summary: dict[str, Any]) -> list[Quantity]:
         return found
     trained, final = summary["objective"], summary["final"]
     per = f" per {trained['per']}" if trained["per"] else ""
-    evidence = final["log_evidence"]
-    found.append(Quantity(f"training {trained['name'].upper()}{per}", trained["mean"], trained["se"], None, None))
-    found.append(Quantity(f"final {final['name'].upper()}{per}", final["mean"], final["se"], None, evidence))
+    for when, row, exact in (("training", trained, None), ("final", final, final["log_evidence"])):
+        found.append(Quantity(f"{when} {row['name'].upper()}{per}", row["mean"], row["se"], None, exact))
     return found
 
 
 def figures(folder: Path) -> list[Figure]:
     """Return the PNG files of a `plots` folder, the most telling first."""
-    ranks = {name: rank for rank, name in enumerate(USUAL)}
+    ranks = {name: rank for rank, name in enumerate(CAPTIONS)}
     paths = sorted(folder.glob("*.png"), key=lambda path: (ranks.get(path.stem, -1), path.stem))
     return [figure(path) for path in paths]
 
 
 def figure(path: Path) -> Figure:
-    """Return a PNG file with its size, which stands in the bytes 16 to 23."""
+    """Return a PNG file as a record, with its size in pixels, which the format has in bytes 16 to 23."""
     content = path.read_bytes()
     width, height = struct.unpack(">II", content[16:24])
     uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
@@ -173,12 +181,12 @@ def figure(path: Path) -> Figure:
 
 
 def command_of_run(folder: Path) -> str:
-    """Return the command that makes a run again, without the folder it went to."""
+    """Return the command that repeats a run, without the folder that it wrote to."""
     return typed(config_of(folder).get("overrides", []))
 
 
 def command_of_sweep(folder: Path) -> str:
-    """Return the command that makes a sweep again."""
+    """Return the command that repeats a sweep; empty where Hydra has not noted it."""
     path = folder / "multirun.yaml"
     if not path.is_file():
         return ""
@@ -188,6 +196,6 @@ def command_of_sweep(folder: Path) -> str:
 
 
 def typed(arguments: list[str]) -> str:
-    """Return a command line as a user types it."""
+    """Return a command line as a user types it, without settings of Hydra and of resumed sweeps."""
     kept = [text for text in arguments if not re.match(r"[+~]*(hydra|sweep)\.", text)]
     return " ".join(["python run.py", *map(shlex.quote, kept)])

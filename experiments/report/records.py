@@ -1,15 +1,16 @@
-"""What the report page shows: a page has rows, a row has jobs, and a job has checks, quantities and figures."""
+"""Records of the report page: a page has rows, a row has jobs, and a job has checks, quantities and figures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TypeVar
 
-MOST_FIGURES = 24
-"""In one row; a sweep's figures are shared out among its jobs."""
+T = TypeVar("T")
+MOST_FIGURES = 24  # in one row; the jobs of a sweep share them
 
 
 class Verdict(Enum):
-    """What became of a row, a job or a check; the value is what readers see."""
+    """Outcome of a row, a job or a check; the value is the text on the page."""
 
     PASS = "PASS"
     FAIL = "FAIL"
@@ -19,7 +20,14 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Figure:
-    """A PNG file, its bytes in a data URI; width and height in pixels."""
+    """A PNG file.
+
+    Attributes:
+        name: Of the file, without suffix.
+        caption: Words below it.
+        uri: Its bytes, as a data URI.
+        width, height: In pixels.
+    """
 
     name: str
     caption: str
@@ -30,7 +38,16 @@ class Figure:
 
 @dataclass(frozen=True)
 class Check:
-    """A number beside the expected one; `passed` is None where the run's settings differ from the experiment's."""
+    """A number beside the expected one.
+
+    Attributes:
+        quantity: Its path in summary.json or trace.csv.
+        label: The same in words.
+        value: What the run found, or None where it is missing.
+        expected: What the experiment expects.
+        tolerance: Largest difference that passes.
+        passed: Whether it passed; None where the run's settings differ from the experiment's.
+    """
 
     quantity: str
     label: str
@@ -49,7 +66,15 @@ class Check:
 
 @dataclass(frozen=True)
 class Quantity:
-    """An estimate with its standard error, the generating value and the exact answer, None where unknown."""
+    """An estimate; its other numbers are None where they are unknown.
+
+    Attributes:
+        label: Its name.
+        value: The estimate.
+        se: Its standard error.
+        truth: The value that generated the data.
+        exact: The exact answer.
+    """
 
     label: str
     value: float | None
@@ -60,7 +85,20 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Job:
-    """One run: its swept settings, what it found, or why it failed."""
+    """One run, alone or of a sweep.
+
+    Attributes:
+        number: In its sweep, or None.
+        settings: Values of the keys that the sweep varied.
+        status: How it ended, as in summary.json, or `killed`.
+        subtitle: Which parts it was composed of.
+        error: Why it failed; empty where it did not.
+        lacks_data: Whether it failed because a data file is missing.
+        unjudged: Why its checks were not applied; empty where they were.
+        checks, quantities, figures: What it found.
+        seconds: How long it took.
+        environment: Versions and machine.
+    """
 
     number: int | None
     settings: dict[str, str]
@@ -77,7 +115,7 @@ class Job:
 
     @property
     def verdict(self) -> Verdict:
-        """FAIL for a job without an end, else the worst of its checks."""
+        """SKIPPED without its data, FAIL where the run did not end well, else the worst of its checks."""
         if self.lacks_data:
             return Verdict.SKIPPED
         if self.error or self.status not in ("completed", "converged"):
@@ -87,7 +125,20 @@ class Job:
 
 @dataclass(frozen=True)
 class Row:
-    """An experiment's place on the page: a run, a sweep, or a command that left neither."""
+    """An experiment on the page: a run, a sweep, or a command that left neither.
+
+    Attributes:
+        name: Of the experiment.
+        command: Command line that repeats it.
+        jobs: Its runs; one unless it is a sweep.
+        keys: Settings that the sweep varied.
+        figures: Figures of the sweep as a whole.
+        hidden_figures: How many figures of the jobs are left out.
+        where: Place in the reports that it reproduces.
+        says: What the reports say there.
+        note: Remark of its configuration.
+        error: Why its command failed; empty where it did not.
+    """
 
     name: str
     command: str
@@ -109,28 +160,36 @@ class Row:
 
     @property
     def checks(self) -> list[tuple[Job, Check]]:
-        """Every check with its job."""
+        """Every check, with its job."""
         return [(job, check) for job in self.jobs for check in job.checks]
 
     @property
     def unjudged(self) -> str:
-        """Why checks were not applied, or nothing."""
-        return next((job.unjudged for job in self.jobs if job.unjudged), "")
+        """Why checks were not applied, by the first job that has a reason; empty where they were."""
+        return first((job.unjudged for job in self.jobs), "")
 
     @property
     def seconds(self) -> float:
-        """What the jobs took together."""
+        """Time of all jobs together."""
         return sum(job.seconds for job in self.jobs)
 
     @property
     def environment(self) -> dict[str, object]:
-        """Of the first job that finished."""
-        return next((job.environment for job in self.jobs if job.environment), {})
+        """Versions and machine of the first job that finished."""
+        return first((job.environment for job in self.jobs), {})
 
 
 @dataclass(frozen=True)
 class Page:
-    """A whole page; `wall` is what the command that made it took."""
+    """A whole page.
+
+    Attributes:
+        title: Heading of the page.
+        rows: Its experiments.
+        date: When it was written.
+        fidelity: full or quick; empty for the page of one run.
+        wall: Seconds of the command that made it, or None.
+    """
 
     title: str
     rows: tuple[Row, ...]
@@ -140,17 +199,22 @@ class Page:
 
     @property
     def counts(self) -> dict[Verdict, int]:
-        """How many rows ended in which way, those that occur."""
+        """Number of rows by verdict, for verdicts that occur."""
         every = [row.verdict for row in self.rows]
         return {verdict: every.count(verdict) for verdict in Verdict if verdict in every}
 
     @property
     def environment(self) -> dict[str, object]:
-        """Of the first row that finished."""
-        return next((row.environment for row in self.rows if row.environment), {})
+        """Versions and machine of the first row that finished."""
+        return first((row.environment for row in self.rows), {})
+
+
+def first(values: Iterable[T], default: T) -> T:
+    """Return the first value that is not empty, or the default."""
+    return next(filter(None, values), default)
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
-    """Return the verdict that decides over a whole: a failure first, then what was skipped, then what passed."""
+    """Return the verdict of a whole with these parts: FAIL before SKIPPED before PASS, and NOT JUDGED for no parts."""
     order = (Verdict.FAIL, Verdict.SKIPPED, Verdict.PASS)
     return next((verdict for verdict in order if verdict in verdicts), Verdict.UNJUDGED)

@@ -1,4 +1,4 @@
-"""From a page's records to one HTML file that needs no other: styles, script and figures lie inside."""
+"""Rendering of a page's records to one HTML file, with styles, script and figures inside."""
 
 import math
 from pathlib import Path
@@ -10,30 +10,21 @@ from ..results.files import write_text
 from .records import Check, Page, Quantity, Verdict
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
+MOST_PLACES = 8  # decimals of a shown number
 SYMBOLS = {Verdict.PASS: "✓", Verdict.FAIL: "✗", Verdict.SKIPPED: "↷", Verdict.UNJUDGED: "–"}
 
 
 def write_page(page: Page, path: Path) -> None:
-    """Write `page` to `path`, completely or not at all."""
+    """Write a page to the HTML file `path`, atomically."""
     write_text(path, environment().get_template("page.html.j2").render(page=page, symbols=SYMBOLS))
 
 
 def environment() -> Environment:
-    """Return the template engine: everything is escaped, and a name that does not exist is an error."""
-    engine = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    engine.filters |= {
-        "number": number,
-        "seconds": seconds,
-        "capitalize_first": capitalize_first,
-        "breakable": breakable,
-        "plain_decimal": plain_decimal,
-    }
+    """Return the template engine, which escapes everything and refuses names that do not exist."""
+    strict = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    engine = Environment(loader=FileSystemLoader(TEMPLATES), **strict)
+    filters = (number, seconds, capitalize_first, breakable, plain_decimal)
+    engine.filters |= {function.__name__: function for function in filters}
     engine.globals |= {"check_decimals": check_decimals, "decimals": decimals}
     return engine
 
@@ -47,17 +38,17 @@ def number(value: float | None, places: int | None = None) -> str:
 
 
 def check_decimals(check: Check) -> int:
-    """Return the decimals at which a check's tolerance can be seen, and its expected number is not rounded."""
+    """Return the number of decimals that shows a check's tolerance and does not round its expected number."""
     return max(_places(check.tolerance) - 1, len(plain_decimal(check.expected).partition(".")[2]))
 
 
 def plain_decimal(value: float) -> str:
     """Return a number without an exponent: 0.00006."""
-    return f"{value:.8f}".rstrip("0").rstrip(".").replace("-", "−")
+    return f"{value:.{MOST_PLACES}f}".rstrip("0").rstrip(".").replace("-", "−")
 
 
 def decimals(quantity: Quantity) -> int | None:
-    """Return the decimals at which an estimate's standard error can be seen; enough for six digits without one."""
+    """Return the number of decimals that shows an estimate's standard error, or six digits where it has none."""
     if quantity.se:
         return _places(quantity.se)
     largest = max((abs(v) for v in (quantity.value, quantity.exact) if v is not None), default=0.0)
@@ -65,11 +56,11 @@ def decimals(quantity: Quantity) -> int | None:
 
 
 def _places(size: float) -> int:
-    return min(8, max(1, 1 - math.floor(math.log10(size)))) if size > 0 else 1
+    return min(MOST_PLACES, max(1, 1 - math.floor(math.log10(size)))) if size > 0 else 1
 
 
 def seconds(value: float) -> str:
-    """Return a duration as people say it."""
+    """Return a duration in seconds or minutes, with a unit."""
     if value < 10:
         return f"{value:.1f} s"
     if value < 120:
@@ -78,7 +69,7 @@ def seconds(value: float) -> str:
 
 
 def breakable(name: str) -> Markup:
-    """Return a name that may be broken after its underscores."""
+    """Return a name that a browser may break after its underscores."""
     return Markup("_<wbr>").join(name.split("_"))
 
 

@@ -1,7 +1,8 @@
 """`task=reproduce`: run every experiment that has a place on the report page, and write the page.
 
-Each is run by the command that a user types, in <run>/runs/<fidelity>/<experiment>; the page is <run>/index.html. What
-has finished under the same settings and sources is not run again: the same command goes on after an interruption.
+Each experiment is run by the command that a user types, in <run>/runs/<fidelity>/<experiment>; the page is
+<run>/index.html. An experiment that has finished under the same settings and sources is not run again, so that the same
+command continues after an interruption.
 """
 
 import logging
@@ -27,7 +28,19 @@ TITLE = "vi-lab: the reports, reproduced"
 
 
 def run(cfg: DictConfig, given: Sequence[str], main: Main) -> bool:
-    """Write the page; return whether every command ended well, but for missing data."""
+    """Run the experiments and write the page.
+
+    Args:
+        cfg: The program's configuration, with the group `reproduce`, `fidelity`, and `run`, the page's folder.
+        given: Overrides for all experiments that know them.
+        main: The program's entry point, which runs one command.
+
+    Returns:
+        Whether every command ended well; experiments that are skipped because data are missing count as well.
+
+    Raises:
+        ConfigError: For settings out of range, or that no experiment has.
+    """
     require(cfg.reproduce.parallel >= 1, f"reproduce.parallel={cfg.reproduce.parallel} must be at least 1.")
     require(cfg.fidelity in FIDELITIES, f"fidelity={cfg.fidelity} must be one of {', '.join(FIDELITIES)}.")
     started = time.perf_counter()
@@ -54,7 +67,7 @@ def run(cfg: DictConfig, given: Sequence[str], main: Main) -> bool:
 
 
 def row_of(plan: Plan, runs: Path) -> Row:
-    """Return the page's row of a plan that has been run; where it left nothing, what its command said."""
+    """Return the page's row of a plan that has been run, with the complaint of a command that failed."""
     try:
         found = read_row(runs / plan.name, plan.command)
     except DataError:

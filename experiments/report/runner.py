@@ -1,8 +1,8 @@
-"""Run the commands of the page, a few at a time, each in a process of its own.
+"""Runner of the page's commands, a few at a time, each in a process of its own.
 
-The processes are forked from one that has imported all that they need, which takes longer than many of the runs. A
-child starts a session of its own, so that Ctrl-C reaches this process alone, which hands on exactly one signal: the
-runs then write what they have, and the same command goes on with them.
+The processes are forked from one that has already imported torch and matplotlib, because the imports take longer than
+many of the runs. Each child starts a session of its own, so that Ctrl-C reaches only this process, which then sends
+exactly one signal to each child: the runs write what they have, and the same command continues them later.
 """
 
 import logging
@@ -25,18 +25,23 @@ from ..run.interrupt import Interrupt
 from .plan import Plan
 
 log = logging.getLogger(__name__)
-Main = Callable[[], None]
-"""The program's entry point, which reads `sys.argv`; handed in, since it also starts this module."""
-POLL_S = 0.1
-GRACE_S = 60.0
-STATE = "row.json"
+Main = Callable[[], None]  # the program's entry point, which reads `sys.argv`; an argument, as it imports this module
+POLL_S = 0.1  # between two looks at the children
+GRACE_S = 60.0  # for children to write their files after an interruption
+STATE = "row.json"  # in a plan's folder: its identity, and the exit code once it has ended
+# Modules of this program that are imported once for all children, with what they import.
 SHARED = ("results.figures", "results.gradient_noise", "results.mixtures", "run.fit", "run.study")
-"""Modules of this program that are imported once for all children, with what they import."""
 
 
 @dataclass
 class Child:
-    """A command that runs."""
+    """A command that runs.
+
+    Attributes:
+        plan: What it runs.
+        process: Its process.
+        started: When, by `time.perf_counter`.
+    """
 
     plan: Plan
     process: BaseProcess
@@ -46,7 +51,15 @@ class Child:
 def run_all(
     main: Main, plans: Sequence[Plan], folder: Path, parallel: int, done: Callable[[Plan, float], None]
 ) -> None:
-    """Run what is not finished yet by `main`, longest first; call `done(plan, seconds)` at the end of each."""
+    """Run the plans that are not finished yet, longest first.
+
+    Args:
+        main: The program's entry point.
+        plans: What to run.
+        folder: Where each plan has a folder of its own name.
+        parallel: How many run at a time, at least 1.
+        done: Called with a plan and its seconds when its command has ended, well or not.
+    """
     waiting = sorted((plan for plan in plans if not finished(plan, folder)), key=lambda plan: plan.minutes)
     running: list[Child] = []
     with Interrupt() as interrupt:
@@ -66,18 +79,18 @@ def run_all(
 
 
 def finished(plan: Plan, folder: Path) -> bool:
-    """Whether the plan's folder holds what this very plan gives."""
+    """Whether the plan's folder holds a run of the same identity that ended with exit code 0."""
     return state(plan, folder) == {"identity": plan.identity, "code": 0}
 
 
 def state(plan: Plan, folder: Path) -> dict[str, object]:
-    """Return identity and exit code that were noted in the plan's folder; the code is missing until the end."""
+    """Return `identity` and `code`, the exit code, from the plan's folder; the code is missing until the end."""
     path = folder / plan.name / STATE
     return read_json(path) if path.is_file() else {}
 
 
 def start(main: Main, plan: Plan, folder: Path) -> Child:
-    """Begin, or go on with, the plan's command in its own folder below `folder`."""
+    """Start the plan's command in its own folder below `folder`, or continue it where it was interrupted."""
     target = folder / plan.name
     begun = state(plan, folder).get("identity") == plan.identity
     arguments = [f"experiment={plan.name}", *plan.overrides]
@@ -96,9 +109,9 @@ def start(main: Main, plan: Plan, folder: Path) -> Child:
 
 
 def server() -> ForkServerContext | SpawnContext:
-    """Return what starts children: forks of a process that has imported the program, or new ones where none can fork.
+    """Return the context that starts children: a fork server, or new processes on systems without fork.
 
-    That process must not have started threads, and children that run side by side are to have one each.
+    The fork server has imported the program. It must not start threads, and parallel children have one each.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     forks = hasattr(os, "fork")
@@ -108,7 +121,7 @@ def server() -> ForkServerContext | SpawnContext:
 
 
 def command(main: Main, arguments: Sequence[str], output: Path) -> None:
-    """Run this program's command line here, in a session of its own, with all that it says in the file `output`."""
+    """Run a command line in this process, in a session of its own; what it prints goes to the file `output`."""
     os.setsid()
     with output.open("wb") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
@@ -118,14 +131,14 @@ def command(main: Main, arguments: Sequence[str], output: Path) -> None:
 
 
 def close(child: Child, folder: Path) -> float:
-    """Note that a command has ended; return its seconds."""
+    """Write the exit code of a command that has ended to its folder; return its seconds."""
     code = child.process.exitcode
     write_json(folder / child.plan.name / STATE, {"identity": child.plan.identity, "code": code})
     return time.perf_counter() - child.started
 
 
 def stop(children: Sequence[Child]) -> None:
-    """Ask commands to end as Ctrl-C does, wait until they have written their files, and end those that do not."""
+    """Interrupt commands as Ctrl-C does, wait until they have written their files, and kill those that do not."""
     for child in children:
         if child.process.is_alive() and child.process.pid is not None:
             os.kill(child.process.pid, signal.SIGINT)
@@ -139,7 +152,7 @@ def stop(children: Sequence[Child]) -> None:
 
 
 def complaint(plan: Plan, folder: Path) -> str:
-    """Return why the plan's command failed, from the last line that it wrote, or nothing where it did not."""
+    """Return why the plan's command failed, by the last line that it wrote; empty where it ended well."""
     code = state(plan, folder).get("code")
     if code == 0:
         return ""

@@ -1,8 +1,10 @@
-"""`task=report run=<folder>`: one HTML page of a finished run or sweep, in its own folder."""
+"""`task=report run=<folder>`: write one HTML page of a finished run or sweep, report.html, in its own folder."""
 
 import logging
 import time
 from pathlib import Path
+
+from omegaconf import DictConfig
 
 from .read import read_row
 from .records import Page
@@ -11,8 +13,8 @@ from .render import write_page
 log = logging.getLogger(__name__)
 
 
-def run(folder: Path) -> None:
-    """Write report.html for the run or the sweep in `folder`."""
+def run(cfg: DictConfig, folder: Path) -> None:
+    """Write report.html for the run or the sweep in `folder`; raise `DataError` where there is neither."""
     row = read_row(folder)
     path = folder / "report.html"
     write_page(Page(f"vi-lab: {row.name}", (row,), time.strftime("%Y-%m-%d %H:%M")), path)

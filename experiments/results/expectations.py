@@ -1,26 +1,26 @@
-"""PASS or FAIL: an experiment's expected numbers against what came out."""
+"""Checks of a run: PASS or FAIL for each number that its experiment expects, within a tolerance."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vi_core.training.history import History
 
-IRRELEVANT = (
-    "experiment", "seed", "threads", "strict", "task", "plot", "device", "dataset.root", "dataset.path",
-    "dataset.download", "sweep", "trainer.log_every", "trainer.checkpoint_every",
-    "trainer.compile", "hydra",
-)  # fmt: skip
-"""Overrides that leave an experiment's expected numbers in force: where a file lies matters less than what is in it."""
+from ..config.schema import names
 
 
 def chosen_key(override: str) -> str:
-    """Return the key that an override sets, adds or removes."""
+    """Return the key that an override such as `+trainer.steps=10` sets, adds or removes."""
     return override.partition("=")[0].lstrip("+~")
 
 
 def changed_settings(overrides: Sequence[str], swept: Sequence[str]) -> list[str]:
-    """Return the overrides that make a run another experiment than the one whose numbers are expected."""
-    allowed = {*IRRELEVANT, *swept}
+    """Return the overrides under which an experiment's expected numbers no longer hold.
+
+    Args:
+        overrides: What the command line changed.
+        swept: Keys that may vary, as the experiment's own sweep varies them.
+    """
+    allowed = {*names("expected"), *swept}
     return [text for text in overrides if not any(_covers(key, chosen_key(text)) for key in allowed)]
 
 
@@ -31,9 +31,17 @@ def _covers(key: str, name: str) -> bool:
 def check(
     expected: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], config: Mapping[str, Any], trace: History | None
 ) -> list[dict[str, Any]]:
-    """Compare each expectation that applies to `config` with its quantity in `summary` or `trace`.
+    """Compare each expected number that applies to a configuration with what the run found.
 
-    A condition `data.checksum` holds for the data themselves, wherever they were read from.
+    Args:
+        expected: Items with `quantity`, `value`, `tolerance` and, optionally, `when`: settings under which they apply.
+            The condition `data.checksum` holds for the data themselves, wherever they were read from.
+        summary: Content of summary.json, for quantities such as `estimates.mu.mean`.
+        config: The run's resolved configuration.
+        trace: The run's history, for quantities such as `trace.elbo.100`, or None.
+
+    Returns:
+        name, value, expected, tolerance and passed of each check.
     """
     checks, known = [], {**config, "data": summary.get("data", {})}
     for item in expected:
@@ -42,20 +50,13 @@ def check(
         source, _, rest = item["quantity"].partition(".")
         value = recorded(trace, rest) if trace and source == "trace" else lookup(summary, item["quantity"])
         passed = isinstance(value, (int, float)) and abs(value - item["value"]) <= item["tolerance"]
-        checks.append(
-            {
-                "name": item["quantity"],
-                "value": value,
-                "expected": item["value"],
-                "tolerance": item["tolerance"],
-                "passed": passed,
-            }
-        )
+        found = {"name": item["quantity"], "value": value, "expected": item["value"]}
+        checks.append(found | {"tolerance": item["tolerance"], "passed": passed})
     return checks
 
 
 def recorded(trace: History, path: str) -> float | None:
-    """Return `<column>.<step>` of a trace, averaged over replicates, or None where it was not recorded."""
+    """Return the value `<column>.<step>` of a history, averaged over replicates; None where it was not recorded."""
     name, _, step = path.rpartition(".")
     rows = (trace.step == int(step)).nonzero()[0] if step.isdigit() else []
     return float(trace.columns[name][rows[0]].mean()) if len(rows) and name in trace.columns else None

@@ -1,4 +1,4 @@
-"""From what a run wrote to its figures."""
+"""Figures of a run: which kinds apply to its model and data, and what each is drawn from."""
 
 import itertools
 import math
@@ -24,27 +24,33 @@ from vi_core.training.history import History
 
 from .mixtures import Scene
 
-GRID = 400
-MOST_PANELS = 12
-"""Trajectories in one figure; the trace has them all."""
+GRID = 400  # points at which densities are drawn
+MOST_PANELS = 12  # trajectories in one figure; trace.csv has them all
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What figures are drawn from, in memory or read back from a run's folder."""
+    """A finished run, in memory or read back from its folder.
+
+    Attributes:
+        summary: Content of summary.json.
+        trace: The run's history.
+        samples: Content of samples.npz.
+        data: Univariate data, (N,), or None for others.
+        model: The fitted model, on the CPU.
+        scene: Arrays of a mixture of places and counts, or None for other models.
+    """
 
     summary: dict[str, Any]
     trace: History
     samples: dict[str, np.ndarray]
     data: np.ndarray | None
-    """(N,) univariate data, else None."""
     model: Model
     scene: Scene | None = None
-    """Of a mixture of places and counts."""
 
 
 def draw(run: Finished, folder: Path, plot: Any) -> list[Path]:
-    """Write every figure that applies to `folder`; return their paths."""
+    """Write every figure that applies to the run into `folder`, with the settings `plot`; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     return [save(figure, folder / f"{name}.{plot.format}") for name, figure in figures(run, plot.smoothing)]
 
@@ -67,10 +73,7 @@ def figures(run: Finished, smoothing: int) -> Iterator[tuple[str, Figure]]:
     if "reconstruction" in run.samples:
         rows = {"test image": run.samples["test"], "reconstruction": run.samples["reconstruction"]}
         yield "reconstructions", image_figure(rows, title=title)
-        yield (
-            "generated",
-            noise_figure(run.samples["generated"], title=f"{run.summary['experiment']}: images from noise"),
-        )
+        yield "generated", _images_from_noise(run)
     if "denoising" in run.summary["diagnostics"]:
         yield "terms", _terms(run, title)
     if "reverse" in run.samples:
@@ -85,35 +88,39 @@ def _terms(run: Finished, title: str) -> Figure:
 
 
 def _generated(run: Finished) -> Iterator[tuple[str, Figure]]:
-    """Images or points of the plane that a diffusion model generated, and the states on their way."""
+    """Yield the figures of images or points of the plane that a diffusion model generated, with intermediate states."""
     frames, steps, name = run.samples["reverse"], run.samples["reverse_t"].tolist(), run.summary["experiment"]
     if frames.ndim == 4:
         rows = {f"t = {step}": images for step, images in zip(steps, frames, strict=True)}
         yield "reverse", image_figure({**rows, "held out": run.samples["data"]}, title=f"{name}: from noise to images")
-        yield "generated", noise_figure(run.samples["generated"], title=f"{name}: images from noise")
+        yield "generated", _images_from_noise(run)
     elif frames.shape[-1] == 2:
         yield "reverse", reverse_figure(frames, steps, run.samples["data"], title=f"{name}: from noise to data")
 
 
+def _images_from_noise(run: Finished) -> Figure:
+    return noise_figure(run.samples["generated"], title=f"{run.summary['experiment']}: images from noise")
+
+
 def references(summary: dict[str, Any]) -> dict[str, float]:
-    """Return the horizontal lines that the bound is measured against."""
+    """Return the values of horizontal lines in the figure of the bound: the log evidence, where it is known."""
     evidence = summary["final"]["log_evidence"]
     return {} if evidence is None else {"log evidence": evidence}
 
 
 def _bound(run: Finished, smoothing: int, title: str) -> Figure:
-    step, values = run.trace.step, run.trace.columns[run.trace.bound]
-    interval = int(step[1] - step[0]) if len(step) > 1 else 1
-    held_out = run.trace.columns.get("held_out")
-    points = None
-    if held_out is not None:
+    step, columns, per, points = run.trace.step, run.trace.columns, run.summary["objective"]["per"], None
+    if (held_out := columns.get("held_out")) is not None:
         seen = np.isfinite(held_out).any(axis=1)
         points = (step[seen], held_out[seen])
-    per = run.summary["objective"]["per"]
-    name = run.trace.bound.upper() + (f" per {per} (nats)" if per else " (nats)")
-    window = max(1, smoothing // interval)
     return bound_figure(
-        step, values, name=name, window=window, references=references(run.summary), title=title, held_out=points
+        step,
+        columns[run.trace.bound],
+        name=run.trace.bound.upper() + (f" per {per} (nats)" if per else " (nats)"),
+        window=max(1, smoothing // (int(step[1] - step[0]) if len(step) > 1 else 1)),
+        references=references(run.summary),
+        title=title,
+        held_out=points,
     )
 
 
@@ -124,23 +131,16 @@ def _trajectories(run: Finished, series: dict[str, np.ndarray], title: str) -> F
     if len(series) > MOST_PANELS:
         title += f" (the first {MOST_PANELS} of {len(series)})"
         series = dict(itertools.islice(series.items(), MOST_PANELS))
-    truth = {f"E[{name}]": row["truth"] for name, row in rows.items() if row["truth"] is not None}
-    exact = {f"E[{name}]": row["exact"] for name, row in rows.items() if row["exact"] is not None}
+    truth, exact = (
+        {f"E[{name}]": row[kind] for name, row in rows.items() if row[kind] is not None} for kind in ("truth", "exact")
+    )
     return trajectories_figure(run.trace.step, series, truth=truth, exact=exact, title=title)
 
 
 def _map(scene: Scene, title: str) -> Figure:
     horizontal, vertical = scene.columns[:2] or ("horizontal", "vertical")
-    return map_figure(
-        scene.points,
-        scene.shares,
-        scene.centres,
-        scene.deviations,
-        spread=scene.spread,
-        xlabel=horizontal,
-        ylabel=vertical,
-        title=title,
-    )
+    arrays = (scene.points, scene.shares, scene.centres, scene.deviations)
+    return map_figure(*arrays, spread=scene.spread, xlabel=horizontal, ylabel=vertical, title=title)
 
 
 def _counts(scene: Scene, title: str) -> Figure:
@@ -149,7 +149,7 @@ def _counts(scene: Scene, title: str) -> Figure:
 
 
 def _density(run: Finished, data: np.ndarray, model: HasPredictive, title: str) -> Figure:
-    """The posterior predictive density of each replicate: p(x | z) averaged over draws z ~ q."""
+    """Draw the posterior predictive density of each replicate: p(x | z) averaged over draws z ~ q."""
     margin = 0.1 * float(np.ptp(data))
     grid = np.linspace(data.min() - margin, data.max() + margin, GRID)
     points = torch.from_numpy(grid)

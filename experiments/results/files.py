@@ -1,63 +1,29 @@
-"""The files of a run and of a sweep: JSON, text and arrays, each complete or absent."""
+"""Reading and writing of a run's files: JSON, YAML, text and arrays; each file is complete or absent."""
 
 import json
 import math
-import pickle
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from omegaconf._utils import get_omega_conf_dumper
 
 from vi_core.errors import DataError
 from vi_core.files import replacing
 
-try:
-    from yaml import CSafeDumper
-except ImportError:  # PyYAML was built without libyaml
-    from yaml import SafeDumper as CSafeDumper
-
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` atomically."""
+    """Write a text file atomically, in UTF-8."""
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
-class _Dumper(CSafeDumper):  # pyright: ignore[reportGeneralTypeIssues]
-    """OmegaConf's dumper, by the library in C, in a fifth of the time; it folds long texts elsewhere."""
-
-
-_Dumper.add_representer(str, get_omega_conf_dumper().str_representer)
-
-
-def yaml_text(content: Any) -> str:
-    """Return plain dicts and lists as YAML, quoted as OmegaConf does."""
-    if not isinstance(content, dict) or not content:
-        return _dumped(content)
-    return "".join(_entry(pickle.dumps(entry)) for entry in content.items())
-
-
-@lru_cache(maxsize=256)
-def _entry(pickled: bytes) -> str:
-    """Return an entry of a dict as YAML: jobs of a sweep have most of theirs in common."""
-    key, value = pickle.loads(pickled)
-    return _dumped({key: value})
-
-
-def _dumped(content: Any) -> str:
-    return yaml.dump(content, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
-
-
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON atomically, with null for what is not finite."""
+    """Write a JSON object atomically, with null in place of infinities and NaN."""
     write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object, or raise `DataError` in one line."""
+    """Read a JSON object; raise `DataError` in one line where the file is missing or damaged."""
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError as error:
@@ -70,7 +36,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write arrays atomically, compressed."""
+    """Write named arrays to an .npz file atomically, compressed."""
     with replacing(path) as unfinished:
         np.savez_compressed(unfinished, allow_pickle=False, **arrays)
 
@@ -80,6 +46,4 @@ def _plain(value: Any) -> Any:
         return {key: _plain(element) for key, element in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(element) for element in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""The entry `gradient` of a summary's diagnostics. Documented in docs/outputs.md."""
+"""Entry `diagnostics.gradient` of summary.json: noise and bias of the gradient estimates at the present parameters."""
 
 from typing import Any
 
@@ -11,19 +11,22 @@ from vi_core.training.checkpoint import random_state, restore_random_state
 
 from .summary import spread
 
-FALSE_ALARM = 1e-3
-"""Probability that an unbiased estimator exceeds the limit on its standardised errors."""
+FALSE_ALARM = 1e-3  # probability that an unbiased estimator exceeds the limit on its standardised errors
 
 
 def measure(problem: Problem, count: int, alive: np.ndarray) -> dict[str, Any]:
-    """Return the noise of `count` gradient estimates at the present parameters, over live replicates.
+    """Return the noise of gradient estimates, in total and by latent, and the bias where the exact gradient is known.
 
-    The random stream is put back afterwards: measuring does not change what training draws.
+    The random stream is put back afterwards, so that measuring does not change what training draws.
+
+    Args:
+        problem: The problem at its present parameters.
+        count: Number of estimates, at least 2.
+        alive: Replicates that count, (R,).
     """
     model, family, bound, x = problem.model, problem.family, problem.bound, problem.batches.full
     _, latents = stored(family)
-    device = problem.data.train.device
-    state = random_state(device)
+    state = random_state(device := problem.data.train.device)
     draws = gradient_draws(problem.estimator, model, family, bound, x, count)
     restore_random_state(state, device)
     exact = exact_gradient(model, family, bound, x)
@@ -37,10 +40,10 @@ def measure(problem: Problem, count: int, alive: np.ndarray) -> dict[str, Any]:
 
 
 def bias(errors: np.ndarray, count: int) -> dict[str, Any]:
-    """Return the largest standardised error and what it may reach by chance, Bonferroni's limit."""
+    """Return the largest of standardised errors (R, P), and the limit that it exceeds by chance with `FALSE_ALARM`.
+
+    The limit is Bonferroni's, from Student's t with count − 1 degrees of freedom.
+    """
     limit = float(stats.t.isf(FALSE_ALARM / max(1, errors.size) / 2, count - 1))
-    return {
-        "largest_z": float(np.abs(errors).max()) if errors.size else None,
-        "limit": limit,
-        "comparisons": errors.size,
-    }
+    largest = float(np.abs(errors).max()) if errors.size else None
+    return {"largest_z": largest, "limit": limit, "comparisons": errors.size}

@@ -1,4 +1,4 @@
-"""The entry `likelihood` of a summary's diagnostics. Documented in docs/outputs.md."""
+"""Entry `diagnostics.likelihood` of summary.json: the held-out log-likelihood by importance sampling."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from vi_core.problem import Problem
 
 
 def check(problem: Problem, num_samples: int) -> None:
-    """Refuse `num_samples` > 0 where data points have no likelihood of their own that q could estimate."""
+    """Raise `Unsupported` for `num_samples` > 0 and a model without latents of its own for each data point."""
     if num_samples and (not problem.model.has_local or isinstance(problem.model, HasDenoisingTerms)):
         raise Unsupported(
             f"trainer.likelihood_samples={num_samples} estimates log p(x) of data points with latents of their "
@@ -18,22 +18,15 @@ def check(problem: Problem, num_samples: int) -> None:
 
 
 def measure(problem: Problem, num_samples: int) -> dict[str, Any]:
-    """Return the mean negative log-likelihood of the held-out points; {} where no samples are asked for."""
+    """Return the entry `likelihood`: mean −log p(x) over the held-out points, with its standard error.
+
+    Args:
+        problem: The fitted problem.
+        num_samples: Importance samples for each point; 0 for no entry, {}.
+    """
     if not num_samples:
         return {}
     log_likelihood, ess = held_out_likelihood(problem.model, problem.family, problem.data, num_samples)
     points = len(log_likelihood)
-    found = {
-        "nll": -log_likelihood.mean().item(),
-        "se": log_likelihood.std().item() / points**0.5,
-        "ess": ess.mean().item(),
-        "samples": num_samples,
-        "points": points,
-    }
-    return {"likelihood": found}
-
-
-def line(found: dict[str, Any]) -> str:
-    """Return the line of the result table."""
-    cells = f"{found['nll']:14.6f}{found['se']:12.2g}{'':26}"
-    return f"{'-log p(x)':14}{cells}  nats per held-out point, {found['samples']} importance samples"
+    nll, se = -log_likelihood.mean().item(), log_likelihood.std().item() / points**0.5
+    return {"likelihood": {"nll": nll, "se": se, "ess": ess.mean().item(), "samples": num_samples, "points": points}}

@@ -1,7 +1,7 @@
-"""What a run reports of a mixture: the truth in the numbering of q, recovered labels, the misfit of counts, the map.
+"""Results that only mixtures have: entries `recovery` and `misfit` of summary.json, and the arrays of their figures.
 
-Components have no order of their own, so the truth is renumbered before it stands beside an estimate. Everything here
-is of one replicate, the best.
+Components have no order of their own, so the generating values are renumbered before they are compared with estimates.
+Everything here is about one replicate, the best.
 """
 
 from dataclasses import dataclass
@@ -9,41 +9,45 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy import ndarray
+from torch import Tensor
 
 from vi_core.diagnostics.clustering import adjusted_rand_index, renumbering
 from vi_core.models.mixtures.protocols import HasAssignments, HasCounts
 from vi_core.problem import Problem
 
-SCORED = 100_000
-"""Points whose responsibilities are held at once."""
-SHOWN = 5_000
-"""Points of a map."""
+SCORED = 100_000  # points whose responsibilities are in memory at once
+SHOWN = 5_000  # largest number of points of a map
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A mixture of places and counts as its figures need it."""
+    """Arrays that the figures of a mixture of places and counts are drawn from.
+
+    Attributes:
+        points: Places, (B, 2).
+        shares: Responsibilities of the components for them, (B, K).
+        centres: Posterior means of the components' centres, (K, 2).
+        deviations: Posterior standard deviations of the centres, (K, 2).
+        spread: Standard deviation of a place around its centre.
+        counts: Observed counts, (N,).
+        probabilities: Posterior predictive of the counts 0, ..., G − 1, (G,).
+        misfit: Statistics of observed and predicted counts.
+        columns: Names of the two coordinates and of the count; empty where they have none.
+    """
 
     points: ndarray
-    """(B, 2)"""
     shares: ndarray
-    """(B, K), responsibilities."""
     centres: ndarray
-    """(K, 2)"""
     deviations: ndarray
-    """(K, 2), posterior standard deviations of the centres."""
     spread: float
-    """Standard deviation of a place around its centre."""
     counts: ndarray
-    """(N,)"""
     probabilities: ndarray
-    """(G,), posterior predictive of the counts 0, ..., G − 1."""
     misfit: dict[str, float]
     columns: tuple[str, ...]
 
 
 def best_replicate(values: ndarray, kept: ndarray) -> int:
-    """Return the kept replicate with the highest final bound."""
+    """Return the number of the replicate with the highest final bound, (R,), among those that are `kept`, (R,)."""
     return int(np.where(kept, values, -np.inf).argmax())
 
 
@@ -51,10 +55,11 @@ def moments(problem: Problem, replicate: int) -> dict[str, tuple[ndarray, ndarra
     """Return posterior mean and deviation by latent, each (*event), of one replicate."""
     with torch.no_grad():
         found = problem.family.distribution(problem.family.variational()).moments()
-    return {
-        name: (mean[replicate, 0].detach().cpu().numpy(), std[replicate, 0].detach().cpu().numpy())
-        for name, (mean, std) in found.items()
-    }
+    return {name: (_host(mean[replicate, 0]), _host(std[replicate, 0])) for name, (mean, std) in found.items()}
+
+
+def _host(value: Tensor) -> ndarray:
+    return value.detach().cpu().numpy()
 
 
 def renumbered_truth(problem: Problem, replicate: int) -> dict[str, float]:
@@ -71,8 +76,8 @@ def renumbered_truth(problem: Problem, replicate: int) -> dict[str, float]:
     return {key: float(value) for name in names for key, value in zip(names[name], true[name][order].flat, strict=True)}
 
 
-def responsibilities(problem: Problem, points: torch.Tensor, replicate: int) -> ndarray:
-    """Return (B, K) of stored `points` under a replicate's q."""
+def responsibilities(problem: Problem, points: Tensor, replicate: int) -> ndarray:
+    """Return the components' responsibilities for stored `points` (B, 3) under a replicate's q, (B, K)."""
     assert isinstance(problem.model, HasAssignments)
     with torch.no_grad():
         shares = problem.model.responsibilities(problem.family.variational(), points, problem.batches.full)
@@ -80,7 +85,7 @@ def responsibilities(problem: Problem, points: torch.Tensor, replicate: int) -> 
 
 
 def recovery(problem: Problem, replicate: int) -> dict[str, float]:
-    """Return how well the generating mixture was found, {} where it is not known."""
+    """Return the entry `recovery`: how well labels and parameters of the true mixture were found; {} if unknown."""
     data = problem.data
     if not isinstance(problem.model, HasAssignments) or data.labels is None:
         return {}
@@ -98,7 +103,7 @@ def recovery(problem: Problem, replicate: int) -> dict[str, float]:
 
 
 def misfit(problem: Problem, replicate: int) -> dict[str, float]:
-    """Return the model's own statistics of observed against predicted counts, {} where it has none."""
+    """Return the entry `misfit`: the model's statistics of observed against predicted counts; {} for other models."""
     if not isinstance(problem.model, HasCounts):
         return {}
     with torch.no_grad():
@@ -107,7 +112,7 @@ def misfit(problem: Problem, replicate: int) -> dict[str, float]:
 
 
 def scene(problem: Problem, replicate: int) -> Scene | None:
-    """Return what the map and the counts' figure are drawn from, None for other models."""
+    """Return the arrays of the map and of the figure of counts; None for other models."""
     if not isinstance(problem.model, HasCounts) or not isinstance(problem.model, HasAssignments):
         return None
     train = problem.data.train

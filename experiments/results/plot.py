@@ -1,4 +1,4 @@
-"""`task=plot run=<folder>`: draw a finished run's figures again, from its files."""
+"""`task=plot run=<folder>`: draw the figures of a finished run, study or benchmark again, from its files."""
 
 import logging
 from pathlib import Path
@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from vi_core.archive import load, read_run
 
+from ..config.places import benchmark_module
 from . import mixtures
 from .figures import Finished, draw
 
@@ -15,27 +16,27 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig, folder: Path) -> None:
-    """Redraw the figures of the run in `folder` with the plot settings of `cfg`."""
+    """Redraw the figures of the run in `folder` with the plot settings of `cfg`; `DataError` for other folders."""
     config, _ = read_run(folder)
     if config.get("benchmark") is not None:
-        from ..benchmark.task import redraw as redraw_benchmark
+        paths = benchmark_module("task").redraw(cfg, folder)
+    elif config.get("study") is not None:
+        from ..run.study import redraw as redraw_study
 
-        for path in redraw_benchmark(cfg, folder):
-            log.info("figure  %s", path)
-        return
-    if config.get("study") is not None:
-        from ..run.study import redraw
+        paths = redraw_study(cfg, folder, config)
+    else:
+        paths = redraw_fit(cfg, folder)
+    for path in paths:
+        log.info("figure  %s", path)
 
-        for path in redraw(cfg, folder, config):
-            log.info("figure  %s", path)
-        return
+
+def redraw_fit(cfg: DictConfig, folder: Path) -> list[Path]:
+    """Redraw the figures of a fit, from its checkpoint, trace.csv and samples.npz; return their paths."""
     archived = load(folder)
     with np.load(folder / "samples.npz") as arrays:
         samples = dict(arrays)
     train = archived.problem.data.train
     data = train.double().numpy() if train.dim() == 1 else None
-    best = archived.summary["best_replicate"]
-    scene = mixtures.scene(archived.problem, best or 0)
+    scene = mixtures.scene(archived.problem, archived.summary["best_replicate"] or 0)
     finished = Finished(archived.summary, archived.trace, samples, data, archived.problem.model, scene)
-    for path in draw(finished, folder / "plots", cfg.plot):
-        log.info("figure  %s", path)
+    return draw(finished, folder / "plots", cfg.plot)

@@ -1,7 +1,9 @@
-"""`summary.json`: what a run found, how far that is from the truth, and what it cost. Documented in docs/outputs.md."""
+"""Entries of summary.json that every fit has: estimates, bounds, diagnostics of q, and times.
+
+docs/outputs.md describes each. Numbers of replicates are reduced by `spread` over the replicates that are alive.
+"""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,31 +22,50 @@ from vi_core.training.evaluate import log_weights
 from vi_core.training.history import History
 from vi_core.training.loop import Loop
 
-from . import diffusion, likelihood
-
-SCHEMA = 1
-Spread = dict[str, Any]
+SCHEMA = 1  # version of the layout of summary.json
+Spread = dict[str, Any]  # median, mean, se and replicate_sd
 
 
 def spread(values: np.ndarray, alive: np.ndarray) -> Spread:
-    """Return median, mean and standard error of per-replicate values (R,) over the live ones."""
+    """Return statistics of per-replicate values over the replicates that are alive.
+
+    Args:
+        values: One number for each replicate, (R,).
+        alive: Which replicates count, (R,) booleans.
+
+    Returns:
+        median, mean, standard error of the mean, and standard deviation over replicates; None where too few are left.
+    """
     living = values[alive]
     if not len(living):
-        return {"median": None, "mean": None, "se": None, "replicate_sd": None}
+        return dict.fromkeys(("median", "mean", "se", "replicate_sd"))
     sd = float(living.std(ddof=1)) if len(living) > 1 else None
     se = None if sd is None else sd / math.sqrt(len(living))
     return {"median": float(np.median(living)), "mean": float(living.mean()), "se": se, "replicate_sd": sd}
 
 
 def objective(trace: History, per: str, alive: np.ndarray) -> dict[str, Any]:
-    """Return the bound averaged over the last tenth of the steps, over replicates."""
+    """Return the entry `objective`: the bound averaged over the last tenth of the steps.
+
+    Args:
+        trace: The run's history.
+        per: Unit of the bound, `data point` or empty.
+        alive: Replicates that count, (R,).
+    """
     late = trace.step > 0.9 * trace.step[-1]
     late[-1] = True
     return {"name": trace.bound, "per": per, **spread(trace.columns[trace.bound][late].mean(axis=0), alive)}
 
 
 def estimates(problem: Problem, truth: dict[str, float], exact: dict[str, float], alive: np.ndarray) -> dict[str, Any]:
-    """Return posterior mean and deviation of each shared latent under the final q, beside truth and exact answer."""
+    """Return the entry `estimates`: mean and deviation of each shared latent under the final q; {} for other latents.
+
+    Args:
+        problem: The fitted problem.
+        truth: Generating values by name of the scalar.
+        exact: Exact posterior moments by name of the scalar, as `exact_answers` has them.
+        alive: Replicates that count, (R,).
+    """
     if problem.model.has_local:
         return {}
     with torch.no_grad():
@@ -56,8 +77,7 @@ def estimates(problem: Problem, truth: dict[str, float], exact: dict[str, float]
             found[name] = {
                 "mean": over["mean"],
                 "std": float(deviation[alive].mean()) if alive.any() else None,
-                "se": over["se"],
-                "replicate_sd": over["replicate_sd"],
+                **{key: over[key] for key in ("se", "replicate_sd")},
                 "truth": truth.get(name),
                 "exact": exact.get(name),
                 "exact_std": exact.get(f"{name}.std"),
@@ -66,15 +86,14 @@ def estimates(problem: Problem, truth: dict[str, float], exact: dict[str, float]
 
 
 def _scalars(latent: str, mean: Tensor, std: Tensor) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Return (name, (R,), (R,)) for each scalar of a latent with moments (R, *event)."""
-    if mean.dim() == 1:
-        return [(latent, mean.detach().cpu().numpy(), std.detach().cpu().numpy())]
-    means, stds = (value.detach().flatten(1).cpu().numpy() for value in (mean, std))
-    return [(f"{latent}[{i}]", means[:, i], stds[:, i]) for i in range(means.shape[1])]
+    """Return (name, means (R,), deviations (R,)) for each scalar of a latent with moments (R, *event)."""
+    means, stds = (value.detach().reshape(len(value), -1).cpu().numpy() for value in (mean, std))
+    names = [latent] if mean.dim() == 1 else [f"{latent}[{i}]" for i in range(means.shape[1])]
+    return list(zip(names, means.T, stds.T, strict=True))
 
 
 def gradient_bias(problem: Problem) -> str:
-    """Say why the gradient that was followed is biased, by estimator or family; empty where it is not."""
+    """Return why the gradient of the estimator and family is biased, in one sentence; empty for unbiased ones."""
     own = problem.estimator.bias(problem.bound)
     return own or (problem.family.bias if problem.estimator.differentiates_draws else "")
 
@@ -87,20 +106,25 @@ def exact_answers(problem: Problem) -> dict[str, float]:
 
 
 def final_bound(problem: Problem, repeats: int, exact: dict[str, float], alive: np.ndarray) -> dict[str, Any]:
-    """Return the bound of the final q per replicate: closed form, or held-out data, or fresh samples."""
+    """Return the entry `final`: the bound of the final q, in closed form, on held-out data or from fresh samples.
+
+    Args:
+        problem: The fitted problem.
+        repeats: Number of fresh estimates where there is neither a closed form nor a latent for each data point.
+        exact: Exact posterior moments and `log_evidence`, where the model knows them.
+        alive: Replicates that count, (R,).
+    """
     model, family, bound, estimator = problem.model, problem.family, problem.bound, problem.estimator
     closed_form = closed_form_elbo(problem)
     if model.has_local:
         values = problem.held_out()
         method = "held-out data" if problem.data.test is not None else "training data, fresh samples"
-    elif bound.name == "elbo" and closed_form is not None:
+    elif bound.linear and closed_form is not None:
         values, method = closed_form, "closed form"
     else:
         fresh = [estimator.value(model, family, bound, problem.batches.full) for _ in range(repeats)]
-        values, method = (
-            torch.cat(fresh, dim=1).mean(dim=1),
-            f"{repeats} fresh estimates with K = {estimator.num_samples}",
-        )
+        values = torch.cat(fresh, dim=1).mean(dim=1)
+        method = f"{repeats} fresh estimates with K = {estimator.num_samples}"
     kl = None
     if closed_form is not None and "log_evidence" in exact:
         kl = spread((exact["log_evidence"] - closed_form).cpu().numpy(), alive)["mean"]
@@ -124,9 +148,10 @@ def closed_form_elbo(problem: Problem) -> Tensor | None:
 
 
 def diagnostics(problem: Problem, num_samples: int, alive: np.ndarray) -> dict[str, Any]:
-    """Return effective sample size (share of the draws) and Pareto k-hat of q as a proposal, over replicates.
+    """Return the entry `diagnostics`: effective sample size (share of the draws) and Pareto k-hat of q as a proposal.
 
-    A k-hat below −1, constant weights included, is reported as −1. A diffusion model has the terms of its bound.
+    A k-hat below −1, constant weights included, is reported as −1. A diffusion model has the terms of its bound
+    instead, and other models with a latent for each data point have none of these.
     """
     model = problem.model
     if isinstance(model, HasDenoisingTerms) and model.knows(problem.family.layout):
@@ -135,15 +160,12 @@ def diagnostics(problem: Problem, num_samples: int, alive: np.ndarray) -> dict[s
         return {}
     log_w = log_weights(model, problem.family, problem.batches.full, num_samples).mean(dim=2)
     ess, shape = effective_sample_size(log_w), pareto_k(log_w).clamp_min(-1)
-    return {
-        "ess": spread(ess.cpu().numpy(), alive),
-        "pareto_k": spread(shape.cpu().numpy(), alive),
-        "draws": num_samples,
-    }
+    found = {"ess": ess, "pareto_k": shape}
+    return {name: spread(value.cpu().numpy(), alive) for name, value in found.items()} | {"draws": num_samples}
 
 
 def blankets(problem: Problem) -> dict[str, Any]:
-    """Return what each latent's parameters keep of log w, read off the graph; {} for estimators that keep it all."""
+    """Return the factors in each latent's Markov blanket, by the graph; {} for estimators that do not use them."""
     estimator = problem.estimator
     if not isinstance(estimator, ScoreFunction) or not isinstance(estimator.scope, MarkovBlanket):
         return {}
@@ -152,19 +174,19 @@ def blankets(problem: Problem) -> dict[str, Any]:
     with torch.no_grad():
         q = problem.family.distribution(problem.family.variational(x))
         factors = problem.model.factors({name: mean.unsqueeze(0) for name, (mean, _) in q.moments().items()}, x)
-    found = markov_blankets({name: mentioned for name, (_, mentioned) in factors.items()}, q.parents)
+    found = markov_blankets({name: mentioned for name, (_, mentioned) in factors.items()}, problem.family.parents)
     return {"blankets": {name: {"factors": [*kept.factors], "q": [*kept.terms]} for name, kept in found.items()}}
 
 
 def timing(loop: Loop, replicates: int) -> dict[str, Any]:
-    """Return what the loop cost; the total is filled in when everything is written."""
-    compiling = loop.compilation.seconds
-    each = 1e6 * (loop.seconds - compiling) / max(1, loop.done)
+    """Return the entry `timing`; the total is filled in when everything is written."""
+    making = loop.execution.seconds
+    each = 1e6 * (loop.seconds - making) / max(1, loop.done)
     return {
         "total_s": 0.0,
         "loop_s": loop.seconds,
-        "compile_s": compiling,
-        "compiled": loop.compilation.used,
+        "compile_s": making,
+        "execution": loop.execution.used,
         "iterations": loop.done,
         "us_per_iteration": each,
         "us_per_replicate_iteration": each / replicates,
@@ -172,7 +194,7 @@ def timing(loop: Loop, replicates: int) -> dict[str, Any]:
 
 
 def epoch_bounds(trace: History, batches: Batches) -> list[float]:
-    """Average the first replicate's bound over each whole epoch, every data point counting once."""
+    """Return the first replicate's bound averaged over each complete epoch, weighted by the minibatches' sizes."""
     steps_per_epoch = batches.steps_per_epoch
     if steps_per_epoch == 1:
         return []
@@ -188,90 +210,3 @@ def epoch_bounds(trace: History, batches: Batches) -> list[float]:
         weights = np.diff(cumulated[np.concatenate([[0], ends])])
         averages.append(float(np.average(rows[inside], weights=weights)))
     return averages
-
-
-def report(summary: dict[str, Any], figures: Sequence[str]) -> str:
-    """Return the result table for the terminal."""
-    final, trained = summary["final"], summary["objective"]
-    label = trained["name"] + (f" per {trained['per']}" if trained["per"] else "")
-    lines = [
-        "",
-        f"{summary['experiment']}: {summary['status']} after {summary['timing']['iterations']} steps",
-        *_estimate_lines({f"E[{name}]": row for name, row in summary["estimates"].items()}),
-        "training".ljust(14)
-        + _cells(trained["mean"], trained["se"], None, None)
-        + f"  {label}, last tenth of the steps",
-        "final".ljust(14) + _cells(final["mean"], final["se"], None, final["log_evidence"]) + f"  {final['method']}",
-    ]
-    if "likelihood" in summary["diagnostics"]:
-        lines.append(likelihood.line(summary["diagnostics"]["likelihood"]))
-    if final["kl_to_posterior"] is not None:
-        gap = f"{final['kl_to_posterior']:.6g} nats"
-        lines.append(f"KL(q || posterior) = {gap}; the exact value beside the final bound is the log evidence")
-    if summary["bias"]:
-        lines.append(f"the gradient is biased: {summary['bias']}")
-    lines += diffusion.table(summary["diagnostics"]["denoising"]) if "denoising" in summary["diagnostics"] else []
-    if summary["best_replicate"] is not None:
-        lines.append(restarts_line(final["values"], summary["best_replicate"]))
-    for group in ("recovery", "misfit"):
-        if summary[group]:
-            lines.append(f"{group}: " + ", ".join(f"{name} {value:.4g}" for name, value in summary[group].items()))
-    if summary["diverged_replicates"]:
-        lines.append(
-            f"{summary['diverged_replicates']} of {summary['replicates']} replicates diverged, and are left out"
-        )
-    if "gradient" in summary["diagnostics"]:
-        lines += [_noise_line(when, summary["diagnostics"]) for when in ("start", "final")]
-    return "\n".join([*lines, *_verdict_lines(summary, figures)])
-
-
-def study_report(summary: dict[str, Any], figures: Sequence[str]) -> str:
-    """Return the result table of a study for the terminal."""
-    head = f"{summary['experiment']}: {summary['status']}"
-    return "\n".join(["", head, *_estimate_lines(summary["estimates"]), *_verdict_lines(summary, figures)])
-
-
-def _estimate_lines(rows: dict[str, Any]) -> list[str]:
-    width = max([13, *map(len, rows)]) + 1
-    lines = [f"{'':{width}}{'estimate':>14}{'± se':>12}{'truth':>12}{'exact':>14}"]
-    cells = {name: _cells(row["mean"], row["se"], row["truth"], row["exact"]) for name, row in rows.items()}
-    return lines + [name.ljust(width) + text for name, text in cells.items()]
-
-
-def _verdict_lines(summary: dict[str, Any], figures: Sequence[str]) -> list[str]:
-    lines = [summary["note"]] if summary["note"] else []
-    lines += [_check_line(check) for check in summary["checks"]]
-    if summary["checks_skipped"]:
-        lines.append(f"checks not applied: {summary['checks_skipped']}")
-    lines += [f"figure  {figure}" for figure in figures]
-    return [*lines, f"results {summary['run']}"]
-
-
-def restarts_line(values: Sequence[float], best: int) -> str:
-    """Say which restart was kept and how far below it the others ended: a local optimum is shown, not hidden."""
-    gaps = values[best] - np.array(values)
-    near = int((gaps < 0.01).sum())
-    return (
-        f"best of {len(values)} restarts: number {best}; {near} within 0.01 nats of it, "
-        f"the median {np.nanmedian(gaps):.4g} and the worst {np.nanmax(gaps):.4g} nats below"
-    )
-
-
-def _cells(estimate: float | None, se: float | None, truth: float | None, exact: float | None) -> str:
-    columns = ((estimate, 14, ".6f"), (se, 12, ".2g"), (truth, 12, ".6g"), (exact, 14, ".6f"))
-    return "".join(("" if value is None else format(value, form)).rjust(width) for value, width, form in columns)
-
-
-def _noise_line(when: str, diagnostics: dict[str, Any]) -> str:
-    noise = diagnostics["gradient"][when]
-    total, bias = noise["total"]["mean"], noise["bias"]
-    text = f"gradient noise, {when}: " + ("no replicate left" if total is None else f"{total:.5g}")
-    if bias is None or bias["largest_z"] is None:
-        return text
-    return f"{text}; its mean is off the exact gradient by {bias['largest_z']:.2f} standard errors at most"
-
-
-def _check_line(check: dict[str, Any]) -> str:
-    verdict = "PASS" if check["passed"] else "FAIL"
-    value = "missing" if check["value"] is None else f"{check['value']:.6f}"
-    return f"{verdict}    {check['name']} = {value}, expected {check['expected']} ± {check['tolerance']}"

@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: finish the step, write everything, then leave with the usual exit code."""
+"""Ctrl-C and SIGTERM: a run finishes its step, writes everything, then leaves with the usual exit code.
+
+The exit code of a signal is 128 and its number, which shells and schedulers expect.
+"""
 
 import signal
 from types import FrameType, TracebackType

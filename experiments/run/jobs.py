@@ -1,10 +1,15 @@
-"""One job: made from Hydra's configuration, run in its folder, noted where it failed."""
+"""One job: made from Hydra's configuration, run in its folder, noted where it failed.
+
+Importing this module imports no torch, which `--help` can do without.
+"""
 
 import logging
 import re
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,60 +20,83 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vi_core.errors import LabError
 
+from ..config.identity import config_hash
 from ..config.messages import one_line
+from ..config.places import PROGRAM, benchmark_module
 
 log = logging.getLogger(__name__)
-failures: list[str] = []
-"""Jobs of this process that failed, and checks under strict=true."""
+failures: list[str] = []  # jobs of this process that failed, and checks under strict=true
+Summary = dict[str, Any]
 
 
-def make_job(cfg: DictConfig, folder: Path) -> Any:
+@dataclass
+class Job:
+    """A request for a run.
+
+    Attributes:
+        cfg: The settings as composed.
+        folder: Where it writes its files.
+        overrides: What the command line sets.
+        swept: Keys that the experiment sweeps by itself.
+        in_sweep: Whether it is one of several.
+        resume: Whether it goes on with the run in its folder.
+        batch: What it shared its training with, in a batched sweep.
+    """
+
+    cfg: DictConfig
+    folder: Path
+    overrides: list[str]
+    swept: list[str]
+    in_sweep: bool = False
+    resume: bool = False
+    batch: dict[str, Any] | None = None
+
+
+def make_job(cfg: DictConfig, folder: Path) -> Job:
     """Return the job that Hydra's present configuration describes."""
-    from .fit import Job
-
     context = HydraConfig.get()
     swept = list(context.sweeper.get("params") or {})
     overrides = cast(list[str], OmegaConf.to_container(context.overrides.task, resolve=False))
     return Job(cfg, relative(folder), overrides, swept, context.mode == RunMode.MULTIRUN)
 
 
-def run_job(job: Any, work: Callable[[Any], dict[str, Any]] | None = None) -> float:
-    """Fit or compute, or do other `work`; on an error record it beside the run, note the failure, and return NaN."""
-    from .fit import failed_summary
+def run_job(job: Job, work: Callable[[Job], Summary] | None = None) -> float:
+    """Fit or compute; on an error record it beside the run and note the failure.
 
+    Args:
+        job: The request.
+        work: What to do instead of what the experiment asks for; returns the summary.
+
+    Returns:
+        The objective that sweepers see; NaN for a job that failed.
+    """
     try:
         result = (work or work_of(job))(job)
     except Exception as error:
+        from .outcome import failed_summary
+
         sys.stderr.write(f"error: {one_line(error)}\n" if is_expected(error) else traceback.format_exc())
         failures.append(str(job.folder))
         failed_summary(job, error)
         return float("nan")
-    missed = [check["name"] for check in result["checks"] if not check["passed"]]
-    if job.cfg.strict and missed:
-        sys.stderr.write(
-            f"error: strict=true, and {len(missed)} of {len(result['checks'])} checks failed: {missed[0]}\n"
-        )
-    if result["status"] == "diverged" or (job.cfg.strict and missed):
+    missed = [check["name"] for check in result["checks"] if not check["passed"]] if job.cfg.strict else []
+    if missed:
+        of = len(result["checks"])
+        sys.stderr.write(f"error: strict=true, and {len(missed)} of {of} checks failed: {missed[0]}\n")
+    if result["status"] == "diverged" or missed:
         failures.append(str(job.folder))
     return objective(result)
 
 
-def work_of(job: Any) -> Callable[[Any], dict[str, Any]]:
+def work_of(job: Job) -> Callable[[Job], Summary]:
     """Return what the job's experiment asks for: a fit, a study or the benchmark."""
     if job.cfg.benchmark is not None:
-        from ..benchmark.task import benchmark
-
-        return benchmark
-    if job.cfg.study is not None:
-        from .study import study
-
-        return study
-    from .fit import fit
-
-    return fit
+        return benchmark_module("task").benchmark
+    kind = "study" if job.cfg.study is not None else "fit"
+    return getattr(import_module(f"{PROGRAM}.run.{kind}"), kind)  # torch, once a job starts
 
 
-def objective(result: dict[str, Any]) -> float:
+def objective(result: Summary) -> float:
     """Return the final bound of a run, which sweepers need; NaN where it has none."""
     value = result.get("objective", {}).get("mean")
     return float("nan") if value is None else value
@@ -80,26 +108,27 @@ def is_expected(error: Exception) -> bool:
     return bool(memory) or isinstance(error, (LabError, OmegaConfBaseException, OSError, MemoryError))
 
 
-def finished_job(job: Any) -> float | None:
+def finished_job(job: Job) -> float | None:
     """Return the objective of a finished job of the same sweep with the same configuration, or None."""
-    from ..config.identity import config_hash
-    from ..config.validate import plain
-    from .fit import drop_foreign_settings
-    from .study import drop_parts
+    from .settings import adapted
 
     try:
-        drop_foreign_settings(job) if job.cfg.study is None else drop_parts(job)
-        wanted = config_hash(plain(job.cfg))
+        config = adapted(job)
     except (LabError, OmegaConfBaseException):
         return None  # running the job will say what is wrong
-    other = finished_jobs(job.folder.parent).get(wanted)
-    if other is None:
-        return None
-    log.info("job %d is finished already: %s", other["job"], " ".join(other["overrides"]))
-    return objective(other)
+    other = finished_among(finished_jobs(job.folder.parent), config)
+    return None if other is None else objective(other)
 
 
-def finished_jobs(folder: Path) -> dict[str, dict[str, Any]]:
+def finished_among(finished: dict[str, Summary], config: dict[str, Any]) -> Summary | None:
+    """Return the summary of the finished job with these settings, and say so; None where there is none."""
+    other = finished.get(config_hash(config))
+    if other is not None:
+        log.info("job %d is finished already: %s", other["job"], " ".join(other["overrides"]))
+    return other
+
+
+def finished_jobs(folder: Path) -> dict[str, Summary]:
     """Return the summaries of a sweep's finished jobs by the hash of their configuration."""
     from ..sweeps.collect import FINISHED, read_jobs
 

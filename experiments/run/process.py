@@ -1,10 +1,15 @@
-"""The state of the process that a job depends on: threads, dtype, seed, device. Set anew for each job."""
+"""The state of the process that a job depends on: threads, dtype, seed, device.
+
+Several jobs of a sweep run in one process, so that it is set anew for each of them.
+"""
 
 import ctypes
+import logging
 import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from functools import cache
 from pathlib import Path
@@ -12,19 +17,23 @@ from typing import Any
 
 import hydra
 import torch
-from omegaconf import DictConfig
 
 from vi_core.errors import ConfigError
+from vi_core.files import is_private
+from vi_core.schema import Config, locate
 
+log = logging.getLogger(__name__)
 ALL_THREADS = torch.get_num_threads()
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""From glibc's malloc.h."""
-KEPT = 2**30
-"""Bytes of a block that come from the heap, and bytes that are free at its end."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
+KEPT = 2**30  # bytes of a block that come from the heap, and bytes that are free at its end
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device, or raise in one line when it is not there."""
+    """Return the device with a name, the fastest that is there for `auto`.
+
+    Raises:
+        ConfigError: In one line, where it is not there.
+    """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(device for device, there in present.items() if there))
@@ -40,22 +49,61 @@ def choose_dtype(name: str, images: bool) -> torch.dtype:
     return {"float32": torch.float32, "float64": torch.float64}[name]
 
 
-def prepare(cfg: DictConfig, images: bool) -> tuple[torch.device, torch.dtype, torch.Generator]:
-    """Set threads, default dtype and seeds for this job; return device, dtype and the generator of minibatches.
+def sees_images(config: Config) -> bool:
+    """Whether a run trains on images, by its data set."""
+    dataset = None if config["benchmark"] is not None else config["dataset"]
+    return dataset is not None and locate(dataset["_target_"], "dataset").images
 
-    `threads=auto` becomes a number in `cfg`, so that a resumed run sums in the same order: one for small problems,
-    where threads wait for each other more than they work, and for images whatever a matrix product finds faster.
+
+def prepare(config: Config) -> tuple[torch.device, torch.dtype, torch.Generator]:
+    """Set threads, default dtype and seeds for a job.
+
+    Args:
+        config: Resolved settings, in which `threads` is a number.
+
+    Returns:
+        Device, dtype, and the generator that orders minibatches, which is seeded from the default stream.
     """
-    device, dtype = choose_device(cfg.device.name), choose_dtype(cfg.dtype, images)
+    device = choose_device(config["device"]["name"])
+    dtype = choose_dtype(config["dtype"], sees_images(config))
     if device.type == "mps" and dtype == torch.float64:
         raise ConfigError("device=mps has no float64; use dtype=float32.")
-    if cfg.threads == "auto":
-        cfg.threads = faster_threads() if images else 1
+    set_products(config["matmul"], device)
     keep_memory()
-    torch.set_num_threads(cfg.threads)
+    torch.set_num_threads(config["threads"])
     torch.set_default_dtype(dtype)
-    seed(cfg.seed, device)
+    seed(config["seed"], device)
     return device, dtype, torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+
+
+def set_products(matmul: str, device: torch.device) -> None:
+    """Set how a CUDA device multiplies float32 matrices, and say where bfloat16 makes steps slower.
+
+    Raises:
+        ConfigError: For `tf32` on a device that does not have it.
+    """
+    if matmul == "tf32" and device.type != "cuda":
+        raise ConfigError(f"matmul=tf32 is for a CUDA device, and this one is {device.type}; use matmul=auto.")
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if matmul == "tf32" else "highest")
+    if matmul == "bfloat16" and device.type == "cpu" and not multiplies_bfloat16(cpu_flags()):
+        log.warning(
+            "matmul=bfloat16: this processor has no instructions for it, and products take up to ten times as long"
+        )
+
+
+def cpu_flags() -> str:
+    """Return the instruction sets of this processor as Linux lists them, or nothing where there is no such list."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def multiplies_bfloat16(flags: str) -> bool:
+    """Whether one of the instruction sets multiplies matrices in bfloat16; True where they are not known."""
+    return not flags or not {"avx512_bf16", "avx_ne_convert", "amx_bf16", "bf16", "svebf16"}.isdisjoint(flags.split())
 
 
 def seed(value: int, device: torch.device) -> None:
@@ -79,8 +127,9 @@ def keep_memory() -> None:
         library.mallopt(parameter, KEPT)
 
 
+@cache
 def faster_threads() -> int:
-    """Return 1 or the number of cores, whichever multiplies matrices faster now: virtual cores can be shared."""
+    """Return 1 or the number of cores, whichever multiplies matrices faster: virtual cores can be shared."""
     seconds = {threads: time_product(threads) for threads in (1, ALL_THREADS)}
     return min(seconds, key=seconds.__getitem__)
 
@@ -98,12 +147,22 @@ def time_product(threads: int) -> float:
 
 
 def compiled_folder() -> Path:
-    """Return where compiled steps are kept from run to run: TORCHINDUCTOR_CACHE_DIR, or the user's cache folder."""
+    """Return the folder of machine code: TORCHINDUCTOR_CACHE_DIR, or the user's cache folder.
+
+    A folder that another user can write could hold machine code of that user; this process then takes an empty one.
+    """
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(cache) / "vi-lab" / "compiled")))
+    folder = Path(os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(cache) / "vi-lab" / "compiled")))
+    if folder.exists() and not is_private(folder):
+        log.warning(
+            "%s is not used: another user can write it, and it holds machine code (chmod go-w mends it)", folder
+        )
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="vi-lab-")
+        return Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    return folder
 
 
-def describe_environment(cfg: DictConfig, device: torch.device) -> dict[str, Any]:
+def describe_environment(seed: int, device: torch.device) -> dict[str, Any]:
     """Return what a reader needs to repeat the run."""
     commit, dirty = git_state()
     return {
@@ -114,7 +173,7 @@ def describe_environment(cfg: DictConfig, device: torch.device) -> dict[str, Any
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "dtype": str(torch.get_default_dtype()).removeprefix("torch."),
-        "seed": cfg.seed,
+        "seed": seed,
         "git_commit": commit,
         "git_dirty": dirty,
     }

@@ -1,44 +1,54 @@
-"""How a run shows that it lives: a bar on a terminal, plain lines elsewhere."""
+"""The progress of a run for its user: a bar on a terminal, plain lines elsewhere."""
 
 import logging
 import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from vi_core.training.recorder import Recorder
+from vi_core.training.callbacks import Callback
+from vi_core.training.loop import Loop
 
 log = logging.getLogger(__name__)
-LINE_EVERY = 10.0
-"""Seconds between plain lines."""
+LINE_EVERY = 10.0  # seconds between plain lines
+VALUE_EVERY = 0.5  # seconds between two values beside the bar
 
 
-class Progress:
-    """Called by the loop with (steps done, recorder)."""
+class Progress(Callback):
+    """Shows steps done and the latest bound until training ends.
 
-    def __init__(self, total: int, name: str, start: int):
-        self.total, self.name = total, name
-        self.bar = tqdm(total=total, initial=start, desc=name, unit="step", disable=None, leave=False, file=sys.stderr)
+    Args:
+        name: Of the experiment.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def on_start(self, loop: Loop, config: Mapping[str, Any], folder: Path | None) -> None:
+        shown = {"desc": self.name, "unit": "step", "disable": None, "leave": False, "file": sys.stderr}
+        self.bar = tqdm(total=loop.plan.steps, initial=loop.done, **shown)
         self.last_line = self.last_value = time.perf_counter()
 
-    def __call__(self, done: int, recorder: Recorder) -> None:
+    def on_rows(self, loop: Loop, rows: slice) -> None:
         now = time.perf_counter()
-        if self.bar.disable:
-            if now - self.last_line >= LINE_EVERY:
-                self.last_line = now
-                log.info("step %d of %d: %s", done, self.total, self._value(recorder))
-            return
-        if now - self.last_value >= 0.5:
-            self.last_value = now
-            self.bar.set_postfix_str(self._value(recorder), refresh=False)
-        self.bar.update(done - self.bar.n)
+        if loop.status is not None:
+            self.bar.close()
+        elif not self.bar.disable:
+            if now - self.last_value >= VALUE_EVERY:
+                self.last_value = now
+                self.bar.set_postfix_str(self._value(loop), refresh=False)
+            self.bar.update(loop.done - self.bar.n)
+        elif now - self.last_line >= LINE_EVERY:
+            self.last_line = now
+            log.info("step %d of %d: %s", loop.done, loop.plan.steps, self._value(loop))
 
-    def close(self) -> None:
-        """Remove the bar."""
+    def on_failure(self, loop: Loop, error: BaseException) -> None:
         self.bar.close()
 
     @staticmethod
-    def _value(recorder: Recorder) -> str:
-        if not recorder.rows:
-            return ""
-        return f"{recorder.metrics[0]} {recorder.latest().nanmedian().item():.4f}"
+    def _value(loop: Loop) -> str:
+        recorder = loop.recorder
+        return f"{recorder.metrics[0]} {recorder.latest().nanmedian().item():.4f}" if recorder.rows else ""

@@ -7,61 +7,44 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from vi_core.errors import ConfigError, DataError
+from vi_core.errors import DataError
 from vi_core.schema import construct
 from vi_core.studies.base import Finding, Study
 
-from ..config.validate import PARTS, plain, validate
-from ..results import summary
-from ..results.expectations import chosen_key
+from ..config.hydra_adapter import yaml_text
+from ..results import table
 from ..results.files import write_json, write_npz, write_text
-from .fit import Job, check_folder, heading, judge
+from .jobs import Job, Summary
+from .outcome import heading, judge
 from .process import describe_environment, prepare
+from .settings import check_folder, resolved
 
 log = logging.getLogger(__name__)
 RECORDS = "records.npz"
 
 
-def study(job: Job) -> dict[str, Any]:
+def study(job: Job) -> Summary:
     """Run the study and write the run's files; return its summary. Raises `LabError` for what the user can mend."""
     started = time.perf_counter()
-    plain(job.cfg)  # every interpolation resolves, or this raises
     check_folder(job)
-    drop_parts(job)
-    config = plain(job.cfg)
-    validate(config)
+    config = resolved(job)
     computation: Study = construct(config["study"], "study")
-    device, _, _ = prepare(job.cfg, images=False)
+    device, _, _ = prepare(config)
     finding = computation.run()
-    job.cfg.overrides = job.overrides
-    write_text(job.folder / "config.yaml", OmegaConf.to_yaml(job.cfg, resolve=True))
+    write_text(job.folder / "config.yaml", yaml_text(config))
     write_npz(job.folder / RECORDS, finding.records)
     figures = draw(computation, finding.records, job.folder, job.cfg.plot) if job.cfg.plot.enabled else []
     result = summarize(job, config, finding)
     result["timing"] = {"total_s": time.perf_counter() - started}
-    result["environment"] = describe_environment(job.cfg, device)
+    result["environment"] = describe_environment(config["seed"], device)
     write_json(job.folder / "summary.json", result)
-    log.info("%s", summary.study_report(result, [str(path) for path in figures]))
+    log.info("%s", table.study_report(result, [str(path) for path in figures]))
     return result
 
 
-def drop_parts(job: Job) -> None:
-    """Leave out the parts of a fit, which a study has none of; refuse to set them."""
-    for text in job.overrides:
-        key = chosen_key(text)
-        if key.split(".")[0] in (*PARTS, "replicates"):
-            name = job.cfg.parts["study"]
-            raise ConfigError(
-                f"{key} is not a setting of study={name}, which trains nothing; its settings are study.*."
-            )
-    for part in PARTS:
-        job.cfg[part] = None
-    job.cfg.parts = {"study": job.cfg.parts["study"]}
-
-
-def summarize(job: Job, config: dict[str, Any], finding: Finding) -> dict[str, Any]:
+def summarize(job: Job, config: dict[str, Any], finding: Finding) -> Summary:
     """Return the content of summary.json but for time and environment."""
     rows = {
         name: {"mean": q.value, "se": q.se, "error": q.error, "z": q.z, "truth": None, "exact": q.exact}

@@ -13,49 +13,52 @@ import time
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from vi_core.errors import LabError, NonFinite, Unsupported
+from vi_core.errors import LabError, Unsupported
 from vi_core.execution.base import rehearse
-from vi_core.execution.choice import Compilation
 from vi_core.per_replicate import values_of
-from vi_core.problem import Loaded, Problem, StackedProblem, assemble, can_stack, load, stacked
+from vi_core.problem import Loaded, Problem, StackedProblem, assemble, can_stack, load_data, stacked
+from vi_core.run import Run
 from vi_core.schema import construct, per_replicate_settings
 from vi_core.stacking.shares import Share, Shares, cut
 from vi_core.training import checkpoint
-from vi_core.training.loop import Loop, Status
-from vi_core.training.recorder import Recorder
-from vi_core.training.trainer import Plan, Trainer
+from vi_core.training.loop import Status
+from vi_core.training.trainer import Trainer
 
-from ..config.paths import get, put
+from ..config.paths import set_setting, setting_at
+from ..config.schema import names
 from ..config.validate import PARTS
-from ..run import fit
-from ..run.fit import Job
 from ..run.interrupt import Interrupt
-from ..run.jobs import is_expected
-from ..run.process import compiled_folder
+from ..run.jobs import Job, Summary, is_expected
+from ..run.outcome import ConfigWriter, measure_gradient, write_results
+from ..run.process import compiled_folder, prepare
 from ..run.progress import Progress
+from ..run.settings import check_folder
 
 log = logging.getLogger(__name__)
-MOST_REPLICATES = 2048
-"""In one batch: with more, the arrays of a step leave the processor's cache, and a replicate costs more again."""
-MOST_CELLS = 5_000_000
-"""Rows of the trace times replicates in one batch: some 400 MB."""
-MOST_NUMBERS = 4_000_000
-"""Numbers of the data, as the model keeps them, and of the parameters, times replicates in one batch."""
-OWN = ("overrides", "expected", "note", "report", "strict", "plot", "sweep")
-"""Settings that jobs of one batch may have each for itself: training does not look at them."""
+# the most in one batch:
+MOST_REPLICATES = 2048  # with more, the arrays of a step leave the processor's cache
+MOST_CELLS = 5_000_000  # rows of the history times replicates: some 400 MB
+MOST_NUMBERS = 4_000_000  # numbers of the data, as the model keeps them, and of the parameters, times replicates
 
 
 @dataclass
 class Point:
-    """A job, its resolved settings and, once it is known to be possible, its problem."""
+    """A job of a batch.
+
+    Attributes:
+        config: Its resolved settings.
+        diagnostics: What was measured at its first parameters.
+        problem: Once it is known to be possible.
+    """
 
     job: Job
     config: dict[str, Any]
+    diagnostics: dict[str, Any] = field(default_factory=dict)
     trainer: Trainer = field(init=False)
     problem: Problem = field(init=False)
 
@@ -65,27 +68,29 @@ class Point:
 
 @dataclass
 class Trained:
-    """What training left of a point."""
+    """What training left of a point: `content` is that of its checkpoint, without the random state."""
 
     point: Point
     status: Status
     content: dict[str, Any]
-    """Of its checkpoint, without the random state."""
-    plan: Plan
-    device: torch.device
 
 
 def batchable(config: dict[str, Any]) -> list[str]:
-    """Return the paths of the settings in which jobs of one batch may differ."""
+    """Return the paths of the settings in which jobs of one batch may differ: the seed, and numbers per replicate.
+
+    Args:
+        config: Resolved settings of one job.
+    """
     parts = (part for part in PARTS if config[part] is not None)
     return ["seed", *(path for part in parts for path in per_replicate_settings(config[part], part))]
 
 
 def group_key(config: dict[str, Any]) -> str:
     """Return a text that is the same for jobs which may share a batch."""
-    shared = deepcopy({key: value for key, value in config.items() if key not in OWN})
+    own = names("batch")
+    shared = deepcopy({key: value for key, value in config.items() if key not in own})
     for path in batchable(config):
-        put(shared, path, None)
+        set_setting(shared, path, None)
     return json.dumps(shared, sort_keys=True, default=str)
 
 
@@ -94,9 +99,9 @@ def merged(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     whole, each = deepcopy(dict(configs[0])), configs[0]["replicates"]
     whole["replicates"] = each * len(configs)
     for path in batchable(whole)[1:]:
-        own = [values_of(get(config, path)) for config in configs]
+        own = [values_of(setting_at(config, path)) for config in configs]
         values = [value for values in own for value in (values * each if len(values) == 1 else values)]
-        put(whole, path, values[0] if len(set(values)) == 1 else values)
+        set_setting(whole, path, values[0] if len(set(values)) == 1 else values)
     return whole
 
 
@@ -107,15 +112,23 @@ def stream_seed(points: Sequence[Point]) -> int:
 
 
 def train(points: Sequence[Point], interrupt: Interrupt) -> Iterator[Trained]:
-    """Train the points of a group batch after batch; yield what came of them. What is missing has to run alone."""
+    """Train the points of a group, batch after batch.
+
+    Args:
+        points: Jobs with one `group_key`.
+        interrupt: Ends training in good order.
+
+    Yields:
+        What came of each point that could be trained with others; the missing ones have to run alone.
+    """
     batch: list[Point] = []
     loaded, size = None, 0
     for point in points:
         if interrupt.requested():
             return
         try:
-            device, dtype, generator = fit.set_up(point.job.cfg, point.config)
-            loaded = loaded or load(point.config, device, dtype)
+            device, dtype, generator = prepare(point.config)
+            loaded = loaded or load_data(point.config, device, dtype)
             point.problem = assemble(point.config, device, dtype, generator, loaded)
         except Exception:  # the job will say which when it is run alone
             continue
@@ -158,14 +171,17 @@ def fits_twice(point: Point, loaded: Loaded) -> bool:
 
 
 def combine(points: Sequence[Point], seed: int, loaded: Loaded) -> Problem:
-    """Set the process up for a batch whose stream starts from `seed`; return its problem."""
-    config, cfg = merged([point.config for point in points]), points[0].job.cfg.copy()
-    cfg.seed = seed
-    device, dtype, generator = fit.set_up(cfg, config)
+    """Set the process up for a batch whose stream starts from `seed`; return its problem.
+
+    Raises:
+        Unsupported: Where networks would be stacked whose settings differ.
+    """
+    config = merged([point.config for point in points])
+    device, dtype, generator = prepare(config | {"seed": seed})
     if not can_stack(points[0].problem):
         return assemble(config, device, dtype, generator, loaded)
     inside = [path for path in batchable(config)[1:] if not path.startswith("optimizer.")]
-    if any(isinstance(get(config, path), list) for path in inside):
+    if any(isinstance(setting_at(config, path), list) for path in inside):
         raise Unsupported(f"{' or '.join(inside)} differs, and networks are stacked only with one value for all.")
     return stacked(config, [point.problem for point in points])
 
@@ -183,21 +199,23 @@ def attempt(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -> li
 
 def train_batch(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -> list[Trained]:
     """Train all points in one loop, from one random stream."""
-    seed = stream_seed(points)
+    seed, config = stream_seed(points), points[0].config
     problem = combine(points, seed, loaded)
-    replicates, device = problem.family.replicates, problem.step.alive.device
-    log.info("%d jobs of %d replicates in one batch", len(points), points[0].config["replicates"])
-    shares = [share_of(point, number, problem) for number, point in enumerate(points)]
+    log.info("%d jobs of %d replicates in one batch", len(points), config["replicates"])
     for point in points:
-        point.job.batch = {"jobs": len(points), "replicates": replicates, "seed": seed}
-    trainer: Trainer = construct(points[0].config["trainer"], "trainer")
-    plan = trainer.plan(problem.batches.steps_per_epoch, points[0].config["replicates"])
-    watch = Shares(trainer.stopping, shares, trainer.on_nonfinite, interrupt.requested)
-    watch.bind(problem.step.moving, replicates)
-    compilation = Compilation(trainer.compile, problem.step, plan, problem.batches, compiled_folder() / "seconds.json")
-    drive(problem, compilation, watch.to(device), device, points[0].job.cfg.name)
-    ends = zip(points, watch.contents(), strict=True)
-    return [Trained(point, status, content, plan, device) for point, (status, content) in ends]
+        point.job.batch = {"jobs": len(points), "replicates": problem.family.replicates, "seed": seed}
+    shares = [share_of(point, number, problem) for number, point in enumerate(points)]
+    watch = Shares(shares, points[0].trainer.on_nonfinite)
+    run = Run(
+        config | {"trainer": config["trainer"] | {"on_nonfinite": "skip"}, "callbacks": {}},
+        problem,
+        own=[watch, Progress(config["name"])],
+        interrupted=lambda: watch.all_ended() or interrupt.requested(),
+        code=compiled_folder() / "steps",
+    )
+    run.fit(lambda run: {})
+    ends = zip(points, watch.contents(run.loop), strict=True)
+    return [Trained(point, status, content) for point, (status, content) in ends]
 
 
 def share_of(point: Point, number: int, whole: Problem) -> Share:
@@ -208,53 +226,16 @@ def share_of(point: Point, number: int, whole: Problem) -> Share:
     share = Share(replicates, own.step.state_dict(), point.trainer.stopping.state_dict())
     if point.trainer.gradient_draws:
         own.step.load_state_dict(cut(whole.step.state_dict(), share.step, replicates))
-        fit.measure_gradient(point.job, own, point.trainer, "start")
+        measure_gradient(own, point.trainer.gradient_draws, point.diagnostics, "start")
     return share
 
 
-def drive(problem: Problem, compilation: Compilation, watch: Shares, device: torch.device, name: str) -> None:
-    """Run the loop of a batch until all its shares have ended, with a sign of life."""
-    plan = compilation.plan
-    watch.loop = Loop(
-        step=problem.step,
-        batches=problem.batches,
-        recorder=Recorder(problem.step, plan.rows),
-        stopping=watch,
-        plan=plan,
-        compilation=compilation,
-        checkpoint_path=None,
-        on_nonfinite="skip",
-        evaluate=problem.held_out,
-        interrupted=watch.interrupted,
-        device=device,
-        checksum=problem.checksum,
-    )
-    progress = Progress(plan.steps, name, 0)
-
-    def look(done: int, recorder: Recorder) -> None:
-        watch.progress(done, recorder)
-        progress(done, recorder)
-
-    try:
-        watch.loop.run(look)
-    finally:
-        progress.close()
-
-
-def finish(trained: Trained, job: Job) -> dict[str, Any]:
+def finish(trained: Trained, job: Job) -> Summary:
     """Write the run's files from where training left it, and return its summary; the stream is that of its own seed."""
-    started, point = time.perf_counter(), trained.point
-    fit.check_folder(job)
-    fit.set_up(job.cfg, point.config)
-    content = trained.content | {"random": checkpoint.random_state(trained.device)}
-    loop = fit.build_loop(job, point.problem, point.trainer, trained.plan, trained.device, Interrupt())
-    loop.load(content)
-    config = fit.write_config(job, point.config)
-    if trained.status == "diverged" and point.trainer.on_nonfinite == "raise":
-        loop.recorder.trace().write(job.folder / "trace.csv")
-        raise NonFinite(loop.describe_divergence())
-    checkpoint.save(job.folder / "checkpoint.pt", content)
-    if loop.recorder.weight:
-        loop.recorder.close_row(loop.done)
-    started -= loop.seconds
-    return fit.write_results(job, config, point.problem, point.trainer, loop, trained.status, trained.device, started)
+    started, point = time.perf_counter() - trained.content["seconds"], trained.point
+    check_folder(job)
+    device, _, _ = prepare(point.config)
+    content = trained.content | {"random": checkpoint.random_state(device)}
+    run = Run(point.config, point.problem, job.folder, own=[ConfigWriter()], content=content)
+    run.diagnostics = point.diagnostics
+    return run.fit(partial(write_results, job, started), trained.status)

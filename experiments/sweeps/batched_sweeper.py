@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.core.utils import run_job as run_hydra_job
@@ -19,9 +18,9 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from ..config.identity import config_hash
+from ..config.hydra_adapter import grid
 from ..run.interrupt import Interrupt
-from ..run.jobs import finished_jobs, run_job
+from ..run.jobs import finished_among, finished_jobs, run_job
 from .batch import Point, finish, group_key, train
 from .composing import Composed, Composer
 
@@ -47,7 +46,7 @@ class BatchedSweeper(Sweeper):
         self.finished = finished_jobs(Path(earlier)) if earlier else {}
         self.composer, number = Composer(self.context, self.master), 0
         results: list[JobReturn] = []
-        for batch in BasicSweeper.split_arguments(overrides, self.settings.max_batch_size):
+        for batch in grid(overrides, self.settings.max_batch_size):
             jobs = [self.composer.compose(job, number + index) for index, job in enumerate(batch)]
             results += self.launch(jobs)
             number += len(batch)
@@ -60,16 +59,9 @@ class BatchedSweeper(Sweeper):
         log.info("Launching %d jobs locally", len(jobs))
         groups: dict[str, list[Composed]] = {}
         for job in jobs:
-            if not self.is_finished(job):
+            if finished_among(self.finished, job.settings) is None:
                 groups.setdefault(self.group(job), []).append(job)
         return [result for group in groups.values() for result in self.run_group(group)]
-
-    def is_finished(self, composed: Composed) -> bool:
-        """Whether a resumed sweep has finished a job; say so."""
-        other = self.finished.get(config_hash(composed.settings))
-        if other is not None:
-            log.info("job %d is finished already: %s", other["job"], " ".join(other["overrides"]))
-        return other is not None
 
     def group(self, composed: Composed) -> str:
         """Return a text that jobs have in common if they may share a batch."""
@@ -81,7 +73,7 @@ class BatchedSweeper(Sweeper):
         """Train what can be batched and write it; run the rest one by one."""
         left = list(group)
         if len(left) > 1:
-            points = [Point(composed.job, composed.settings) for composed in group]
+            points = [Point(composed.job, composed.settings) for composed in group if composed.job]
             with Interrupt() as interrupt:
                 for trained in train(points, interrupt):
                     composed = next(composed for composed in left if composed.job is trained.point.job)
@@ -109,7 +101,7 @@ class BatchedSweeper(Sweeper):
     def write(self, composed: Composed, finish: Callable[[Any], dict[str, Any]]) -> JobReturn:
         """Let a job whose training is behind it `finish` in its folder, which is as Hydra leaves it."""
         self.announce(composed)
-        assert composed.template is not None
+        assert composed.template is not None and composed.job is not None
         config = composed.template.enter(composed)
         configure_log(config.hydra.job_logging, config.hydra.verbose)
         result = JobReturn()

@@ -13,7 +13,8 @@ from vi_core.archive import read_config
 from vi_core.errors import DataError, did_you_mean
 from vi_core.training.history import read_history
 
-from ..config.identity import OUTSIDE, config_hash
+from ..config.identity import config_hash
+from ..config.schema import names
 from ..results.files import read_json, write_text
 
 if TYPE_CHECKING:
@@ -37,7 +38,15 @@ def run(cfg: DictConfig, folder: Path) -> bool:
 
 
 def read_jobs(folder: Path) -> list[dict[str, Any]]:
-    """Return the summaries of a sweep's jobs in their order; a job that was redone counts once, the last time."""
+    """Return the summaries of a sweep's jobs in their order; a job that was redone counts once, the last time.
+
+    Returns:
+        For each job the content of its summary.json, with its number as `job` and its `folder`; one that left no
+        summary has the status `killed`.
+
+    Raises:
+        DataError: Where the folder holds no jobs.
+    """
     if not folder.is_dir():
         raise DataError(f"run={folder} is not a folder; give the folder of a sweep.")
     numbered = sorted((int(path.name), path) for path in folder.iterdir() if path.is_dir() and path.name.isdigit())
@@ -66,18 +75,28 @@ def _configuration(folder: Path, number: int) -> dict[str, Any]:
 def settings(job: dict[str, Any]) -> dict[str, str]:
     """Return a job's overrides by key, without those that change no number."""
     pairs = (text.lstrip("+~").partition("=")[::2] for text in job["overrides"])
-    return {key: value for key, value in pairs if key.partition(".")[0] not in OUTSIDE and not key.startswith("hydra.")}
+    aside = names("identity", False)
+    return {key: value for key, value in pairs if key.partition(".")[0] not in aside}
 
 
 def swept_keys(jobs: list[dict[str, Any]]) -> list[str]:
-    """Return the override keys whose values differ between jobs, in the order of the command line."""
+    """Return the override keys whose values differ between jobs, in the order of the command line.
+
+    Args:
+        jobs: As `read_jobs` returns them.
+    """
     every = [settings(job) for job in jobs]
     keys = list(dict.fromkeys(key for job in every for key in job))
     return [key for key in keys if len({job.get(key) for job in every}) > 1]
 
 
 def row(job: dict[str, Any], keys: list[str]) -> dict[str, Any]:
-    """Return a job's line of sweep.csv."""
+    """Return a job's line of sweep.csv by column.
+
+    Args:
+        job: Its summary; one that failed has its error in place of results.
+        keys: The swept keys, which have a column each.
+    """
     chosen = settings(job)
     line: dict[str, Any] = {"job": job["job"], **{key: chosen.get(key, "") for key in keys}, "status": job["status"]}
     if "checks" not in job:

@@ -16,7 +16,6 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
@@ -26,10 +25,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vi_core.errors import LabError
 
+from ..config.hydra_adapter import overrides_dirname, yaml_text
 from ..config.messages import configuration_groups
-from ..config.paths import put
-from ..results.files import yaml_text
-from ..run.jobs import make_job, relative
+from ..config.paths import set_setting
+from ..run.jobs import Job, make_job, relative
 
 CHOICE = re.compile(r"\$\{hydra:runtime\.choices\.\w+\}")
 
@@ -65,7 +64,7 @@ class Composed:
 
     number: int
     overrides: list[str]
-    job: Any = None
+    job: Job | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     template: "Template | None" = None
     config: DictConfig | None = None
@@ -79,7 +78,7 @@ class Template:
     """
 
     def __init__(self, config: DictConfig):
-        from ..run.fit import settle
+        from ..run.settings import resolved
 
         HydraConfig.instance().set_config(config)
         task = copy.deepcopy(config)
@@ -90,7 +89,7 @@ class Template:
         self.hydra: Any = OmegaConf.to_container(config.hydra, resolve=False, enum_to_str=True)
         self.is_fixed = "${" not in CHOICE.sub("", yaml_text(self.task))
         self.job = make_job(task, self.folder())
-        self.settings = settle(self.job)
+        self.settings = resolved(self.job)
         OmegaConf.resolve(task)
         self.pickled = pickle.dumps(task)  # copying it takes five times as long as reading it
         OmegaConf.set_readonly(config.hydra, False)
@@ -101,42 +100,50 @@ class Template:
         return relative(Path(self.config.hydra.sweep.dir, str(self.config.hydra.sweep.subdir)))
 
     def fill(self, overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
-        """Return the settings with other numbers, twice. Raises like a run where they cannot run."""
+        """Return the settings with the numbers of these overrides: as Hydra has them, and in plain dicts.
+
+        Raises:
+            LabError: As a run does, where they cannot run.
+        """
         from ..config.validate import validate
 
         cfg, settings = pickle.loads(self.pickled), copy.deepcopy(self.settings)
         for key, value in numbers(overrides).items():
             OmegaConf.update(cfg, key, value)
-            put(settings, key, OmegaConf.select(cfg, key))
+            set_setting(settings, key, OmegaConf.select(cfg, key))
         validate(settings)
         return cfg, settings
 
     def make(self, number: int, overrides: list[str], cfg: DictConfig, settings: dict[str, Any]) -> Composed:
         """Return the job with these settings."""
         self.describe(number, overrides)
-        job = replace(self.job, cfg=cfg, overrides=overrides, folder=self.folder(), diagnostics={})
-        return Composed(number, overrides, job, settings, self)
+        job = replace(self.job, cfg=cfg, overrides=overrides, folder=self.folder())
+        return Composed(number, overrides, job, settings | {"overrides": overrides}, self)
 
     def describe(self, number: int, overrides: list[str]) -> None:
         """Let `config` be that of a job, but for the numbers."""
         node = self.config.hydra
         node.job.id, node.job.num, node.overrides.task = number, number, overrides
         names = [parsed(text) for text in overrides]
-        node.job.override_dirname = get_overrides_dirname(names, **node.job.config.override_dirname)
+        node.job.override_dirname = overrides_dirname(names, node.job.config.override_dirname)
 
     def enter(self, composed: Composed) -> DictConfig:
-        """Make a job's folder as Hydra makes it; return the configuration."""
+        """Make a job's folder as Hydra makes it, with `.hydra/config.yaml`, `hydra.yaml` and `overrides.yaml`.
+
+        Returns:
+            The configuration of the job, for what Hydra calls at its start and end.
+        """
         self.describe(composed.number, composed.overrides)
         task, hydra = copy.deepcopy(self.task), copy.deepcopy(self.hydra)
         for key, value in numbers(composed.overrides).items():
-            put(task, key, value)
+            set_setting(task, key, value)
             OmegaConf.update(self.config, key, value)
         now = self.config.hydra
-        now.runtime.output_dir = str(composed.job.folder.absolute())
+        now.runtime.output_dir = str(self.folder().absolute())
         hydra["job"] |= {"id": now.job.id, "num": now.job.num, "override_dirname": now.job.override_dirname}
         hydra["overrides"]["task"] = composed.overrides
         hydra["runtime"]["output_dir"] = now.runtime.output_dir
-        folder = composed.job.folder / ".hydra"
+        folder = self.folder() / ".hydra"
         folder.mkdir(parents=True, exist_ok=True)
         texts = {
             "config": yaml_text(task),
@@ -161,7 +168,12 @@ class Composer:
         self.templates: dict[tuple[str, ...], Template] = {}
 
     def compose(self, overrides: list[str], number: int) -> Composed:
-        """Return a job; raise as Hydra does where it cannot be composed."""
+        """Return a job of the sweep; raise as Hydra does where it cannot be composed.
+
+        Args:
+            overrides: Of this job.
+            number: Its place in the sweep.
+        """
         kind = (*(text for text in overrides if not sets_a_number(text)), *numbers(overrides))
         config = None
         try:

@@ -16,11 +16,12 @@ import torch
 import yaml
 
 import vi_core
-from experiments.results.files import yaml_text
+from experiments.config.hydra_adapter import yaml_text
 from experiments.sweeps import batch
 from experiments.sweeps.composing import sets_a_number
 from tests.conftest import CommandLine, run_in, summary_of
 from vi_core.datasets.normal import NormalDraws
+from vi_core.distributions import supports
 from vi_core.distributions.transforms import Exponential
 from vi_core.errors import ConfigError
 from vi_core.estimators.base import Estimate
@@ -135,7 +136,7 @@ def test_a_prior_for_each_replicate_is_no_state() -> None:
 
 def test_each_replicate_has_its_own_start() -> None:
     torch.set_default_dtype(torch.float64)
-    latents = {"mu": Latent("real"), "tau": Latent("positive")}
+    latents = {"mu": Latent(supports.real), "tau": Latent(supports.positive)}
     arguments = {"loc": [0.0, 5.0, -5.0], "loc_std": [0.0, 0.0, 1.0], "scale": [1.0, 2.0, 3.0], "rate": 4.0}
     params = MeanField(latents, 3, positive=Exponential(), **arguments).variational()
     assert params["mu"]["loc"][:2].flatten().tolist() == [0.0, 5.0]
@@ -164,7 +165,7 @@ def test_each_replicate_has_its_own_schedule() -> None:
     "build",
     [
         lambda: NormalGamma(2, loc=[1.0, 2.0, 3.0]),
-        lambda: MeanField({"mu": Latent("real")}, 2, positive=Exponential(), scale=[1.0, 2.0, 3.0]),
+        lambda: MeanField({"mu": Latent(supports.real)}, 2, positive=Exponential(), scale=[1.0, 2.0, 3.0]),
         lambda: NaturalGradient(damping=[0.1, 0.2, 0.3]).bind([torch.zeros(2, 1, 2)], 2, lambda: torch.eye(2)),
     ],
 )
@@ -177,7 +178,7 @@ def test_a_list_of_another_length_is_refused(build: Any) -> None:
     "build",
     [
         lambda: NormalGamma(2, rate=[1.0, 0.0]),
-        lambda: MeanField({"mu": Latent("real")}, 2, positive=Exponential(), scale=[1.0, -2.0]),
+        lambda: MeanField({"mu": Latent(supports.real)}, 2, positive=Exponential(), scale=[1.0, -2.0]),
         lambda: RobbinsMonro(power=[0.6, 0.5]),
         lambda: NaturalGradient(damping=[]),
     ],

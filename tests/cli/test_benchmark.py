@@ -190,7 +190,7 @@ def test_ours_makes_the_steps_that_are_asked_for(place: Place) -> None:
 
 def test_a_mode_is_what_the_command_line_makes_of_it() -> None:
     """YAML takes `off` for false, and Hydra's command line does not."""
-    assert ours.compose(["trainer.compile=off"]).trainer.compile == "off"
+    assert ours.compose(["trainer.execution=eager"]).trainer.execution == "eager"
 
 
 def test_the_bound_at_the_optimum_is_sharp(place: Place) -> None:
@@ -334,8 +334,8 @@ def row(problem: str, contender: str, median: float | None, mode: str = "", **fi
 
 ROWS = [
     row("bbvi", "ours", 1000.0, "eager"),
-    row("bbvi", "ours", 100.0, "chunk"),
-    row("bbvi", "ours", None, "step", note="no | compiler"),
+    row("bbvi", "ours", 100.0, "compiled"),
+    row("bbvi", "ours", None, "replay", note="no | compiler"),
     row("bbvi", "report_000", 900.0),
     row("bbvi", "numpyro_k1", None),
     row("vae", "ours", None, "eager"),

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.cuda import is_available as cuda_is_available
 
 from experiments.cli import failures, run_job
-from experiments.run.fit import Job
+from experiments.run.jobs import Job
 from tests.conftest import SMOKE, CommandLine, Result, configuration, run_in
 
 VAE = ("--run", "experiment=vae_digits", "trainer=smoke", "plot.enabled=false")
@@ -108,7 +108,13 @@ RANGES: dict[str, Case] = {
         (*SMOKE, "estimator=pathwise", "estimator.chunk_size=0"),
         ("estimator.chunk_size=0", "at least 1", "null"),
     ),
-    "unknown type of products": ((*SMOKE, "matmul=float16"), ("matmul=float16", "auto, bfloat16")),
+    "unknown type of products": ((*SMOKE, "matmul=float16"), ("matmul=float16", "auto, bfloat16, tf32")),
+    "tf32 on a processor": ((*VAE, "matmul=tf32"), ("matmul=tf32", "CUDA", "matmul=auto")),
+    "setting of version 0.1": (
+        (*SMOKE, "trainer.compile=off"),
+        ("trainer.compile", "Did you mean 'trainer.execution'"),
+    ),
+    "execution": ((*SMOKE, "trainer.execution=fast"), ("trainer.execution='fast'", "auto, eager, replay")),
     "one point": ((*SMOKE, "dataset.num_points=1"), ("dataset.num_points=1", "at least 2")),
     "size that was not drawn": ((*SMOKE, "dataset=normal_numpy", "dataset.num_points=11"), ("dataset.num_points=11",)),
     "everything held out": ((*VAE, "dataset.num_test=1797"), ("dataset.num_test=1797",)),

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from experiments.cli import main
-from experiments.config.schema import register
+from experiments.config.hydra_adapter import register_schema
 from experiments.report import plan, runner
 from experiments.report.plan import Plan
 from experiments.report.read import label, read_row
@@ -321,7 +321,7 @@ def test_print_shows_what_is_folded(report: Path, visit: Any) -> None:
 
 def test_runs_of_days_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """A full page leaves them out, a scaled-down one does not."""
-    register()
+    register_schema()
     monkeypatch.setattr(plan, "part_names", lambda group: ["bbvi", "iwae_burda"])
     chosen = {
         (fidelity, *only): [found.name for found in plan.plans(fidelity, only, [])]

@@ -16,15 +16,14 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.config.validate import plain
-from experiments.run.fit import Job, build_loop
+from experiments.config.validate import plain_values
 from experiments.run.interrupt import Interrupt
-from experiments.run.process import prepare
+from experiments.run.process import compiled_folder, prepare
 from tests.conftest import ROOT, SMOKE, CommandLine, configuration, run_in, summary_of, trace_text
 from vi_core.estimators.base import Estimate
 from vi_core.estimators.score_function.estimator import ScoreFunction
 from vi_core.problem import assemble
-from vi_core.schema import construct
+from vi_core.run import Run
 from vi_core.training import checkpoint
 from vi_core.training.batches import Batches
 from vi_core.training.history import read_history
@@ -73,17 +72,18 @@ class After(Interrupt):
         return self.left == 0
 
 
-def drive(arguments: tuple[str, ...], folder: Path, steps: int = 0, resume: bool = False) -> Loop:
+def drive(
+    arguments: tuple[str, ...], folder: Path, steps: int = 0, resume: bool = False, ends: str = "completed"
+) -> Loop:
     """Run the loop of a command line in `folder` until it is done or has made `steps` steps."""
-    config = configuration(*arguments)
-    device, dtype, generator = prepare(config, images="binarization" in config.dataset)
-    problem = assemble(plain(config), device, dtype, generator)
-    trainer = construct(plain(config.trainer), "trainer")
-    plan = trainer.plan(problem.batches.steps_per_epoch, problem.family.replicates)
-    loop = build_loop(Job(config, folder, [], [], resume=resume), problem, trainer, plan, device, After(steps))
-    status = loop.run(lambda done, recorder: None)
-    assert status == ("interrupted" if steps else "completed")
-    return loop
+    config = plain_values(configuration("threads=1", *arguments))
+    problem = assemble(config, *prepare(config))
+    content = checkpoint.load(folder / "checkpoint.pt") if resume else None
+    code = compiled_folder() / "steps"
+    run = Run(config, problem, folder, interrupted=After(steps).requested, content=content, code=code)
+    run.fit(lambda run: {})
+    assert run.loop.status == ("interrupted" if steps else ends)
+    return run.loop
 
 
 def differences(first: Loop, second: Loop) -> list[str]:

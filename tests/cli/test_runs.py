@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import Tensor
 
 import vi_core
-from experiments.config.validate import plain
 from experiments.run.interrupt import Interrupt
 from experiments.run.process import prepare
 from tests.conftest import ROOT, SMOKE, CommandLine, summary_of, trace_text
+from vi_core.archive import read_config
 from vi_core.estimators.base import Estimate
 from vi_core.estimators.score_function.estimator import ScoreFunction
 from vi_core.models.base import HasExpectedBound
@@ -31,16 +31,14 @@ SUMMARY = {
     "schema", "experiment", "status", "objective", "estimates", "final", "checks", "diagnostics", "timing",
     "environment",
 }  # fmt: skip
-TIMING = {"total_s", "loop_s", "compile_s", "compiled", "iterations", "us_per_iteration", "us_per_replicate_iteration"}
+TIMING = {"total_s", "loop_s", "compile_s", "execution", "iterations", "us_per_iteration", "us_per_replicate_iteration"}
 ENVIRONMENT = {"python", "torch", "hydra", "platform", "device", "threads", "git_commit", "git_dirty", "seed", "dtype"}
 
 
 def rebuild(run: Path) -> Problem:
     """The problem of a run at its start, with the random streams where the run had them."""
-    config = OmegaConf.load(run / "config.yaml")
-    assert isinstance(config, DictConfig)
-    device, dtype, generator = prepare(config, images=False)
-    return assemble(plain(config), device, dtype, generator)
+    config = read_config(run)
+    return assemble(config, *prepare(config))
 
 
 def steps_again(run: Path, count: int) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
@@ -294,7 +292,12 @@ def test_what_auto_chose_is_written(batched: bool, cli: CommandLine, tmp_path: P
 
 def test_the_last_good_checkpoint_stays(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A NaN in replicate 1 at step 35 of 50 is named; resumed without it, the run is the one that never had it."""
-    arguments = (*SMOKE, "trainer.limit=50", "trainer.checkpoint_every=10", "trainer.compile=off")  # calls are counted
+    arguments = (
+        *SMOKE,
+        "trainer.limit=50",
+        "trainer.checkpoint_every=10",
+        "trainer.execution=eager",
+    )  # calls are counted
     assert cli(*arguments, "hydra.run.dir=good").code == 0
     genuine, calls = ScoreFunction.forward, iter(range(1, 10_000))
 

@@ -7,14 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
+from docs import tables
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
-NOT_PARTS = {"experiment", "plot"}
-"""Groups whose files configuration.md does not list."""
 
 
 def dead_links(text: str, folder: Path) -> list[str]:
@@ -23,29 +21,19 @@ def dead_links(text: str, folder: Path) -> list[str]:
     return [target for target in targets if "://" not in target and not (folder / target).exists()]
 
 
-def tabulated(text: str) -> list[str]:
-    """Names of the experiments in README's table, one for each row that starts with a name, in its order."""
-    table = text.partition("| `experiment=` |")[2].partition("\n\n")[0]
-    return re.findall(r"^\| `(\w+)`", table, flags=re.MULTILINE)
-
-
 def unknown_experiments(text: str) -> set[str]:
     """Names in commands of a page that are no experiments."""
-    return set(re.findall(r"\bexperiment=(\w+)", text)) - set(experiments())
+    return set(re.findall(r"\bexperiment=(\w+)", text)) - set(tables.ordered())
 
 
-def experiments() -> list[str]:
-    """Names of the experiments in the order of the report page, those that are not on it last."""
-    order = {path.stem: yaml.safe_load(path.read_text())["report"]["order"] for path in CONF.glob("experiment/*.yaml")}
-    return sorted(order, key=lambda name: (order[name] is None, order[name], name))
+def stale_tables(text: str) -> bool:
+    """Whether a table of a page is not what `make docs-tables` would write now."""
+    return tables.filled(text) != text
 
 
-def unlisted(text: str) -> list[str]:
-    """Parts of conf/ that the table of groups in configuration.md does not name."""
-    table = set(re.findall(r"`([^`]+)`", text.partition("| group | parts |")[2].partition("\n\n")[0]))
-    named = table | {name.partition("=")[2] for name in table}
-    parts = [path.relative_to(CONF).with_suffix("") for path in sorted(CONF.glob("*/**/*.yaml"))]
-    return [part.as_posix() for part in parts if part.parts[0] not in NOT_PARTS and part.name not in named]
+def make_targets(text: str) -> set[str]:
+    """Targets in the commands `make <target>` of a page or a file of settings."""
+    return set(re.findall(r"(?:`|run: |entry: |^)make ([a-z-]+)", text, flags=re.MULTILINE))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -64,24 +52,36 @@ def test_readme_links_every_page() -> None:
     assert [page for page in pages if f"]({page})" not in readme] == []
 
 
-def test_readme_has_a_row_for_every_experiment_in_the_order_of_the_page() -> None:
-    assert tabulated((ROOT / "README.md").read_text()) == experiments()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_are_those_of_the_sources(page: Path) -> None:
+    assert not stale_tables(page.read_text()), "run `make docs-tables`"
 
 
-def test_configuration_lists_every_part() -> None:
-    assert unlisted((ROOT / "docs" / "configuration.md").read_text()) == []
+def test_tables_hold_every_part_and_experiment() -> None:
+    text = "".join(page.read_text() for page in PAGES if page.parent.name == "docs")
+    groups = {f"## {path.parent.relative_to(CONF)}" for path in CONF.glob("*/**/*.yaml")} - {"## experiment", "## plot"}
+    assert {group for group in groups if f"\n{group}\n" not in text} == set()
+    names = [path.stem for path in CONF.glob("*/**/*.yaml") if path.parent.name != "plot"]
+    assert [name for name in names if f"\n| `{name}` |" not in text] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", ".github/workflows/ci.yml", ".pre-commit-config.yaml"]
+)
+def test_make_has_the_targets_that_are_named(name: str) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert make_targets((ROOT / name).read_text()) <= targets
 
 
 def test_changelog_names_every_experiment() -> None:
     text = (ROOT / "CHANGELOG.md").read_text()
-    assert [name for name in experiments() if f"`{name}`" not in text] == []
+    assert [name for name in tables.ordered() if f"`{name}`" not in text] == []
 
 
 def test_what_is_wrong_is_caught() -> None:
     text = "[a](README.md) [b](docs/none.md) ![c](docs/figures/none.png) [d](https://none.org) [e](none.md#part)"
     assert dead_links(text, ROOT) == ["docs/none.md", "docs/figures/none.png", "none.md"]
     assert unknown_experiments("python run.py experiment=bbvi; experiment=bvbi") == {"bvbi"}
-    readme = (ROOT / "README.md").read_text()
-    assert tabulated(readme.replace("| `iwae` |", "| `iwea` |")) != experiments()
-    configuration = (ROOT / "docs" / "configuration.md").read_text()
-    assert unlisted(configuration.replace("`two_moons`", "`two_suns`")) == ["dataset/two_moons"]
+    parts = (ROOT / "docs" / "parts.md").read_text()
+    assert stale_tables(parts.replace("| `iwelbo` |", "| `iwelob` |"))
+    assert make_targets("`make lint`, run: make tset\nmake docs ARGS=") == {"lint", "tset", "docs"}

@@ -12,9 +12,12 @@ from zipfile import ZipFile
 
 import pytest
 
+import vi_core
 from tests.conftest import ROOT
 
 INSTALLED_AS = {"vi_core": "vi_core", "conf": "vi_core/conf", "experiments": "vi_core/experiments"}
+CHECKOUT_ONLY = ROOT / "experiments" / "benchmark"
+"""The folder that is no part of the wheel."""
 
 
 def pip(*arguments: str | Path) -> None:
@@ -49,10 +52,19 @@ def test_wheel_holds_every_module_yaml_and_template(wheel: Path) -> None:
         f"{package}/{path.relative_to(ROOT / folder).as_posix()}"
         for folder, package in INSTALLED_AS.items()
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in {".py", ".yaml"} or path.parent.name == "templates"
+        if path.suffix in {".py", ".yaml", ".mplstyle"} or path.parent.name == "templates"
+        if CHECKOUT_ONLY not in path.parents
     }
     assert {"vi_core/conf/config.yaml", "vi_core/experiments/cli.py"} <= wanted
     assert wanted - set(ZipFile(wheel).namelist()) == set()
+
+
+def test_wheel_leaves_the_benchmark_out(wheel: Path) -> None:
+    assert [name for name in ZipFile(wheel).namelist() if "/benchmark/" in name] == []
+
+
+def test_wheel_has_the_version_of_the_library(wheel: Path) -> None:
+    assert wheel.name.startswith(f"vi_lab-{vi_core.__version__}-")
 
 
 def test_console_script_runs_in_another_folder(wheel: Path, tmp_path: Path) -> None:
@@ -73,10 +85,18 @@ def test_console_script_runs_in_another_folder(wheel: Path, tmp_path: Path) -> N
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
+    command = [script, "experiment=benchmark", "hydra.run.dir=run"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stdout + done.stderr
+    assert "needs a checkout" in done.stderr
+
 
 def test_every_declared_dependency_is_pinned() -> None:
     """`make` installs with constraints.txt, so that a dependency it does not name would float."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    declared = [
+        *project["dependencies"],
+        *(name for extra in ("dev", "docs") for name in project["optional-dependencies"][extra]),
+    ]
     names = {re.split(r"[\[<>=!~ ]", requirement)[0] for requirement in declared}
     assert names - set(re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)) == set()

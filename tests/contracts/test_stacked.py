@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments.config.validate import plain
+from experiments.config.validate import plain_values
 from tests.cli.test_batched_sweeps import BATCHED, rows
 from tests.conftest import CommandLine, configuration, run_in
 from vi_core.distributions.categorical import one_hot_argmax
@@ -34,7 +34,7 @@ NARROW = -60.0
 
 def settings(*arguments: str) -> dict[str, Any]:
     """The settings that a command line has."""
-    return plain(configuration(*arguments))
+    return plain_values(configuration(*arguments))
 
 
 def problem(config: dict[str, Any], seed: int, lr: float) -> Problem:

@@ -26,7 +26,7 @@ ALLOWED = {
     "estimators": (*SHARED, *CONTRACTS, "estimators"),
     "algorithms": (*SHARED, *CONTRACTS, "estimators.base", "estimators.exact", "algorithms"),
     "training": (*SHARED, *CONTRACTS, "estimators.base", "algorithms.base", "execution", "training"),
-    "execution": (*SHARED, "algorithms.base", "training", "execution"),
+    "execution": (*SHARED, "algorithms.base", "training", "renamed", "execution"),
     "stacking": (*SHARED, *CONTRACTS, "estimators.base", "algorithms", "training", "stacking"),
     "diagnostics": (*SHARED, *CONTRACTS, "estimators.base", "diagnostics"),
     "plots": ("plots", "errors", "files"),
@@ -216,3 +216,11 @@ def test_a_file_nearly_fits_a_screen(package: str) -> None:
 def test_the_rules_walk_something() -> None:
     assert len(modules("vi_core")) > 40
     assert len(modules("experiments")) > 10
+
+
+def test_public_names_are_what_they_say() -> None:
+    import vi_core
+
+    assert [getattr(vi_core, name).__name__ for name in vi_core.__all__] == vi_core.__all__
+    with pytest.raises(AttributeError, match="no attribute 'Posterior'"):
+        vi_core.Posterior  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,5 +1,12 @@
 """One-hot latents and their relaxations: laws by tests with a stated false-alarm rate, the density by quadrature, and
-gradients and bounds against the sum over all one-hot values of a tiny model. Limits are those of `tests/oracles.py`.
+gradients and bounds against the sum over all one-hot values of a tiny model. Limits are those of `tests/oracles.py`:
+one false alarm in a million runs of the whole suite. `tests/unit/test_enumerated.py` has the same gradients to
+rounding.
+
+Power, in 99 of 100 runs: frequencies of 4 classes in 20,000 counts that are off by w = 0.066 (`smallest_frequency`),
+the law of 20,000 draws at a distance of 0.033 (`smallest_distance`), and a mean of 150 samples, each over 400 images,
+that is off by 0.769 standard deviations (`smallest_shift`). Noise of the wrong sign and relaxed draws in place of
+one-hot ones are larger effects, and asserted to be found.
 """
 
 import itertools

@@ -4,6 +4,12 @@ R replicates with the same parameters are R repetitions of one experiment. The d
 q is near their posterior, where the plain score function's variance is finite; a constant is added to log p(x), which
 changes no gradient, so that log w is near zero and the plain score function is not drowned by its own baseline.
 Each comparison's limit is `oracles.limit`, with one false alarm in a million runs of the whole suite.
+
+Power, in 99 of 100 runs (`oracles.smallest_shift`, `smallest_distance`): a mean of 20,000 samples that is off by 0.063
+standard deviations of one, of 150 samples by 0.769 standard deviations, and the law of 20,000 draws at a distance of
+0.033. A sample of the second kind is itself a mean over 200 images or more. As factors of the gradient: K/(K + 1) for
+K = 5 is found with every estimator in `BROKEN`. The gains of control variates are asserted with a margin that a hundred
+repetitions of the experiment did not use up; a gain of 1.2 that is lost is found.
 """
 
 import pytest

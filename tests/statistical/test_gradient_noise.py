@@ -1,4 +1,10 @@
-"""Gradient noise in a run's summary: its arithmetic, that looking changes nothing, and that resuming finds the same."""
+"""Gradient noise in a run's summary: its arithmetic, that looking changes nothing, and that resuming finds the same.
+
+Deviations of 20,000 draws are compared to 5 %, ten standard errors or more: a deviation that is off by a tenth is
+found. The law of standardised errors is tested at 1e-6, its false-alarm rate. Power, in 99 of 100 runs: the law of
+2,000 draws at a distance of 0.104 (`oracles.smallest_distance`); a shift of two units in 7, over ten draws, is
+asserted to be found.
+"""
 
 import shutil
 from pathlib import Path
@@ -12,6 +18,7 @@ from tests.conftest import SMOKE, CommandLine, summary_of, trace_text
 from vi_core.bounds.elbo import ELBO
 from vi_core.bounds.iwelbo import IWELBO
 from vi_core.diagnostics.gradient_noise import deviations, exact_gradient, gradient_draws, standardised_errors, stored
+from vi_core.distributions import supports
 from vi_core.errors import LabError
 from vi_core.estimators.exact import Exact
 from vi_core.families.amortized.normal import AmortizedNormal
@@ -54,7 +61,7 @@ def test_no_noise_and_no_bias_where_the_gradient_is_exact() -> None:
 
 
 def test_networks_are_refused() -> None:
-    family = AmortizedNormal({"z": Latent("real", (2,), local=True)}, 1, 6, hidden=[4])
+    family = AmortizedNormal({"z": Latent(supports.real, (2,), local=True)}, 1, 6, hidden=[4])
     with pytest.raises(LabError, match="gradient_draws"):
         stored(family)
 

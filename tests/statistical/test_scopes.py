@@ -1,5 +1,10 @@
 """Rao–Blackwellisation: the blankets against reachability and autograd, the gradient against exact ones, and where it
 gains and where it does not. `test_estimators.py` has Normal–Gamma in every parametrisation.
+
+Limits are `oracles.limit`: one false alarm in a million runs of the whole suite. Power, in 99 of 100 runs: a mean of
+4,000 samples that is off by 0.141 standard deviations of one (`oracles.smallest_shift`). Each term that a blanket
+could forget is a larger effect, and asserted to be found. Noise is compared with its measured value to 10 %, over four
+standard errors of 300 replicates: a noise that is off by a fifth is found.
 """
 
 import math

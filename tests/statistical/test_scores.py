@@ -1,5 +1,10 @@
 """Per-sample scores, from one backward pass through expanded parameters, against closed forms of the reports; and how
 families store the parameters that scores are taken in.
+
+Scores are exact: an error of 1e-10, relative, is found, with no false alarms. Initial values are drawn, with the limit
+of `oracles.limit`, one false alarm in a million runs of the whole suite. Power, in 99 of 100 runs: a mean of 6,000
+samples that is off by 0.115 standard deviations of one (`oracles.smallest_shift`), so that a deviation of 2 is told
+from 2.2.
 """
 
 import pytest
@@ -7,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tests import fakes, oracles
+from vi_core.distributions import supports
 from vi_core.distributions.transforms import Precision, Softplus
 from vi_core.estimators.score_function.estimator import inner_product, per_sample_scores
 from vi_core.families.amortized.normal import AmortizedNormal
@@ -65,7 +71,7 @@ def test_structured_scores() -> None:
 
 def test_scores_of_vectors() -> None:
     """Elements of an event have a score each, in the order of `flatten`."""
-    family = MeanField({"w": Latent("real", (3,)), "s": Latent("positive", (2,))}, R, positive=Softplus())
+    family = MeanField({"w": Latent(supports.real, (3,)), "s": Latent(supports.positive, (2,))}, R, positive=Softplus())
     w = {"loc": real(R, 1, 3), "scale": positive(R, 1, 3)}
     s = {"concentration": positive(R, 1, 2), "rate": positive(R, 1, 2)}
     z = family.distribution({"w": w, "s": s}).sample(K)
@@ -78,7 +84,9 @@ def test_scores_of_vectors() -> None:
 
 def test_scores_of_an_encoder() -> None:
     """Scores in loc and scale of every image; by the chain rule the encoder gets the gradient of Σ c_k log q(z_k)."""
-    family = AmortizedNormal({"z": Latent("real", (2,), local=True)}, 1, 6, hidden=[5], activation="tanh").double()
+    family = AmortizedNormal(
+        {"z": Latent(supports.real, (2,), local=True)}, 1, 6, hidden=[5], activation="tanh"
+    ).double()
     x = real(B, 6)
     params = family.variational(x)
     z = family.distribution(params).sample(K)
@@ -113,7 +121,7 @@ def test_scores_leave_the_graph_of_the_parameters_alone() -> None:
 
 def test_stored_parameters_come_back() -> None:
     """What is assigned is returned, for vectors, with different transforms for scales and for the rest."""
-    latents = {"s": Latent("positive", (2,)), "w": Latent("real", (3,)), "t": Latent("positive")}
+    latents = {"s": Latent(supports.positive, (2,)), "w": Latent(supports.real, (3,)), "t": Latent(supports.positive)}
     family = MeanField(latents, R, positive=Softplus(), spread=Precision()).double()
     params: Params = {
         "s": {"concentration": positive(R, 1, 2), "rate": positive(R, 1, 2)},
@@ -132,11 +140,11 @@ def test_stored_parameters_come_back() -> None:
 
 def test_initial_values() -> None:
     """Those that are asked for, as whole numbers too; `loc` alone differs between replicates."""
-    family = MeanField({"w": Latent("real", (3,))}, 2000, positive=Softplus(), loc=1, loc_std=2, scale=3)
+    family = MeanField({"w": Latent(supports.real, (3,))}, 2000, positive=Softplus(), loc=1, loc_std=2, scale=3)
     w = family.variational()["w"]
     torch.testing.assert_close(w["scale"], torch.full((2000, 1, 3), 3.0))
     draws = w["loc"].detach().reshape(-1, 1).double()
     assert oracles.max_z(draws, torch.tensor([1.0])) < oracles.limit(6000)
     assert oracles.max_z((draws - 1) ** 2, torch.tensor([4.0])) < oracles.limit(6000)
-    fixed = MeanField({"w": Latent("real", (3,))}, 4, positive=Softplus(), loc=1, loc_std=0)
+    fixed = MeanField({"w": Latent(supports.real, (3,))}, 4, positive=Softplus(), loc=1, loc_std=0)
     assert fixed.variational()["w"]["loc"].tolist() == [[[1.0] * 3]] * 4

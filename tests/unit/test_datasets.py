@@ -29,7 +29,7 @@ from vi_core.datasets import _idx as idx
 from vi_core.datasets import _images as images
 from vi_core.datasets import _torchvision as torchvision_import
 from vi_core.datasets import mnist
-from vi_core.datasets.base import Data, Dataset, identity
+from vi_core.datasets.base import Data, Dataset
 from vi_core.datasets.csv import CSV
 from vi_core.datasets.digits import Digits
 from vi_core.datasets.fashion_mnist import FashionMNIST
@@ -118,7 +118,7 @@ def test_slow_packages_are_imported_only_when_used() -> None:
 
 
 def plain(train: Tensor) -> Data:
-    return Data(train=train, test=None, truth={}, provenance="here", decode=identity, image_shape=None)
+    return Data(train, "here")
 
 
 def test_checksum_is_of_type_shape_and_bytes() -> None:

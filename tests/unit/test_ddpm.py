@@ -550,7 +550,7 @@ PATHWISE = ["model=ddpm", "family=forward_process", "estimator=pathwise"]
         ([*PATHWISE, "dataset=normal"], "model=ddpm describes vectors"),
         ([*PATHWISE, "model/decoder=discretized", "dataset=two_moons"], "model.decoder.levels=17 describes pixels"),
         (["family=forward_process"], "use it with model=ddpm"),
-        (["model=ddpm", "dataset=two_moons"], "family=mean_field has no parameters per data point"),
+        (["model=ddpm", "dataset=two_moons"], "family=mean_field describes real and positive latents"),
         ([*PATHWISE[:2], "dataset=two_moons", "estimator=exact"], "use estimator=pathwise"),
         (
             ["experiment=ddpm_bound", "bound=iwelbo"],

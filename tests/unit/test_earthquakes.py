@@ -249,13 +249,13 @@ def test_replicates_are_isolated() -> None:
     with torch.no_grad():
         single.packed.raw.copy_(family.packed.raw[1:2])
     step.alive[2] = False
-    before = family.packed.raw[2].clone(), model.constants_precision[2].clone()
+    before = family.packed.raw[2].clone(), model.constants.precision[2].clone()
     for _ in range(10):
         step(summary)
         other(same)
     assert torch.allclose(family.packed.raw[1:2], single.packed.raw, rtol=1e-12)
-    assert torch.allclose(model.constants_rate[1:2], alone.constants_rate, rtol=1e-12)
-    assert torch.equal(family.packed.raw[2], before[0]) and torch.equal(model.constants_precision[2], before[1])
+    assert torch.allclose(model.constants.rate[1:2], alone.constants.rate, rtol=1e-12)
+    assert torch.equal(family.packed.raw[2], before[0]) and torch.equal(model.constants.precision[2], before[1])
 
 
 def test_the_best_live_replicate_is_kept() -> None:

@@ -126,15 +126,15 @@ def test_predictive_density() -> None:
 @pytest.mark.parametrize("q", [MEAN_FIELD[1], {"loc": 2.5, "precision_ratio": 8.0, "concentration": 9.0, "rate": 6.0}])
 def test_moments_of_the_families(q: dict[str, float]) -> None:
     """Marginal means and deviations against draws; that of mu is infinite where E[1/tau] is."""
-    joint = fakes.normal_gamma_family(q, 1).distribution(fakes.normal_gamma_params(q, 1))
-    z = joint.sample(100_000)
-    for name, (mean, deviation) in joint.moments().items():
+    law = fakes.normal_gamma_family(q, 1).distribution(fakes.normal_gamma_params(q, 1))
+    z = law.sample(100_000)
+    for name, (mean, deviation) in law.moments().items():
         draws = z[name].squeeze(-1)
         assert oracles.max_z(draws, mean[0]) < oracles.limit(100_000)
         assert oracles.max_z((draws - mean[0]) ** 2, deviation[0] ** 2) < oracles.limit(100_000)
     heavy = {"loc": 0.0, "precision_ratio": 1.0, "concentration": 1.0, "rate": 1.0}
-    joint = fakes.normal_gamma_family(heavy, 1).distribution(fakes.normal_gamma_params(heavy, 1))
-    assert joint.moments()["mu"][1].item() == math.inf
+    law = fakes.normal_gamma_family(heavy, 1).distribution(fakes.normal_gamma_params(heavy, 1))
+    assert law.moments()["mu"][1].item() == math.inf
 
 
 def test_factors_name_the_latents_that_they_depend_on() -> None:
@@ -170,9 +170,9 @@ def test_expected_bound_by_monte_carlo(q: dict[str, float]) -> None:
     """And the KL alone, E_q[log q − log prior], by the family's own draws."""
     model, draws = NormalGamma(), 100_000
     x, family, params = model.summarize(TEN), fakes.normal_gamma_family(q, 1), fakes.normal_gamma_params(q, 1)
-    joint = family.distribution(params)
-    z = joint.sample(draws)
-    log_q, log_joint = joint.log_prob(z), model.log_joint(z, x)
+    law = family.distribution(params)
+    z = law.sample(draws)
+    log_q, log_joint = law.log_prob(z), model.log_joint(z, x)
     samples = torch.cat([log_joint - log_q, log_q - log_joint + model.log_likelihood(z, x)], dim=-1).squeeze(1)
     closed = torch.cat([model.expected_bound(params, x), model.kl(params)]).squeeze(1)
     assert oracles.max_z(samples, closed) < oracles.limit(draws)
@@ -319,8 +319,8 @@ def vae() -> tuple[VAE, AmortizedNormal, Params]:
 def test_vae_densities() -> None:
     """log p(x, z) and log q(z | x) for shapes (K, R, B), against torch's distributions and the networks themselves."""
     model, family, params = vae()
-    joint = family.distribution(params)
-    z = joint.sample(7)
+    law = family.distribution(params)
+    z = law.sample(7)
     assert z["z"].shape == (7, 1, 2, 2)
     pixels = reference.Independent(reference.Bernoulli(logits=model.decoder(z["z"]), validate_args=False), 1)
     prior = reference.Independent(reference.Normal(torch.zeros(2).double(), 1.0), 1)
@@ -329,17 +329,17 @@ def test_vae_densities() -> None:
     torch.testing.assert_close(model.pixel_means(z), pixels.mean)
     loc, log_variance = family.encoder(IMAGES).split(2, dim=-1)
     q = reference.Independent(reference.Normal(loc, log_variance.exp().sqrt()), 1)
-    torch.testing.assert_close(joint.log_prob(z), q.log_prob(z["z"]))
-    assert [tuple(moment.shape) for moment in joint.moments()["z"]] == [(1, 2, 2)] * 2
+    torch.testing.assert_close(law.log_prob(z), q.log_prob(z["z"]))
+    assert [tuple(moment.shape) for moment in law.moments()["z"]] == [(1, 2, 2)] * 2
 
 
 def test_vae_bounds() -> None:
     """ELBO by Monte Carlo against quadrature; IWELBO above it and below a far larger one."""
     model, family, params = vae()
-    joint = family.distribution(params)
+    law = family.distribution(params)
     with torch.no_grad():
-        z = joint.sample(40_000)
-        log_w = (model.log_joint(z, IMAGES) - joint.log_prob(z)).squeeze(1)
+        z = law.sample(40_000)
+        log_w = (model.log_joint(z, IMAGES) - law.log_prob(z)).squeeze(1)
         exact = oracles.vae_elbo(family.encoder, model.decoder, IMAGES)
     assert oracles.max_z(log_w, exact) < oracles.limit(len(log_w))
     assert oracles.max_z(log_w, exact + 0.1) > oracles.limit(len(log_w))

@@ -11,6 +11,7 @@ from tests.oracles import limit, max_z
 from vi_core.algorithms.gradient import GradientStep
 from vi_core.bounds.elbo import ELBO
 from vi_core.datasets.normal import NormalDraws
+from vi_core.distributions import supports
 from vi_core.distributions.transforms import Clamp, Exponential
 from vi_core.estimators.base import Estimator
 from vi_core.estimators.exact import Exact
@@ -18,7 +19,7 @@ from vi_core.estimators.pathwise import Pathwise
 from vi_core.estimators.score_function.coefficients import LeaveOneOut, NoControl
 from vi_core.estimators.score_function.estimator import ScoreFunction
 from vi_core.estimators.score_function.scopes import Everything
-from vi_core.execution.choice import Compilation
+from vi_core.execution.choice import Execution
 from vi_core.families.base import Family, HasInformation
 from vi_core.families.mean_field import MeanField
 from vi_core.families.natural_mean_field import NaturalMeanField
@@ -36,7 +37,7 @@ from vi_core.types import Latent, Params, flatten
 
 MODEL = NormalGamma()
 OPTIMUM = -185.942036
-LATENTS = {"s": Latent("positive"), "m": Latent("real", (2,))}
+LATENTS = {"s": Latent(supports.positive), "m": Latent(supports.real, (2,))}
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +212,7 @@ def positives(group: dict[str, Tensor]) -> list[Tensor]:
 
 
 def test_cut_to_half_the_way() -> None:
-    family = NaturalMeanField({"s": Latent("positive")}, 3, concentration=2.0, rate=4.0).double()
+    family = NaturalMeanField({"s": Latent(supports.positive)}, 3, concentration=2.0, rate=4.0).double()
     step = torch.tensor([[[8.0, 0.0]], [[2.0, -1.0]], [[1.0, -4.0]]], dtype=torch.float64)
     exact = torch.tensor([[[2.0, 0.0]], [[2.0, -1.0]], [[0.25, -1.0]]], dtype=torch.float64)
     torch.testing.assert_close(family.confine(step), exact)
@@ -228,13 +229,13 @@ class Rank(NaturalGradient):
         self.replicate, self.left = replicate, first
 
     def directions(self, gradients: object) -> list[Tensor]:
-        assert self.metric is not None
+        assert self.information is not None
         self.left -= 1
-        information = self.metric().clone()
+        information = self.information().clone()
         if self.left < 0:
             information[self.replicate, 0] = 0
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(self, "metric", lambda: information)
+            patch.setattr(self, "information", lambda: information)
             return list(super().directions(gradients))  # pyright: ignore[reportArgumentType]
 
 
@@ -261,9 +262,9 @@ def test_its_message_says_what_to_do(x: NormalStatistics) -> None:
         step(x)
     batches = Batches(NormalDraws().load(), MODEL, None, torch.Generator())
     plan = Plan(3, 1, 0, 1)
-    compilation = Compilation("off", step, plan, batches)
+    execution = Execution("eager", step, plan, batches)
     loop = Loop(
-        step, batches, Recorder(step, 1), Fixed(), plan, compilation, checkpoint_path=None, on_nonfinite="raise",  # pyright: ignore[reportArgumentType]
+        step, batches, Recorder(step, 1), Fixed(), plan, execution, on_nonfinite="raise",  # pyright: ignore[reportArgumentType]
         evaluate=lambda: torch.zeros(3), interrupted=lambda: False,
     )  # fmt: skip
     assert "step 3, replicate 1: not finite: the step" in loop.describe_divergence()

@@ -11,6 +11,7 @@ from vi_core.algorithms.gradient import GradientStep
 from vi_core.bounds.elbo import ELBO
 from vi_core.datasets.gamma import GammaDraws
 from vi_core.datasets.normal import NormalDraws
+from vi_core.distributions import supports
 from vi_core.distributions.gamma import Gamma
 from vi_core.distributions.normal import Normal
 from vi_core.distributions.transforms import Clamp, Exponential, Softplus
@@ -83,7 +84,7 @@ def test_fisher_information_is_the_covariance_of_the_score(
 @pytest.mark.parametrize("positive", [Exponential(), Softplus(), Clamp()], ids=lambda positive: type(positive).__name__)
 def test_information_is_carried_to_the_stored_parameters(positive: Exponential | Softplus | Clamp) -> None:
     """Jᵀ F J with the Jacobian of the whole map from stored numbers to `Params`, whatever their order in storage."""
-    latents = {"s": Latent("positive"), "m": Latent("real", (2,))}
+    latents = {"s": Latent(supports.positive), "m": Latent(supports.real, (2,))}
     family = MeanField(latents, 2, positive=positive, concentration=2.0, rate=0.5, scale=0.7).double()
 
     def flat(raw: Tensor) -> Tensor:

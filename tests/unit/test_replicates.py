@@ -78,7 +78,7 @@ class StoredGamma(torch.autograd.Function):
 def _given_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every Gamma draw of a shape the same, whatever its parameters."""
 
-    def stored(concentration: Tensor) -> Tensor:
+    def stored(concentration: Tensor, generator: torch.Generator | None = None) -> Tensor:
         generator = torch.Generator().manual_seed(5)
         noise = -torch.rand(concentration.shape, generator=generator, dtype=concentration.dtype).log()
         return StoredGamma.apply(concentration, 3 * noise)  # pyright: ignore[reportReturnType]

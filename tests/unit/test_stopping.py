@@ -12,12 +12,12 @@ from vi_core.algorithms.base import Step
 from vi_core.algorithms.coordinate_ascent import CoordinateAscentStep
 from vi_core.algorithms.gradient import GradientStep
 from vi_core.bounds.elbo import ELBO
-from vi_core.datasets.base import Data, identity
+from vi_core.datasets.base import Data
 from vi_core.datasets.normal import NormalDraws
 from vi_core.errors import LabError, NonFinite
 from vi_core.estimators.exact import Exact
 from vi_core.estimators.pathwise import Pathwise
-from vi_core.execution.choice import Compilation
+from vi_core.execution.choice import Execution
 from vi_core.models.conjugate.normal_gamma import NormalGamma
 from vi_core.optimizers.sgd import SGD
 from vi_core.training.batches import Batches
@@ -142,7 +142,7 @@ def test_settings_out_of_range_are_refused(make: Callable[[], StoppingRule]) -> 
 
 def loop(step: Step, rule: StoppingRule, folder: Path, steps: int, on_nonfinite: str = "skip") -> Loop:
     """The loop on the hundred points of report 001, with this step and rule."""
-    data = Data(NormalDraws().load().train.double(), None, {}, "", identity, None)
+    data = Data(NormalDraws().load().train.double(), "drawn")
     plan = Plan(steps=steps, log_every=10, eval_every=0, checkpoint_every=steps)
     rule.bind(step.moving, len(step.alive))
     batches = Batches(data, step.model, None, torch.Generator())
@@ -152,8 +152,7 @@ def loop(step: Step, rule: StoppingRule, folder: Path, steps: int, on_nonfinite:
         recorder=Recorder(step, plan.rows),
         stopping=rule,
         plan=plan,
-        compilation=Compilation("off", step, plan, batches),
-        checkpoint_path=folder / "checkpoint.pt",
+        execution=Execution("eager", step, plan, batches),
         on_nonfinite=on_nonfinite,
         evaluate=lambda: torch.zeros(1),
         interrupted=lambda: False,
@@ -170,15 +169,12 @@ def gaussian_step(diverged: list[int]) -> GradientStep:
     return step
 
 
-def silent(done: int, recorder: Recorder) -> None: ...
-
-
 @pytest.mark.parametrize("window", [7, 100])
 def test_a_run_ends_at_the_first_window_where_every_live_replicate_holds(window: int, tmp_path: Path) -> None:
     """A dead one is not waited for."""
     for diverged in ([], [1]):
         run = loop(gaussian_step(diverged), ParameterChange(window=window, tolerance=1e-3), tmp_path, 300)
-        assert run.run(silent) == "converged"
+        assert run.run() == "converged"
         assert run.done == window
 
 
@@ -187,13 +183,13 @@ def test_one_restless_replicate_keeps_all_running(tmp_path: Path) -> None:
     step.optimizer = SGD(lr=[1e-9, 1e-2, 1e-9])
     step.optimizer.bind(step.moving, 3)
     run = loop(step, ParameterChange(window=5, tolerance=1e-6), tmp_path, 30)
-    assert run.run(silent) == "completed"
+    assert run.run() == "completed"
     assert run.done == 30
 
 
 def test_a_fixed_rule_runs_all_steps(tmp_path: Path) -> None:
     run = loop(gaussian_step([]), Fixed(), tmp_path, 12)
-    assert run.run(silent) == "completed"
+    assert run.run() == "completed"
     assert run.done == 12
 
 
@@ -203,14 +199,14 @@ def test_divergence_is_not_convergence(on_nonfinite: str, diverged: list[int], w
     """Whichever of the two is looked for first."""
     rule = ParameterChange(window=window, tolerance=1e-3)
     run = loop(gaussian_step(diverged), rule, tmp_path, 300, on_nonfinite)
-    assert run.run(silent) == "diverged"
+    assert run.run() == "diverged"
 
 
 @pytest.mark.parametrize("window", [5, 100])
 def test_divergence_raises_before_a_rule_ends_the_run(window: int, tmp_path: Path) -> None:
     run = loop(gaussian_step([1]), ParameterChange(window=window, tolerance=1e-3), tmp_path, 300, "raise")
     with pytest.raises(NonFinite, match="step 1, replicate 1"):
-        run.run(silent)
+        run.run()
 
 
 def test_a_run_that_converges_early_is_still_checked(tmp_path: Path) -> None:
@@ -219,7 +215,7 @@ def test_a_run_that_converges_early_is_still_checked(tmp_path: Path) -> None:
 
     def outcome(model: NormalGamma) -> str:
         step = CoordinateAscentStep(model, fakes.normal_gamma_family(q, 1), ELBO(), Exact())
-        return loop(step, ParameterChange(window=5, tolerance=1e-6), tmp_path, 300).run(silent)
+        return loop(step, ParameterChange(window=5, tolerance=1e-6), tmp_path, 300).run()
 
     assert outcome(NormalGamma()) == "converged"
     with pytest.raises(LabError, match="ELBO fell"):

@@ -1,8 +1,8 @@
-"""Steps: what one iteration does. The loop knows nothing else of an algorithm.
+"""Contract of an algorithm: one iteration of a fit.
 
 A step returns its metrics before the update, the bound first, each (R,). It never synchronises with the device: a
-replicate whose bound or gradient is not finite is frozen by a mask, and what was seen at that moment is kept for
-whoever looks later.
+replicate whose bound or gradient is not finite is frozen by a mask, and the values of that moment are kept for the
+error message.
 """
 
 from abc import ABC, abstractmethod
@@ -17,18 +17,27 @@ from vi_core.families.base import Family
 from vi_core.models.base import Model
 from vi_core.types import flatten
 
-Metrics = dict[str, Tensor]
+Metrics = dict[str, Tensor]  # what a step reports, by name, each (R,)
 
 
 class Step(nn.Module, ABC):
-    """One iteration of an algorithm on R replicates; its state is `state_dict()` and torch's random state."""
+    """One iteration of an algorithm on R replicates; its state is `state_dict()` and torch's random state.
+
+    Args:
+        model: The target, whose own parameters move too.
+        family: The variational family, with R replicates.
+        bound: The objective.
+        witnesses: Names of the W columns of `witness`, the bound first.
+
+    Attributes:
+        alive: Mask (R,) of the replicates that still move.
+        good_steps: Number of steps that each replicate has made, (R,).
+        witness: Values (R, W) of the last step of each live replicate, and of the first non-finite step of the others.
+    """
 
     alive: Tensor
-    """(R,) replicates that still move."""
     good_steps: Tensor
-    """(R,) steps that each replicate has made."""
     witness: Tensor
-    """(R, W) what the last step of each live replicate saw, and the first bad one of a dead replicate."""
 
     def __init__(self, model: Model, family: Family, bound: Bound, witnesses: list[str]):
         super().__init__()
@@ -55,17 +64,17 @@ class Step(nn.Module, ABC):
         return [*self.family.parameters(), *self.model.parameters()]
 
     def begin(self, x: Any) -> None:
-        """Move to where the algorithm starts on the whole data set x, if that is not where the family starts."""
+        """Set the initial parameters from the whole data set x, where they are not those of the family."""
 
     def kept(self, bounds: Tensor) -> Tensor:
-        """Return (R,) which replicates count as results, given their final bounds (R,)."""
+        """Return the mask (R,) of the replicates that count as results, given their final bounds (R,)."""
         return self.alive
 
     def check(self) -> None:
-        """Raise when the algorithm has broken a promise of its own; synchronises, called now and then."""
+        """Raise `LabError` where an invariant of the algorithm is violated; synchronises, called now and then."""
 
     def watch(self, seen: Tensor) -> None:
-        """Record `seen` (R, W) for live replicates, and freeze those where it is not finite."""
+        """Copy `seen` (R, W) to `witness` for live replicates, and freeze those where it is not finite."""
         self.witness.copy_(torch.where(self.alive.unsqueeze(-1), seen, self.witness))
         self.alive.logical_and_(seen.isfinite().all(dim=-1))
 

@@ -1,9 +1,4 @@
-"""Steps: what one iteration does. The loop knows nothing else of an algorithm.
-
-A step returns its metrics before the update, the bound first, each (R,). It never synchronises with the device: a
-replicate whose bound or gradient is not finite is frozen by a mask, and what was seen at that moment is kept for
-whoever looks later.
-"""
+"""Coordinate ascent (CAVI): each block of q is set to its optimum given the others. Bishop 2006, section 10.1."""
 
 from typing import Any, Literal, cast
 
@@ -13,7 +8,7 @@ from torch import Tensor
 from vi_core.algorithms.base import Metrics, Step
 from vi_core.bounds.base import Bound
 from vi_core.errors import LabError, Unsupported
-from vi_core.estimators.base import Estimator
+from vi_core.estimators.base import Estimator, require_known
 from vi_core.estimators.exact import Exact
 from vi_core.families.base import Family
 from vi_core.models.base import HasUpdates, Model
@@ -23,11 +18,15 @@ from vi_core.types import Params
 
 
 class CoordinateAscentStep(Step):
-    """Sweep the blocks, each set to its optimum given the others.
+    """A sweep over the blocks of q.
 
-    First the assignments of the data points where the model has them, then each latent, then the constants where they
-    are estimated. The ELBO must not fall by more than rounding: `check` raises if it has, which would mean a wrong
-    update.
+    The blocks are the assignments of the data points where the model has them, then each latent, then the constants
+    where they are estimated. A fall of the ELBO by more than rounding means a wrong update: `check` raises.
+
+    Args:
+        model, family, bound: As those of `Step`.
+        estimator: `Exact`, for the ELBO.
+        keep: As that of `CoordinateAscent`.
     """
 
     previous: Tensor
@@ -35,9 +34,7 @@ class CoordinateAscentStep(Step):
     worst_fall: Tensor
 
     def __init__(self, model: Model, family: Family, bound: Bound, estimator: Estimator, keep: str = "all"):
-        if not isinstance(model, HasUpdates) or not model.knows(family.layout):
-            pair = f"{type(model).__name__} and {type(family).__name__}"
-            raise Unsupported(f"{pair} have no conjugate updates; use optimizer=adam.")
+        require_known(model, family, HasUpdates, "conjugate updates; use optimizer=adam")
         if not isinstance(estimator, Exact):
             raise Unsupported("optimizer=coordinate_ascent follows no gradient estimate; use estimator=exact with it.")
         estimator.check(model, family, bound)

@@ -1,9 +1,4 @@
-"""Steps: what one iteration does. The loop knows nothing else of an algorithm.
-
-A step returns its metrics before the update, the bound first, each (R,). It never synchronises with the device: a
-replicate whose bound or gradient is not finite is frozen by a mask, and what was seen at that moment is kept for
-whoever looks later.
-"""
+"""Gradient ascent on a bound: an estimate of its gradient, and a step of an optimizer."""
 
 from typing import Any, cast
 
@@ -19,9 +14,14 @@ from vi_core.optimizers.base import Information, Optimizer
 
 
 class GradientStep(Step):
-    """Estimator and optimizer: estimate the gradient of the bound, move along it.
+    """An iteration of gradient ascent on the parameters of family and model.
 
-    The surrogate is summed over replicates, which do not touch, and averaged over the batch.
+    The surrogate is summed over replicates, which are independent, and averaged over the batch.
+
+    Args:
+        model, family, bound: As those of `Step`.
+        estimator: Estimates the gradient of the bound.
+        optimizer: Moves the parameters along it.
     """
 
     def __init__(self, model: Model, family: Family, bound: Bound, estimator: Estimator, optimizer: Optimizer):
@@ -31,10 +31,10 @@ class GradientStep(Step):
         super().__init__(model, family, bound, [bound.name, *names])
         self.estimator, self.optimizer = estimator, optimizer
         confine = family.confine if isinstance(family, HasDomain) else None
-        optimizer.bind(self.moving, family.replicates, self._metric(), confine)
+        optimizer.bind(self.moving, family.replicates, self._information(), confine)
 
-    def _metric(self) -> Information | None:
-        """Return what computes the Fisher information of the family, or of the likelihood where q is a point."""
+    def _information(self) -> Information | None:
+        """Return the function for the Fisher information of q, or of the likelihood where q is a point mass."""
         if isinstance(self.family, HasInformation):
             return self.family.fisher
         if not isinstance(self.model, HasFisher) or set(self.family.layout.values()) != {frozenset({"value"})}:
@@ -64,7 +64,7 @@ class GradientStep(Step):
         return metrics
 
     def estimate(self, x: Any) -> tuple[Tensor, Metrics]:
-        """Return what ascends, summed over replicates, and the metrics, each (R,)."""
+        """Return the surrogate, summed over replicates, and the metrics, each (R,)."""
         return estimate(self.model, self.family, self.estimator, self.bound, x)
 
     def _seen(self, gradients: tuple[Tensor, ...]) -> Tensor:
@@ -72,7 +72,7 @@ class GradientStep(Step):
         if self.named is not None:
             return gradients[0].flatten(1)
         if self.family.replicates == 1:
-            return torch.stack(torch._foreach_norm(gradients)).unsqueeze(0)
+            return torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).unsqueeze(0)
         return torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients], dim=-1)
 
 

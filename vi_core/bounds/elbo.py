@@ -11,8 +11,7 @@ from vi_core.bounds.base import Bound
 class ELBO(Bound):
     """L = (1/K) Σ_k log w_k."""
 
-    name = "elbo"
-    additive = True
+    name, additive, linear = "elbo", True, True
 
     def __call__(self, log_w: Tensor) -> Tensor:
         return log_w.mean(dim=0)

@@ -15,7 +15,6 @@ class IWELBO(Bound):
     """L = logsumexp_k log w_k − log K."""
 
     name = "iwelbo"
-    additive = False
 
     def __call__(self, log_w: Tensor) -> Tensor:
         return without_negligible(log_w).logsumexp(dim=0) - math.log(log_w.shape[0])
@@ -26,10 +25,10 @@ class IWELBO(Bound):
 
 
 def without_negligible(log_w: Tensor) -> Tensor:
-    """Return log-weights (K, *batch) with −∞ for weights that rounding loses twice over, below eps² of the largest.
+    """Return log-weights (K, *batch) with −∞ in place of those below eps² of the largest.
 
-    The normalised weights multiply gradients: e^{−90} of one makes subnormal numbers, with which a processor multiplies
-    matrices three times more slowly, and a sum that holds the largest does not notice them.
+    They cannot change a sum that holds the largest. Their normalised weights, which multiply gradients, would be
+    subnormal numbers, with which a processor multiplies matrices three times more slowly.
     """
     least = log_w.detach().amax(dim=0) + 2 * math.log(torch.finfo(log_w.dtype).eps)
     return log_w.masked_fill(log_w < least, -torch.inf)

@@ -1,4 +1,4 @@
-"""The four IDX files of MNIST and its twins, as torchvision lays them out: <root>/<name>/raw.
+"""Reader of the four IDX files of MNIST and its twins, in the folder <root>/<name>/raw as torchvision lays them out.
 
 An IDX file starts with two zero bytes, the type of the numbers (8: unsigned bytes) and the number of dimensions, then
 has each dimension as a big-endian 32-bit integer, then the bytes (http://yann.lecun.com/exdb/mnist). So the header
@@ -30,20 +30,24 @@ DIMENSIONS = {
     "t10k-images-idx3-ubyte": 3,
     "t10k-labels-idx1-ubyte": 1,
 }
-UNSIGNED_BYTE = 8
-TIMEOUT_S = 20.0
+UNSIGNED_BYTE = 8  # code of the type in an IDX header
+TIMEOUT_S = 20.0  # of one network operation of a download
 
 
 def read_images(root: str, name: str, checksums: Mapping[str, str], download: bool) -> tuple[Tensor, Tensor]:
     """Verify the four files in <root>/<name>/raw, and read the images of two of them.
 
     Args:
-        name: the class of torchvision.datasets that knows where to download the files, `MNIST` or `FashionMNIST`.
+        root: Folder that holds the data sets.
+        name: Class of torchvision.datasets that knows where to download the files, `MNIST` or `FashionMNIST`.
         checksums: MD5 of the uncompressed files, by file name, as far as they are known.
-        download: whether missing files may be downloaded.
+        download: Whether missing files may be downloaded.
 
     Returns:
         uint8 pixels of the training and of the test images, with shape (N, rows, columns).
+
+    Raises:
+        DataError: Where a file is missing and cannot be downloaded, or is not what its header or MD5 says.
     """
     folder = Path(root).expanduser().absolute() / name / "raw"
     read = import_torchvision("torchvision.datasets.mnist").read_image_file
@@ -59,7 +63,7 @@ def read_images(root: str, name: str, checksums: Mapping[str, str], download: bo
 
 
 def provide(folder: Path, name: str, missing: list[str], download: bool) -> None:
-    """Download the missing files, or say in one line what the user can do."""
+    """Download the missing files; raise `DataError` with the reason and the way out where that is not possible."""
     reason = "dataset.download=false"
     if download:
         try:
@@ -73,7 +77,7 @@ def provide(folder: Path, name: str, missing: list[str], download: bool) -> None
 
 
 def fetch(folder: Path, name: str, missing: list[str]) -> None:
-    """Download through torchvision into a folder beside, and move the missing files in whole."""
+    """Download by torchvision to a temporary folder, then move the missing files, so that none is incomplete."""
     root = folder.parent.parent
     root.mkdir(parents=True, exist_ok=True)
     source = getattr(import_torchvision("torchvision.datasets"), name)
@@ -87,7 +91,7 @@ def fetch(folder: Path, name: str, missing: list[str]) -> None:
 
 @contextlib.contextmanager
 def timeout(seconds: float) -> Iterator[None]:
-    """Let new sockets give up after `seconds`: torchvision sets no limit, and a mute network would hang for minutes."""
+    """Context manager: new sockets give up after `seconds`; torchvision sets no limit, and would wait for minutes."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -97,7 +101,7 @@ def timeout(seconds: float) -> Iterator[None]:
 
 
 def verify(path: Path, dimensions: int, md5: str | None) -> None:
-    """Refuse a file whose header, size or MD5 is not the expected one."""
+    """Raise `DataError` for a file whose header, size or MD5 is not the expected one."""
     remedy = "delete it and run again with dataset.download=true, or replace it."
     with path.open("rb") as file:
         header = file.read(4 + 4 * dimensions)
@@ -116,6 +120,6 @@ def verify(path: Path, dimensions: int, md5: str | None) -> None:
 
 
 def file_md5(path: Path) -> str:
-    """MD5 of a file; a guard against accidents, not against malice."""
+    """Return the MD5 of a file, in hexadecimal digits; it detects accidents, and is no protection against an attack."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -1,4 +1,4 @@
-"""Grey images as bytes, and the ways to make them the 0s and 1s of a Bernoulli likelihood.
+"""Grey images as bytes, and the binarizations that make them the 0s and 1s of a Bernoulli likelihood.
 
 A pixel is an integer from 0 to L (255 for MNIST, 16 for scikit-learn's digits) and the model sees, for each pixel b,
 
@@ -19,43 +19,50 @@ from torch import Tensor
 from vi_core.datasets.base import Data
 from vi_core.errors import did_you_mean, require
 
-Rule = Callable[[Tensor, int, torch.dtype], Tensor]
+BYTE_LEVELS = 255  # largest grey level of an image with one byte for each pixel
+Rule = Callable[[Tensor, int, torch.dtype], Tensor]  # (stored pixels (B, D), levels, dtype) -> numbers (B, D)
 
 
 def grey(pixels: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
-    """Pixels from 0 to `levels`, with shape (B, D), as numbers from 0 to 1."""
+    """Return pixels (B, D) from 0 to `levels` as numbers from 0 to 1."""
     return pixels.to(dtype) / levels
 
 
 def threshold(pixels: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
-    """1 for pixels, with shape (B, D), above half of `levels`, else 0; a comparison in place, a fourth of the time."""
+    """Return 1 for pixels (B, D) above half of `levels`, else 0; in place, in a fourth of the time."""
     return pixels.to(dtype).gt_(levels // 2)
 
 
 def dynamic(pixels: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
-    """Draws of Bernoulli(pixels / levels), with shape (B, D), from the default random stream of the device."""
+    """Return draws of Bernoulli(pixels / levels), (B, D), from the default random stream of the device."""
     shades = grey(pixels, levels, dtype)
     return (torch.rand_like(shades) < shades).to(dtype)  # torch.bernoulli draws this when compiled, and others when not
 
 
+# Pixels of `fixed` are stored as 0 and 1 already, with one level.
 RULES: dict[str, Rule] = {"none": grey, "threshold": threshold, "dynamic": dynamic, "fixed": grey}
-"""How a stored pixel becomes a number; those of `fixed` are stored as 0 and 1 already, with one level."""
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """The decode of images: uint8 pixels from 0 to `levels` to numbers of type `dtype`, by `rule`."""
+    """Decode of images: maps stored pixels to what the model sees.
+
+    Attributes:
+        levels: Largest grey level.
+        rule: How a pixel becomes a number, one of `RULES`.
+        dtype: Floating type of the result.
+    """
 
     levels: int
     rule: Rule
     dtype: torch.dtype = torch.float32
 
     def __call__(self, batch: Tensor) -> Tensor:
-        """Pixels with shape (B, D) to what the model sees, with shape (B, D), on the same device."""
+        """Return what the model sees of stored pixels (B, D), with the same shape, on the same device."""
         return self.rule(batch, self.levels, self.dtype)
 
     def expected(self, batch: Tensor) -> Tensor:
-        """The expectation of what the model sees of pixels (B, D): grey values where each batch is a new draw."""
+        """Return the expectation of what the model sees of pixels (B, D): grey values for dynamic binarization."""
         rule = grey if self.rule is dynamic else self.rule
         return rule(batch, self.levels, self.dtype)
 
@@ -65,7 +72,7 @@ class Pixels:
 
 
 def require_binarization(binarization: str) -> None:
-    """Refuse a `dataset.binarization` that does not exist."""
+    """Refuse a `dataset.binarization` that does not exist, with `ConfigError`."""
     hint = did_you_mean(binarization, RULES)
     require(binarization in RULES, f"dataset.binarization={binarization} must be one of {', '.join(RULES)}.{hint}")
 
@@ -73,11 +80,14 @@ def require_binarization(binarization: str) -> None:
 def image_data(
     train: Tensor, test: Tensor, levels: int, binarization: str, generator: torch.Generator, provenance: str
 ) -> Data:
-    """Flatten images, draw those of the `fixed` binarization, and choose the decode.
+    """Return flattened images with the decode of their binarization.
 
     Args:
         train, test: uint8 pixels from 0 to `levels`, with shapes (N, rows, columns) and (M, rows, columns).
-        generator: the stream of the fixed draws, train before test; the other binarizations do not touch it.
+        levels: Largest grey level.
+        binarization: A key of `RULES`.
+        generator: Random stream of the `fixed` draws, train before test; the other binarizations do not touch it.
+        provenance: Where the images come from; the binarization is added.
     """
     if binarization == "fixed":
         train, test = (
@@ -85,9 +95,8 @@ def image_data(
         )
     return Data(
         train=train.flatten(1),
-        test=test.flatten(1),
-        truth={},
         provenance=f"{provenance}; binarization {binarization}",
+        test=test.flatten(1),
         decode=Pixels(1 if binarization == "fixed" else levels, RULES[binarization]),
         image_shape=(train.shape[1], train.shape[2]),
     )

@@ -1,4 +1,4 @@
-"""Import torchvision beside a CPU build of torch.
+"""Import of torchvision, with a workaround for a CPU build of torch beside a CUDA build of torchvision.
 
 The package index holds a CUDA build of torchvision. Beside a CPU torch its compiled operators cannot be loaded, and
 `import torchvision` 0.28 stops with `operator torchvision::nms does not exist`, then `qnms`: it registers shape rules

@@ -1,6 +1,6 @@
-"""What a data set is: tensors, where they come from, and a checksum.
+"""Base classes of data sets: `Dataset` holds settings, `Data` holds tensors with their provenance and a checksum.
 
-A `Dataset` holds the settings of one configuration file and reads or draws its tensors in `load`; the `Data` it returns
+A `Dataset` has the settings of one configuration file and reads or draws its tensors in `load`; the `Data` it returns
 is all that the rest of the library sees. Batches are rows of `Data.train` passed through `Data.decode`, so images stay
 bytes on the device until a batch of them is needed.
 """
@@ -8,22 +8,22 @@ bytes on the device until a batch of them is needed.
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Protocol, get_type_hints, runtime_checkable
 
 import torch
 from torch import Tensor
 
-POINTS_AT_ONCE = 1000
-"""Data points decoded at once."""
+from vi_core.datasets._checks import whole
 
-Decode = Callable[[Tensor], Tensor]
-"""A stored batch, with shape (B, *stored), to the batch that the model sees, with shape (B, *event)."""
+POINTS_AT_ONCE = 1000  # data points decoded in one piece by `Data.mean`, which bounds its memory
+RANGES = {"num_points": (2, None), "num_test": (1, None), "seed": (0, 2**63 - 1), "batch_size": (1, None)}
+Decode = Callable[[Tensor], Tensor]  # a stored batch (B, *stored) -> the batch that the model sees, (B, *event)
 
 
 @runtime_checkable
 class Typed(Protocol):
-    """A decode that chooses the floating type of its result, because what is stored is not floating."""
+    """A decode with a choice of the floating type of its result, because what is stored are integers."""
 
     def with_dtype(self, dtype: torch.dtype) -> Decode:
         """Return the same decode with results of type `dtype`."""
@@ -32,7 +32,7 @@ class Typed(Protocol):
 
 @runtime_checkable
 class Random(Protocol):
-    """A decode that draws what the model sees."""
+    """A stochastic decode: each call draws anew what the model sees, as dynamic binarization does."""
 
     def expected(self, batch: Tensor) -> Tensor:
         """Return the expectation of the decode of a stored batch, (B, *event), with no draw."""
@@ -40,30 +40,31 @@ class Random(Protocol):
 
 
 def identity(batch: Tensor) -> Tensor:
-    """Return `batch` itself, with shape (B, *event): the decode of plain numbers."""
+    """Return `batch` itself, with shape (B, *event): the decode of data that are stored as the model sees them."""
     return batch
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """The tensors of one data set.
+    """The tensors of one data set, and what is known about them.
 
-    train: x_1, ..., x_N, with shape (N, *stored): numbers as they are, images as uint8 with shape (N, pixels).
-    test: held-out points in the same layout, or None.
-    truth: generating parameters by latent name, {} where unknown.
-    provenance: one line that says where the numbers come from.
-    decode: a stored batch to what the model sees, on the batch's own device.
-    image_shape: (rows, columns) of an image, or None.
-    labels: the mixture component that each training point was drawn from, (N,), or None where unknown.
-    columns: what the numbers of a point are called, for axes; () where they have no names.
+    Attributes:
+        train: Training points x_1, ..., x_N, with shape (N, *stored): numbers as they are, images as uint8 (N, pixels).
+        provenance: One line that says where the numbers come from.
+        test: Held-out points in the same layout, or None.
+        truth: Generating parameters by latent name; empty where they are unknown.
+        decode: Map from a stored batch to what the model sees, on the batch's own device.
+        image_shape: (rows, columns) of an image, or None for other data.
+        labels: Mixture component that each training point was drawn from, (N,), or None where unknown.
+        columns: Names of the numbers of a point, for the axes of figures; empty where they have none.
     """
 
     train: Tensor
-    test: Tensor | None
-    truth: dict[str, float]
     provenance: str
-    decode: Decode
-    image_shape: tuple[int, int] | None
+    test: Tensor | None = None
+    truth: dict[str, float] = field(default_factory=dict)
+    decode: Decode = identity
+    image_shape: tuple[int, int] | None = None
     labels: Tensor | None = None
     columns: tuple[str, ...] = ()
 
@@ -97,15 +98,30 @@ class Data:
 
 
 class Dataset(ABC):
-    """Settings of one data set: the constructor's keywords are the keys of its YAML file.
+    """Settings of one data set; `load` reads or draws its tensors.
 
-    batch_size: rows in a step, or None for the whole data set at each step.
+    The constructor's keywords are the keys of the YAML file in conf/dataset. Data sets of this library are dataclasses,
+    and the ranges of the settings that many of them share (`num_points`, `num_test`, `seed`, `batch_size`) are checked
+    here.
+
+    Attributes:
+        batch_size: Rows in a step, or None for the whole data set at each step.
+        images: Whether the points are images, which are modelled by networks in float32; other data are small problems
+            in float64.
     """
 
     batch_size: int | None
     images: ClassVar[bool] = False
-    """Whether the points are images: networks and float32 rather than small problems and float64."""
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            if name in RANGES and not (getattr(self, name) is None and hint == int | None):
+                whole(name, getattr(self, name), *RANGES[name])
 
     @abstractmethod
     def load(self) -> Data:
-        """Read or draw the tensors, on the CPU; the same settings give the same tensors."""
+        """Read or draw the tensors, on the CPU; the same settings give the same tensors.
+
+        Raises:
+            DataError: Where a file is missing, damaged or not what its checksum says.
+        """

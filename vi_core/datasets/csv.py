@@ -1,4 +1,4 @@
-"""Columns of numbers of a CSV file that the user names.
+"""Columns of numbers from a CSV file: the data set `csv`, and the reader that it shares with `catalogue`.
 
 The file is UTF-8 text, comma separated, with one line of column names. Everything that is not a finite number in its
 place is refused with its row and column: a value that is silently dropped or filled changes the posterior. Rows are
@@ -9,52 +9,57 @@ import contextlib
 import csv
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
 import torch
 
-from vi_core.datasets._checks import whole_or_none
-from vi_core.datasets.base import Data, Dataset, identity
+from vi_core.datasets.base import Data, Dataset
 from vi_core.errors import DataError, did_you_mean, require
 
 
+@dataclass(kw_only=True, eq=False)
 class CSV(Dataset):
-    """The first `num_points` numbers, or all, in the named column of the file at `path`."""
+    """The numbers in one column of a CSV file.
 
-    def __init__(
-        self,
-        *,
-        path: str | None = None,
-        column: str | None = None,
-        num_points: int | None = None,
-        batch_size: int | None = None,
-    ) -> None:
-        require(bool(path), "dataset=csv needs a file: dataset.path=<file.csv>, and dataset.column=<name> in it.")
-        whole_or_none("num_points", num_points, 2)
-        whole_or_none("batch_size", batch_size, 1)
-        self.path = str(path)
-        self.column = None if column is None else str(column)  # the command line makes a number of column=2024
-        self.num_points = num_points
-        self.batch_size = batch_size
+    Attributes:
+        path: The file, with one line of column names.
+        column: Name of the column; None for the only numeric one.
+        num_points: Only the first rows, or None for all.
+        batch_size: Rows in a step, or None for all.
+
+    Raises:
+        ConfigError: Where no path is given.
+    """
+
+    path: str | None = None
+    column: str | None = None
+    num_points: int | None = None
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        message = "dataset=csv needs a file: dataset.path=<file.csv>, and dataset.column=<name> in it."
+        require(bool(self.path), message)
+        super().__post_init__()
 
     def load(self) -> Data:
         """Read the column; train has shape (N,) and type float64."""
-        path = Path(self.path).expanduser().absolute()
-        column, numbers = read_column(path, self.column, self.num_points)
-        return Data(
-            train=torch.tensor(numbers, dtype=torch.float64),
-            test=None,
-            truth={},
-            provenance=f"column '{column}' of {path}, {len(numbers)} rows",
-            decode=identity,
-            image_shape=None,
-        )
+        path = Path(str(self.path)).expanduser().absolute()
+        chosen = None if self.column is None else str(self.column)  # the command line makes a number of column=2024
+        column, numbers = read_column(path, chosen, self.num_points)
+        return Data(torch.tensor(numbers, dtype=torch.float64), f"column '{column}' of {path}, {len(numbers)} rows")
 
 
 class Row(NamedTuple):
-    """The cells of one row, its number below the column names, and the number of its last line in the file."""
+    """One row of a table.
+
+    Attributes:
+        number: From 1, below the column names.
+        line: Number of its last line in the file, from 1.
+        cells: The text of each cell.
+    """
 
     number: int
     line: int
@@ -62,7 +67,11 @@ class Row(NamedTuple):
 
 
 def read_column(path: Path, column: str | None, num_points: int | None) -> tuple[str, list[float]]:
-    """Name and numbers of the chosen column, or of the only numeric one, in the first `num_points` rows."""
+    """Return name and numbers of the chosen column, or of the only numeric one, in the first `num_points` rows.
+
+    Raises:
+        DataError: In one line with file, row and column, for whatever is wrong with the file.
+    """
     with refusals(path), path.open(encoding="utf-8-sig", newline="") as file:
         names, rows = open_table(file, path)
         index = find_column(column, names, path) if column is not None else only_numeric(names, rows, path, num_points)
@@ -71,7 +80,17 @@ def read_column(path: Path, column: str | None, num_points: int | None) -> tuple
 
 
 def read_columns(path: Path, columns: Mapping[str, str], num_points: int | None) -> list[list[float]]:
-    """Numbers of the columns that the settings of a data set name, in the first `num_points` rows."""
+    """Return the numbers of several columns, one list of N floats for each.
+
+    Args:
+        path: The file.
+        columns: Setting of the data set (for messages) -> name of a column.
+        num_points: How many rows are read; None for all.
+
+    Raises:
+        DataError: Where the file or a cell of these columns is not as it should be.
+        ConfigError: Where the file has fewer rows than `num_points`.
+    """
     with refusals(path), path.open(encoding="utf-8-sig", newline="") as file:
         names, rows = open_table(file, path)
         indices = [find_column(name, names, path, setting) for setting, name in columns.items()]
@@ -88,23 +107,22 @@ def read_columns(path: Path, columns: Mapping[str, str], num_points: int | None)
 
 @contextlib.contextmanager
 def refusals(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while `path` is read into one line for the user."""
+    """Context manager: errors of the operating system, the text encoding and the CSV reader become a `DataError`."""
     try:
         yield
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; name another file with dataset.path=<file.csv>.") from None
-    except IsADirectoryError:
-        raise DataError(f"{path} is a folder; name a file in it with dataset.path=<file.csv>.") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not UTF-8 text; save it as comma-separated UTF-8.") from None
-    except csv.Error as error:
-        raise DataError(f"{path} is not a valid CSV file: {error}.") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reasons = {
+            FileNotFoundError: "does not exist; name another file with dataset.path=<file.csv>.",
+            IsADirectoryError: "is a folder; name a file in it with dataset.path=<file.csv>.",
+            UnicodeDecodeError: "is not UTF-8 text; save it as comma-separated UTF-8.",
+            csv.Error: f"is not a valid CSV file: {error}.",
+        }
+        reason = reasons.get(type(error)) or f"cannot be read: {getattr(error, 'strerror', error)}."
+        raise DataError(f"{path} {reason}") from None
 
 
 def open_table(file: TextIO, path: Path) -> tuple[list[str], Iterator[Row]]:
-    """The column names, and the rows below them."""
+    """Return the column names of an open CSV file, and an iterator over the rows below them."""
     reader = csv.reader(file, skipinitialspace=True, strict=True)
     names = next((cells for cells in reader if cells), None)
     if names is None:
@@ -114,7 +132,7 @@ def open_table(file: TextIO, path: Path) -> tuple[list[str], Iterator[Row]]:
 
 
 def full_rows(rows: Iterator[Row], width: int, path: Path) -> Iterator[Row]:
-    """The same rows, each with `width` cells; only the end of a file may be blank."""
+    """Yield the rows that have cells, after checking that each has `width`; blank lines may stand only at the end."""
     blank = None
     for row in rows:
         if blank is not None and row.cells:
@@ -129,7 +147,7 @@ def full_rows(rows: Iterator[Row], width: int, path: Path) -> Iterator[Row]:
 
 
 def find_column(column: str, names: list[str], path: Path, setting: str = "column") -> int:
-    """Index of the column called `column`."""
+    """Return the index of the column called `column`; `setting` is the key of the data set that names it."""
     if names.count(column) == 1:
         return names.index(column)
     if column in names:
@@ -139,9 +157,9 @@ def find_column(column: str, names: list[str], path: Path, setting: str = "colum
 
 
 def only_numeric(names: list[str], rows: Iterator[Row], path: Path, num_points: int | None) -> int:
-    """Index of the only column that holds numbers and no words, as soon as the others are ruled out.
+    """Return the index of the only column that holds numbers and no words, as soon as the others are ruled out.
 
-    The empty cells of that column, and words further down, are left for `number` to refuse.
+    Empty cells of that column, and words further down, are refused later, when `number` reads them.
     """
     if all(is_number(name) for name in names):
         raise DataError(f"{path} starts with numbers; its first line must name the columns.")
@@ -163,7 +181,7 @@ def only_numeric(names: list[str], rows: Iterator[Row], path: Path, num_points: 
 
 
 def is_number(cell: str) -> bool:
-    """Whether Python reads the cell as a float, be it infinite or NaN."""
+    """Whether Python reads the cell as a float; infinities and NaN count."""
     try:
         float(cell)
     except ValueError:
@@ -172,7 +190,7 @@ def is_number(cell: str) -> bool:
 
 
 def number(row: Row, index: int, column: str, path: Path) -> float:
-    """The finite number in one cell."""
+    """Return the finite number in one cell, or raise `DataError` with its row, line and column."""
     cell = row.cells[index]
     try:
         value = float(cell)

@@ -4,9 +4,11 @@ They are the test part of the "Optical Recognition of Handwritten Digits" of the
 1998). Their order follows the writers, so they are shuffled, by a seed of their own, before some are held out.
 """
 
+from dataclasses import dataclass
+
 import torch
 
-from vi_core.datasets._checks import whole, whole_or_none
+from vi_core.datasets._checks import whole
 from vi_core.datasets._images import image_data, require_binarization
 from vi_core.datasets.base import Data, Dataset
 
@@ -14,27 +16,27 @@ LEVELS = 16
 NUM_IMAGES = 1797
 
 
+@dataclass(kw_only=True, eq=False)
 class Digits(Dataset):
-    """All images in the order that `seed` shuffles them, the last `num_test` held out."""
+    """All images in shuffled order, the last `num_test` held out.
 
+    Attributes:
+        binarization: How grey levels become 0s and 1s: none, threshold, dynamic or fixed.
+        batch_size: Images in a step, or None for all.
+        seed: Start of the generator that shuffles, and draws the pixels of binarization=fixed.
+        num_test: Held-out images, from 1 to 1795.
+    """
+
+    binarization: str = "threshold"
+    batch_size: int | None = 100
+    seed: int = 0
+    num_test: int = 297
     images = True
 
-    def __init__(
-        self,
-        *,
-        binarization: str = "threshold",
-        batch_size: int | None = 100,
-        seed: int = 0,
-        num_test: int = 297,
-    ) -> None:
-        require_binarization(binarization)
-        whole_or_none("batch_size", batch_size, 1)
-        whole("seed", seed, 0, 2**63 - 1)
-        whole("num_test", num_test, 1, NUM_IMAGES - 2)
-        self.binarization = binarization
-        self.batch_size = batch_size
-        self.seed = seed
-        self.num_test = num_test
+    def __post_init__(self) -> None:
+        require_binarization(self.binarization)
+        super().__post_init__()
+        whole("num_test", self.num_test, 1, NUM_IMAGES - 2)
 
     def load(self) -> Data:
         """Shuffle and split; train has shape (1797 - num_test, 64), test (num_test, 64), both uint8."""

@@ -4,41 +4,40 @@ Only the MD5 of the compressed files is published, which torchvision checks as i
 already are checked against their headers.
 """
 
+from dataclasses import dataclass
+
 import torch
 
-from vi_core.datasets._checks import whole, whole_or_none
 from vi_core.datasets._idx import read_images
-from vi_core.datasets._images import image_data, require_binarization
+from vi_core.datasets._images import BYTE_LEVELS, image_data, require_binarization
 from vi_core.datasets.base import Data, Dataset
 
-LEVELS = 255
 
-
+@dataclass(kw_only=True, eq=False)
 class FashionMNIST(Dataset):
-    """The images in <root>/FashionMNIST/raw, downloaded when missing; `seed` draws those of binarization=fixed."""
+    """The images in <root>/FashionMNIST/raw.
 
+    Attributes:
+        root: Folder that holds FashionMNIST/raw.
+        binarization: How grey levels become 0s and 1s: none, threshold, dynamic or fixed.
+        batch_size: Images in a step, or None for all.
+        seed: Start of the generator that draws the pixels of binarization=fixed.
+        download: Whether missing files may be downloaded.
+    """
+
+    root: str = "data"
+    binarization: str = "threshold"
+    batch_size: int | None = 100
+    seed: int = 0
+    download: bool = True
     images = True
 
-    def __init__(
-        self,
-        *,
-        root: str = "data",
-        binarization: str = "threshold",
-        batch_size: int | None = 100,
-        seed: int = 0,
-        download: bool = True,
-    ) -> None:
-        require_binarization(binarization)
-        whole_or_none("batch_size", batch_size, 1)
-        whole("seed", seed, 0, 2**63 - 1)
-        self.root = root
-        self.binarization = binarization
-        self.batch_size = batch_size
-        self.seed = seed
-        self.download = download
+    def __post_init__(self) -> None:
+        require_binarization(self.binarization)
+        super().__post_init__()
 
     def load(self) -> Data:
         """Verify and read the files; train has shape (60000, 784), test (10000, 784), both uint8."""
         train, test = read_images(self.root, "FashionMNIST", {}, self.download)
         generator = torch.Generator().manual_seed(self.seed)
-        return image_data(train, test, LEVELS, self.binarization, generator, "Fashion-MNIST (Xiao et al. 2017)")
+        return image_data(train, test, BYTE_LEVELS, self.binarization, generator, "Fashion-MNIST (Xiao et al. 2017)")

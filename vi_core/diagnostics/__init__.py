@@ -1,1 +1,1 @@
-"""Diagnostics: pure functions of log-weights, gradients or traces."""
+"""Diagnostics of a fit: how good q is as a proposal, how noisy its gradients are, what the data's likelihood is."""

@@ -1,4 +1,6 @@
-"""A fitted mixture against the one that generated the data: labels up to renaming, parameters up to renumbering.
+"""Comparison of a fitted mixture with the generating one: labels up to renaming, parameters up to renumbering.
+
+Components of a mixture have no order of their own, so that neither can be compared entry by entry.
 
 The adjusted Rand index of two labellings counts the pairs of points on which they agree, less what chance gives: 1 for
 equal partitions, 0 on average for independent ones (Hubert, Arabie 1985). With contingency table n_ij and its
@@ -12,7 +14,7 @@ from numpy import ndarray
 
 
 def adjusted_rand_index(first: ndarray, second: ndarray) -> float:
-    """Return the index of two labellings (N,) of integers."""
+    """Return the adjusted Rand index of two labellings of N points, (N,) integers from 0: at most 1."""
     table = np.zeros((first.max() + 1, second.max() + 1))
     np.add.at(table, (first, second), 1)
     together, rows, columns = (_pairs(n).sum() for n in (table, table.sum(axis=1), table.sum(axis=0)))
@@ -26,7 +28,15 @@ def _pairs(count: ndarray | np.float64) -> ndarray:
 
 
 def renumbering(estimate: ndarray, truth: ndarray) -> ndarray:
-    """Return p (K,) so that truth[p] (K, D) lies nearest to `estimate` (K, D), in units of truth's spread."""
+    """Return the permutation that matches generating components with estimated ones.
+
+    Args:
+        estimate: Parameters of the K estimated components, (K, D).
+        truth: Parameters of the K generating components, (K, D).
+
+    Returns:
+        p, (K,), for which truth[p] lies nearest to `estimate`, in units of truth's standard deviation per column.
+    """
     from scipy.optimize import linear_sum_assignment  # slow to import, and few runs need it
 
     scale = truth.std(axis=0)

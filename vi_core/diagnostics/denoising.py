@@ -15,8 +15,7 @@ from torch import Tensor
 from vi_core.datasets.base import Data
 from vi_core.models.diffusion.protocols import HasDenoisingTerms, denoising_terms
 
-POINTS_AT_ONCE = 1000
-"""Data points at once."""
+POINTS_AT_ONCE = 1000  # data points in one piece, which bounds memory
 
 
 @torch.no_grad()
@@ -24,7 +23,12 @@ def denoising_report(model: HasDenoisingTerms, data: Data, draws: int) -> dict[s
     """Return the table of terms on the held-out data, or on all where there are none.
 
     Args:
-        draws: Of the noise for each t, over all points; at least one for each.
+        model: The fitted model, with its forward process.
+        data: The data set.
+        draws: Draws of the noise for each t, over all points; each point has at least one.
+
+    Returns:
+        Entries for summary.json: the sums L_0, L_t, L_T and total, the terms by step, and those of the affine denoiser.
     """
     stored = data.train if data.test is None else data.test
     repeats = math.ceil(draws / len(stored))
@@ -50,7 +54,7 @@ def denoising_report(model: HasDenoisingTerms, data: Data, draws: int) -> dict[s
 
 
 def summed(values: Tensor, size: int) -> dict[str, float]:
-    """Return mean and standard error of values by point, (N,), in nats and in bits for each of `size` dimensions."""
+    """Return mean and standard error of `values`, (N,) in nats, also in bits for each of `size` dimensions."""
     mean, se, bit = values.mean().item(), standard_error(values).item(), size * math.log(2)
     return {"nats": mean, "se": se, "bits_per_dim": mean / bit, "bits_per_dim_se": se / bit}
 

@@ -1,7 +1,7 @@
-"""The noise of a gradient estimator at fixed parameters, and whether its mean is the exact gradient.
+"""Noise and bias of a gradient estimator at fixed parameters.
 
-With ĝ_1, ..., ĝ_n independent estimates of ∇ELBO in the unconstrained parameters, where an optimizer meets them, the
-noise is √tr Cov(ĝ), and a latent's the same over its own parameters. An unbiased ĝ has (ḡ − ∇ELBO)/(s/√n) near
+With ĝ_1, ..., ĝ_n independent estimates of ∇ELBO in the unconstrained parameters, on which an optimizer acts, the noise
+is √tr Cov(ĝ), and that of a latent the same over its own parameters. An unbiased ĝ has (ḡ − ∇ELBO)/(s/√n) near
 Student's t with n − 1 degrees of freedom in every parameter.
 """
 
@@ -18,7 +18,14 @@ from vi_core.models.base import HasExpectedBound, Model
 
 
 def stored(family: Family) -> tuple[Tensor, list[str]]:
-    """Return the one tensor (R, 1, P) of unconstrained parameters, and the latent that each number belongs to."""
+    """Return the unconstrained parameters of a family without a network.
+
+    Returns:
+        The parameters in one tensor, (R, 1, P), and the latent that each of the P numbers belongs to.
+
+    Raises:
+        Unsupported: For a family with a network.
+    """
     names = family.stored_names()
     if names is None:
         raise Unsupported(
@@ -37,8 +44,8 @@ def gradient_draws(estimator: Estimator, model: Model, family: Family, bound: Bo
 
 
 def exact_gradient(model: Model, family: Family, bound: Bound, x: Any) -> Tensor | None:
-    """Return the gradient of the closed-form ELBO in stored parameters, (R, P), or None where there is none."""
-    if bound.name != "elbo" or not isinstance(model, HasExpectedBound) or not model.knows(family.layout):
+    """Return the gradient of the closed-form ELBO in stored parameters, (R, P), or None without a closed form."""
+    if not bound.linear or not isinstance(model, HasExpectedBound) or not model.knows(family.layout):
         return None
     raw, _ = stored(family)
     value = cast(HasExpectedBound, model).expected_bound(family.variational(), x)

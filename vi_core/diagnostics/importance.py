@@ -1,14 +1,13 @@
-"""How good q is as an importance-sampling proposal for the posterior.
+"""Effective sample size and Pareto k-hat: how good q is as an importance-sampling proposal for the posterior.
 
-With w_k = p(x, z_k)/q(z_k), z_k ~ q, both numbers ask whether the weights have a finite variance: the effective sample
-size through their second moment, and Pareto k-hat through the tail that decides whether that moment exists.
+With w_k = p(x, z_k)/q(z_k), z_k ~ q, both numbers measure whether the weights have a finite variance: the effective
+sample size by their second moment, and Pareto k-hat by the tail that decides whether that moment exists.
 """
 
 import torch
 from torch import Tensor
 
-LEAST_TAIL = 5
-"""Draws in the tail below which no shape is estimated."""
+LEAST_TAIL = 5  # with fewer draws in the tail no shape is estimated
 
 
 def effective_sample_size(log_w: Tensor) -> Tensor:

@@ -17,25 +17,33 @@ from vi_core.diagnostics.importance import effective_sample_size
 from vi_core.families.base import Family
 from vi_core.models.base import Model
 
-POINTS = 100
-"""Data points at once."""
-NUMBERS = 2**24
-"""Numbers in a tensor (samples, points, *event): what bounds memory."""
+POINTS = 100  # data points in one piece
+NUMBERS = 2**24  # largest number of elements of a tensor (samples, points, *event), which bounds memory
 
 
 class Likelihood(NamedTuple):
-    """Estimates for N data points, each (N,), in float64."""
+    """Estimates for N data points, in float64.
+
+    Attributes:
+        log_likelihood: log p(x) of each point, (N,).
+        ess: Effective sample size of each point's weights, as a share of the K draws, (N,).
+    """
 
     log_likelihood: Tensor
     ess: Tensor
-    """Effective sample size as a share of the K draws."""
 
 
 @torch.no_grad()
 def held_out_likelihood(model: Model, family: Family, data: Data, num_samples: int) -> Likelihood:
     """Estimate log p(x) of the held-out points, or of all where none are held out, with K draws for each.
 
-    A point that the data's decode draws is drawn once, and is the same for all K.
+    Where the decode of the data is stochastic, each point is drawn once, and is the same for all K.
+
+    Args:
+        model: A model with latents of their own for each data point.
+        family: The fitted q(z | x), with R = 1.
+        data: The data set.
+        num_samples: K, at least 1.
     """
     stored = data.train if data.test is None else data.test
     parts = [_likelihood(model, family, data.decode(rows), num_samples) for rows in stored.split(POINTS)]

@@ -1,8 +1,8 @@
-"""The few distributions that models and families share, as small pure objects on explicit tensors.
+"""Contract of a univariate distribution, a small pure object on explicit tensors.
 
-They follow `torch.distributions` in names and parameters, and leave out its argument checks and shape bookkeeping,
-which cost several times the arithmetic for the small tensors of black-box VI. Parameters have shape `(*batch, *event)`;
-a draw of K samples has shape `(K, *batch, *event)`, and `log_prob` is elementwise: the joint sums over the event.
+The distributions of this folder follow `torch.distributions` in names and parameters. They leave out its argument
+checks and shape bookkeeping, which cost several times the arithmetic for the small tensors of black-box VI. Parameters
+have shape `(*batch, *event)`; a draw of K samples has shape `(K, *batch, *event)`, and `log_prob` is elementwise.
 """
 
 from abc import ABC, abstractmethod
@@ -25,10 +25,6 @@ class Distribution(ABC):
     def entropy(self) -> Tensor:
         """Return E[−log q(z)], elementwise."""
 
-    @abstractmethod
-    def fisher(self) -> Tensor:
-        """Return the Fisher information on the P parameters, in the order of the fields, (*batch, *event, P, P)."""
-
     @property
     @abstractmethod
     def mean(self) -> Tensor:
@@ -38,3 +34,8 @@ class Distribution(ABC):
     @abstractmethod
     def variance(self) -> Tensor:
         """Var[z], elementwise."""
+
+
+def sum_last(value: Tensor, axes: int) -> Tensor:
+    """Sum over the last `axes` axes; the tensor itself for zero of them."""
+    return value.sum(dim=tuple(range(-axes, 0))) if axes else value

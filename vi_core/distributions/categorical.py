@@ -1,18 +1,8 @@
-"""One-hot categorical variables, and their relaxations to the simplex.
+"""One-hot categorical variables.
 
 With Gumbel noise g_c = −log(−log u_c), u_c ~ U(0, 1), the index argmax_c (log π_c + g_c) has law π (the Gumbel-max
-trick). A softmax at temperature τ > 0 in place of the argmax gives a differentiable point of the simplex,
-
-    z = softmax((log π + g)/τ),
-
-whose law is the Gumbel-softmax or Concrete one (Jang, Gu, Poole 2017; Maddison, Mnih, Teh 2017), with density
-
-    p(z) = Γ(C) τ^(C−1) (Σ_c π_c z_c^(−τ))^(−C) Π_c π_c z_c^(−τ−1)
-
-in any C − 1 of its C coordinates. The argmax of z has law π at *every* temperature, so a histogram of it says nothing
-of the relaxation. As τ → 0, z tends to a one-hot vector; as τ → ∞, to the centre of the simplex, without randomness.
-
-Logits have shape (*batch, *groups, C) and need no normalisation; a draw of K samples is (K, *batch, *groups, C).
+trick). Logits have shape (*batch, *groups, C) and need no normalisation; a draw of K samples has shape
+(K, *batch, *groups, C).
 """
 
 import math

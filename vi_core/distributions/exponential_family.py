@@ -1,7 +1,7 @@
 """Exponential families p(x | η) = h(x) exp(ηᵀt(x) − A(η)), by their log-normaliser A alone.
 
-∇A(η) = E[t(x)] and ∇²A(η) = Cov[t(x)], which is the Fisher information on η: two derivatives of one function give the
-mean and the metric of any family. Amari 1998; Wainwright, Jordan 2008, section 3.5.
+∇A(η) = E[t(x)] are the mean parameters, and ∇²A(η) = Cov[t(x)] is the Fisher information on η. Both follow from A by
+automatic differentiation. Amari 1998; Wainwright, Jordan 2008, section 3.5.
 """
 
 from collections.abc import Callable
@@ -9,8 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-LogNormalizer = Callable[[Tensor], Tensor]
-"""A(η), with shape (*batch), for natural parameters η (*batch, P); each batch element its own."""
+LogNormalizer = Callable[[Tensor], Tensor]  # A(η), (*batch), for natural parameters η (*batch, P)
 
 
 def mean_parameters(log_normalizer: LogNormalizer, natural: Tensor) -> Tensor:

@@ -1,9 +1,4 @@
-"""The few distributions that models and families share, as small pure objects on explicit tensors.
-
-They follow `torch.distributions` in names and parameters, and leave out its argument checks and shape bookkeeping,
-which cost several times the arithmetic for the small tensors of black-box VI. Parameters have shape `(*batch, *event)`;
-a draw of K samples has shape `(K, *batch, *event)`, and `log_prob` is elementwise: the joint sums over the event.
-"""
+"""The Normal distribution, by mean and standard deviation."""
 
 import math
 from dataclasses import dataclass
@@ -43,9 +38,14 @@ class Normal(Distribution):
         return self.scale.square()
 
     def fisher(self) -> Tensor:
-        """Return the information on (loc, scale), diag(1/scale², 2/scale²), (*batch, *event, 2, 2)."""
+        """Return the Fisher information on (loc, scale), diag(1/scale², 2/scale²), (*batch, *event, 2, 2)."""
         precision = self.scale.square().reciprocal()
         return torch.diag_embed(torch.stack([precision, 2 * precision], dim=-1))
+
+
+def standard_normal(like: Tensor) -> Normal:
+    """Return N(0, 1), with scalar parameters of the dtype and on the device of a tensor."""
+    return Normal(like.new_zeros(()), like.new_ones(()))
 
 
 def kl_normal(q: Normal, p: Normal) -> Tensor:

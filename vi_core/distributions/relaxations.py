@@ -1,4 +1,4 @@
-"""One-hot categorical variables, and their relaxations to the simplex.
+"""Relaxations of one-hot categorical variables to the simplex, for pathwise gradients.
 
 With Gumbel noise g_c = −log(−log u_c), u_c ~ U(0, 1), the index argmax_c (log π_c + g_c) has law π (the Gumbel-max
 trick). A softmax at temperature τ > 0 in place of the argmax gives a differentiable point of the simplex,
@@ -9,8 +9,9 @@ whose law is the Gumbel-softmax or Concrete one (Jang, Gu, Poole 2017; Maddison,
 
     p(z) = Γ(C) τ^(C−1) (Σ_c π_c z_c^(−τ))^(−C) Π_c π_c z_c^(−τ−1)
 
-in any C − 1 of its C coordinates. The argmax of z has law π at *every* temperature, so a histogram of it says nothing
-of the relaxation. As τ → 0, z tends to a one-hot vector; as τ → ∞, to the centre of the simplex, without randomness.
+in any C − 1 of its C coordinates. The argmax of z has law π at *every* temperature, so that a histogram of it does not
+show the effect of the relaxation. As τ → 0, z tends to a one-hot vector; as τ → ∞, to the centre of the simplex,
+without randomness.
 
 Logits have shape (*batch, *groups, C) and need no normalisation; a draw of K samples is (K, *batch, *groups, C).
 """
@@ -25,7 +26,7 @@ from vi_core.distributions.categorical import gumbel, one_hot_argmax
 
 
 class RelaxedOneHot(ABC):
-    """Differentiable draws that stand in for those of a categorical law with the same logits."""
+    """Differentiable draws in place of those of a categorical law with the same logits."""
 
     @abstractmethod
     def rsample(self, num_samples: int) -> Tensor:
@@ -37,8 +38,8 @@ class GumbelSoftmax(RelaxedOneHot):
     """z = softmax((logits + g)/temperature), inside the simplex.
 
     At low temperatures small coordinates of z underflow to zero: in single precision and with the probabilities of the
-    study `gumbel_softmax`, in 4 draws of 10,000 at 0.1 and in 6 % at 0.05. The density is therefore that of log z, as
-    `rsample_log` draws it (Maddison et al.'s ExpConcrete).
+    study `gumbel_softmax`, in 4 draws of 10,000 at 0.1 and in 6 % at 0.05. `rsample_log` and `log_prob_log` are draws
+    and density of log z, which does not underflow (Maddison et al.'s ExpConcrete).
     """
 
     logits: Tensor
@@ -72,7 +73,7 @@ class GumbelSoftmax(RelaxedOneHot):
 class StraightThrough(RelaxedOneHot):
     """The one-hot argmax of a Gumbel-softmax draw, with the derivative of that draw (Jang et al. 2017, section 2.2).
 
-    Its value has exactly the categorical law; its derivative is not that of anything, and the gradient is biased.
+    Its value has exactly the categorical law. Its derivative is not that of its value, and the gradient is biased.
     """
 
     logits: Tensor

@@ -1,4 +1,4 @@
-"""The contract of a gradient estimator: where the gradient of a bound flows."""
+"""Contract of a gradient estimator: how the gradient of a bound is estimated, and where it flows."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
@@ -14,29 +14,41 @@ from vi_core.models.base import Model
 
 
 class Estimate(NamedTuple):
-    """One Monte Carlo estimate of a bound and of its gradient; `*batch` is (R, B)."""
+    """One Monte Carlo estimate of a bound and of its gradient; `*batch` is (R, B).
+
+    Attributes:
+        bound: (*batch), detached; the value to report.
+        surrogate: (*batch), a scalar to ascend, whose gradient is the estimate; never reported.
+        log_w: Log-weights (K, *batch), detached; None where there are no weights.
+        terms: Named parts of the bound, such as rate and distortion, each (*batch), detached.
+    """
 
     bound: Tensor
-    """(*batch), detached: report this."""
     surrogate: Tensor
-    """(*batch), ascends: its gradient is the estimate. Never reported."""
     log_w: Tensor | None
-    """(K, *batch), detached; None where there are no weights."""
     terms: dict[str, Tensor]
-    """Named parts of the bound, (*batch), detached: rate, distortion, ..."""
 
 
 class Estimator(nn.Module, ABC):
-    """A module, so that running baselines are buffers and resume."""
+    """An estimator of a bound and of its gradient; a module, so that running statistics are buffers and resume.
 
-    num_samples: int = 1
-    """K; also of the bound that evaluation reports."""
+    Args:
+        num_samples: K, samples per step; also of the bound that evaluation reports.
+        chunk_size: Samples at which the model is evaluated at once, or None for all: less memory, one more evaluation.
 
-    chunk_size: int | None = None
-    """Samples at which the model is evaluated at once, None for all K: see `vi_core.estimators._chunks`."""
+    Attributes:
+        differentiates_draws: Whether gradients in the parameters of q flow through its draws, with their bias where a
+            family has one: see `Family.bias`.
+    """
 
     differentiates_draws: ClassVar[bool] = True
-    """Whether gradients in the parameters of q flow through its draws, and have their bias: see `Family.bias`."""
+
+    def __init__(self, *, num_samples: int = 1, chunk_size: int | None = None):
+        super().__init__()
+        require(num_samples >= 1, f"estimator.num_samples={num_samples} must be at least 1.")
+        valid = chunk_size is None or chunk_size >= 1
+        require(valid, f"estimator.chunk_size={chunk_size} must be at least 1, or null for all samples at once.")
+        self.num_samples, self.chunk_size = num_samples, chunk_size
 
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         """Raise `Unsupported` for a combination that has no meaning; called once, before the first step."""
@@ -47,18 +59,18 @@ class Estimator(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
-        """Estimate `bound` and its gradient at the family's parameters on data x."""
+        """Estimate `bound` and its gradient at the family's parameters on data x, as `Model.summarize` returns them."""
 
     @torch.no_grad()
     def value(self, model: Model, family: Family, bound: Bound, x: Any) -> Tensor:
-        """Return an estimate of the bound alone, (*batch), from fresh samples: what evaluation reports."""
+        """Return an estimate of the bound alone, (*batch), from K fresh samples, for evaluation."""
         q = family.distribution(family.variational(x))
         z = q.sample(self.num_samples)
         return bound(in_chunks(model.log_joint, z, x, self.chunk_size) - q.log_prob(z))
 
 
 def refuse_relaxed(name: str, family: Family) -> None:
-    """Raise where differentiable draws leave the support on which an estimator evaluates densities."""
+    """Raise `Unsupported` where differentiable draws leave the support, on which alone densities have a meaning."""
     if family.relaxed:
         raise Unsupported(
             f"estimator={name} evaluates densities at differentiable draws, which here are relaxed and have none; "
@@ -66,14 +78,7 @@ def refuse_relaxed(name: str, family: Family) -> None:
         )
 
 
-def positive_samples(num_samples: int, least: int = 1, reason: str = "") -> int:
-    """Return `num_samples`, or raise when it is below `least`."""
-    require(num_samples >= least, f"estimator.num_samples={num_samples} must be at least {least}{reason}.")
-    return num_samples
-
-
-def positive_chunk(chunk_size: int | None) -> int | None:
-    """Return `chunk_size`, or raise when it is below 1."""
-    valid = chunk_size is None or chunk_size >= 1
-    require(valid, f"estimator.chunk_size={chunk_size} must be at least 1, or null for all samples at once.")
-    return chunk_size
+def require_known(model: Model, family: Family, protocol: type, lacking: str) -> None:
+    """Raise `Unsupported` unless the model has the closed forms of a protocol for q of this family."""
+    if not isinstance(model, protocol) or not model.knows(family.layout):
+        raise Unsupported(f"{type(model).__name__} and {type(family).__name__} have no {lacking}.")

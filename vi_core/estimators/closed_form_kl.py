@@ -3,9 +3,9 @@
 Approximates ∇ ELBO with ∇ (1/K) Σ_k log p(x | z_k) − ∇ KL. Requires a model that knows the KL and a reparameterised
 family; only the ELBO splits this way. Kingma, Welling 2014, equation 7.
 
-With a relaxed family the gradient is that of a *relaxed objective*, with the likelihood at points beside the support,
-as in Jang, Gu, Poole 2017: no bound of the model, since its expectation is not under q. What is reported is the ELBO
-all the same, at the same draws moved onto the support; the objective's value is the term `relaxed`: it bounds nothing.
+With a relaxed family the gradient is that of a *relaxed objective*, with the likelihood at points off the support of q,
+as in Jang, Gu, Poole 2017. The objective is no bound, since its expectation is not under q; its value is reported as
+the term `relaxed`. The reported bound is the ELBO, at the same draws moved onto the support.
 """
 
 from typing import Any, cast
@@ -16,7 +16,7 @@ from torch import Tensor
 from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported
 from vi_core.estimators._chunks import in_chunks
-from vi_core.estimators.base import Estimate, Estimator, positive_chunk, positive_samples
+from vi_core.estimators.base import Estimate, Estimator, require_known
 from vi_core.families.base import Family
 from vi_core.models.base import HasClosedFormKL, Model
 from vi_core.types import Latents
@@ -29,10 +29,6 @@ class ClosedFormKL(Estimator):
         num_samples: K, samples per step.
         chunk_size: Samples at which the model is evaluated at once, or None for all: less memory, one more evaluation.
     """
-
-    def __init__(self, *, num_samples: int = 1, chunk_size: int | None = None):
-        super().__init__()
-        self.num_samples, self.chunk_size = positive_samples(num_samples), positive_chunk(chunk_size)
 
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         require_split("closed_form_kl", model, family, bound)
@@ -58,12 +54,10 @@ class ClosedFormKL(Estimator):
 
 
 def require_split(name: str, model: Model, family: Family, bound: Bound) -> None:
-    """Raise unless the bound is the ELBO and the model knows its KL for the family."""
-    if bound.name != "elbo":
+    """Raise `Unsupported` unless the bound is the ELBO and the model knows its KL for the family."""
+    if not bound.linear:
         raise Unsupported(f"estimator={name} splits only the ELBO, not bound={bound.name}; use estimator=pathwise.")
-    if not isinstance(model, HasClosedFormKL) or not model.knows(family.layout):
-        pair = f"{type(model).__name__} and {type(family).__name__}"
-        raise Unsupported(f"{pair} have no KL in closed form; use estimator=pathwise.")
+    require_known(model, family, HasClosedFormKL, "KL in closed form; use estimator=pathwise")
 
 
 def mean_log_likelihood(model: HasClosedFormKL, z: Latents, x: Any, chunk_size: int | None) -> Tensor:

@@ -1,8 +1,8 @@
 """The simple objective of diffusion models: climb − mean_k ‖ε_k − ε_θ(x_{t_k}, t_k)‖², with t_k uniform on 1, ..., T.
 
-It weighs every step alike where the ELBO weighs L_{t−1} with β_t²/(2 σ_t² α_t (1 − ᾱ_t)), large at small t. It is no
-bound and its gradient is not the ELBO's; both share their optimum only where the network can fit every t. What is
-reported is the ELBO from the same draws, as in `diffusion_variational`. Ho, Jain, Abbeel 2020, equation 14.
+It weighs all steps alike where the ELBO weighs L_{t−1} with β_t²/(2 σ_t² α_t (1 − ᾱ_t)), large at small t. It is no
+bound and its gradient is not the ELBO's; both share their optimum only where the network can fit every t. The reported
+bound is the ELBO from the same draws, as in `diffusion_variational`. Ho, Jain, Abbeel 2020, equation 14.
 """
 
 from typing import Any, cast
@@ -10,7 +10,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from vi_core.bounds.base import Bound
-from vi_core.estimators.base import Estimate, Estimator, positive_samples
+from vi_core.estimators.base import Estimate, Estimator
 from vi_core.estimators.diffusion_variational import draw_steps, every_step, require_terms
 from vi_core.families.base import Family
 from vi_core.models.base import Model
@@ -25,8 +25,7 @@ class DiffusionSimple(Estimator):
     """
 
     def __init__(self, *, num_samples: int = 1):
-        super().__init__()
-        self.num_samples = positive_samples(num_samples)
+        super().__init__(num_samples=num_samples)
 
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         require_terms("diffusion_simple", model, family, bound)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported
-from vi_core.estimators.base import Estimate, Estimator, positive_samples
+from vi_core.estimators.base import Estimate, Estimator, require_known
 from vi_core.families.base import Family
 from vi_core.models.base import Model
 from vi_core.models.diffusion.protocols import Denoising, HasDenoisingTerms, denoising_terms
@@ -26,8 +26,7 @@ class DiffusionVariational(Estimator):
     """
 
     def __init__(self, *, num_samples: int = 1):
-        super().__init__()
-        self.num_samples = positive_samples(num_samples)
+        super().__init__(num_samples=num_samples)
 
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         require_terms("diffusion_variational", model, family, bound)
@@ -42,14 +41,18 @@ class DiffusionVariational(Estimator):
 
 
 class Steps(NamedTuple):
-    """K random steps of the bound for each data point."""
+    """K random terms of the bound for each data point.
+
+    Attributes:
+        t: (K, 1, B), from 1 to T.
+        end: L_T, (1, B).
+        scaled: T ℓ(t, ε), (K, 1, B).
+        denoising: ℓ(t, ε) and the squared error that it contains.
+    """
 
     t: Tensor
-    """(K, 1, B), from 1 to T."""
     end: Tensor
-    """L_T, (1, B)."""
     scaled: Tensor
-    """T ℓ(t, ε), (K, 1, B)."""
     denoising: Denoising
 
     def report(self) -> dict[str, Tensor]:
@@ -60,12 +63,10 @@ class Steps(NamedTuple):
 
 
 def require_terms(name: str, model: Model, family: Family, bound: Bound) -> None:
-    """Raise unless the bound is the ELBO of a diffusion model and its own forward process."""
-    if bound.name != "elbo":
+    """Raise `Unsupported` unless the bound is the ELBO of a diffusion model and its own forward process."""
+    if not bound.linear:
         raise Unsupported(f"estimator={name} sums terms of the ELBO, not of bound={bound.name}; use bound=elbo.")
-    if not isinstance(model, HasDenoisingTerms) or not model.knows(family.layout):
-        pair = f"{type(model).__name__} and {type(family).__name__}"
-        raise Unsupported(f"{pair} have no denoising terms; use estimator=pathwise, or model=ddpm.")
+    require_known(model, family, HasDenoisingTerms, "denoising terms; use estimator=pathwise, or model=ddpm")
 
 
 def draw_steps(model: HasDenoisingTerms, x: Tensor, num_samples: int) -> Steps:

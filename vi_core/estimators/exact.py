@@ -1,7 +1,7 @@
-"""The exact ELBO and its exact gradient, for models that know both: no samples, no noise.
+"""The exact ELBO and its exact gradient, without samples.
 
-The oracle of every other estimator, and the objective of coordinate ascent and of natural-gradient steps.
-Requires a model with a closed-form ELBO for the family.
+The oracle that other estimators are tested against, and the objective of coordinate ascent and of natural-gradient
+steps. Requires a model with a closed-form ELBO for the family.
 """
 
 from typing import Any, cast
@@ -11,22 +11,23 @@ from torch import Tensor
 
 from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported
-from vi_core.estimators.base import Estimate, Estimator
+from vi_core.estimators.base import Estimate, Estimator, require_known
 from vi_core.families.base import Family
 from vi_core.models.base import HasExpectedBound, Model
 
 
 class Exact(Estimator):
-    """No approximation."""
+    """The closed-form ELBO, differentiated by autograd."""
 
     differentiates_draws = False
 
+    def __init__(self):
+        super().__init__()
+
     def check(self, model: Model, family: Family, bound: Bound) -> None:
-        if bound.name != "elbo":
+        if not bound.linear:
             raise Unsupported(f"estimator=exact knows only the ELBO, not bound={bound.name}; use bound=elbo.")
-        if not isinstance(model, HasExpectedBound) or not model.knows(family.layout):
-            pair = f"{type(model).__name__} and {type(family).__name__}"
-            raise Unsupported(f"{pair} have no ELBO in closed form; use estimator=pathwise.")
+        require_known(model, family, HasExpectedBound, "ELBO in closed form; use estimator=pathwise")
 
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
         value = cast(HasExpectedBound, model).expected_bound(family.variational(x), x)

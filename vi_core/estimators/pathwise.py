@@ -9,7 +9,7 @@ from typing import Any
 
 from vi_core.bounds.base import Bound
 from vi_core.estimators._chunks import in_chunks
-from vi_core.estimators.base import Estimate, Estimator, positive_chunk, positive_samples, refuse_relaxed
+from vi_core.estimators.base import Estimate, Estimator, refuse_relaxed
 from vi_core.families.base import Family
 from vi_core.models.base import Model
 
@@ -21,10 +21,6 @@ class Pathwise(Estimator):
         num_samples: K, samples per step.
         chunk_size: Samples at which the model is evaluated at once, or None for all: less memory, one more evaluation.
     """
-
-    def __init__(self, *, num_samples: int = 1, chunk_size: int | None = None):
-        super().__init__()
-        self.num_samples, self.chunk_size = positive_samples(num_samples), positive_chunk(chunk_size)
 
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         refuse_relaxed("pathwise", family)

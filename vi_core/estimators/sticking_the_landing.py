@@ -6,14 +6,14 @@ exactly zero: the noise vanishes where the pathwise estimator's does not. Roeder
 
 Requires a reparameterised family and a model differentiable in z. For a bound that is not a mean over samples, such as
 the IWELBO with K > 1, the weights multiply the score term, its expectation is no longer zero, and this estimator is
-biased (Tucker, Lawson, Gu, Maddison 2018); it is offered there because it is used there.
+biased (Tucker, Lawson, Gu, Maddison 2018); it is offered there because published results use it.
 """
 
 from typing import Any
 
 from vi_core.bounds.base import Bound
 from vi_core.estimators._chunks import in_chunks
-from vi_core.estimators.base import Estimate, Estimator, positive_chunk, positive_samples, refuse_relaxed
+from vi_core.estimators.base import Estimate, Estimator, refuse_relaxed
 from vi_core.families.base import Family
 from vi_core.models.base import Model
 from vi_core.types import detached
@@ -26,10 +26,6 @@ class StickingTheLanding(Estimator):
         num_samples: K, samples per step.
         chunk_size: Samples at which the model is evaluated at once, or None for all: less memory, one more evaluation.
     """
-
-    def __init__(self, *, num_samples: int = 1, chunk_size: int | None = None):
-        super().__init__()
-        self.num_samples, self.chunk_size = positive_samples(num_samples), positive_chunk(chunk_size)
 
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         refuse_relaxed("sticking_the_landing", family)

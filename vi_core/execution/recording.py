@@ -1,12 +1,12 @@
-"""Whether the operations of the present call are noted, to be repeated without Python.
+"""Whether the operations of the present call are recorded, to be repeated without Python.
 
-What is noted holds for all later steps: neither a branch nor a shape may depend on values. And a fused kernel or a loop
-over samples that is fast by itself stands in a compiler's way: where both exist, the code asks here and writes plain
-elementwise operations out, which the compiler fuses better.
+A recorded operation is repeated in all later steps, so that neither a branch nor a shape may depend on values. A
+compiler, in addition, fuses plain elementwise operations better than it can look into a kernel that is fused already or
+into a loop over samples: a part that has both forms of a formula asks `is_tracing()`.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Literal
 
@@ -14,30 +14,25 @@ _active: ContextVar[Literal["", "recording", "tracing"]] = ContextVar("tracing",
 
 
 def is_recorded() -> bool:
-    """Whether operations are noted, for an interpreter or for a compiler."""
+    """Whether operations are recorded: for a replay, a CUDA graph or a compiler."""
     return _active.get() != ""
 
 
 def is_tracing() -> bool:
-    """Whether they are noted for a compiler."""
+    """Whether operations are recorded for a compiler."""
     return _active.get() == "tracing"
 
 
 @contextmanager
-def recording() -> Iterator[None]:
-    """Mark what runs inside as noted for an interpreter, or for whom it was noted already."""
-    token = _active.set(_active.get() or "recording")
+def recording(kind: Literal["recording", "tracing"] = "recording") -> Iterator[None]:
+    """Context manager: operations inside are recorded for replay; an enclosing compiler trace stays active."""
+    token = _active.set("tracing" if is_tracing() else kind)
     try:
         yield
     finally:
         _active.reset(token)
 
 
-@contextmanager
-def tracing() -> Iterator[None]:
-    """Mark what runs inside as noted for a compiler."""
-    token = _active.set("tracing")
-    try:
-        yield
-    finally:
-        _active.reset(token)
+def tracing() -> AbstractContextManager[None]:
+    """Context manager: operations inside are recorded for a compiler."""
+    return recording("tracing")

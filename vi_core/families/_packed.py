@@ -1,7 +1,7 @@
-"""Storage that families with free parameters hold: all of them in one tensor, with their constraints.
+"""Storage of free variational parameters in one tensor, with the transforms that constrain them.
 
-One tensor (R, 1, P) makes an optimizer step cost the same for four parameters and for four hundred. Parameters with one
-transform stand together, so that it is one operation.
+With one tensor (R, 1, P) an optimizer step costs the same for four parameters and for four hundred. Parameters with the
+same transform are stored side by side, so that it is one operation.
 """
 
 import math
@@ -11,33 +11,47 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vi_core.distributions import supports
 from vi_core.distributions.transforms import Positive
-from vi_core.families.base import Family
-from vi_core.per_replicate import PerReplicate, column, require_each
-from vi_core.types import Params, flatten
+from vi_core.families.base import Family, all_shared
+from vi_core.per_replicate import PerReplicate, column, require_each, require_positive
+from vi_core.types import Latent, Params, flatten
 
 
 class Entry(NamedTuple):
-    """One variational parameter: its place, its event shape, its constraint and the law of its initial value."""
+    """One variational parameter: its name, event shape, constraint and the law of its initial value.
+
+    Attributes:
+        latent, name: Keys of the parameter in `Params`.
+        shape: Event shape.
+        initial: Initial value, or its mean where `initial_std` is positive.
+        positive: Transform of a positive parameter; None for a real one.
+        initial_std: Standard deviation of the initial value over replicates and elements; for real parameters.
+    """
 
     latent: str
     name: str
     shape: tuple[int, ...]
     initial: PerReplicate
     positive: Positive | None = None
-    """How a positive parameter is stored; None for a real one."""
     initial_std: PerReplicate = 0.0
-    """Standard deviation of the initial value over replicates and elements; for real parameters."""
 
     def check(self) -> None:
         """Raise `ConfigError` where the initial value or its spread is out of range."""
-        initial = f"family.{self.name}={self.initial}"
         if self.positive is None:
-            require_each(math.isfinite, self.initial, f"{initial} must be finite.")
+            finite = f"family.{self.name}={self.initial} must be finite."
+            require_each(math.isfinite, self.initial, finite)
         else:
-            require_each(lambda value: 0 < value < math.inf, self.initial, f"{initial} must be positive and finite.")
+            require_positive("family", **{self.name: self.initial})
         spread = f"family.{self.name}_std={self.initial_std} must be finite and not negative."
         require_each(lambda std: 0 <= std < math.inf, self.initial_std, spread)
+
+    def draw(self, replicates: int) -> Tensor:
+        """Return the initial value, (R, 1, size), with its spread drawn from torch's default stream."""
+        initial = column(self.initial, replicates, f"family.{self.name}", trailing=2)
+        value = initial.expand(replicates, 1, self.size).contiguous()
+        spread = column(self.initial_std, replicates, f"family.{self.name}_std", trailing=2)
+        return value + spread * torch.randn_like(value) if bool(spread.any()) else value
 
     @property
     def size(self) -> int:
@@ -46,10 +60,10 @@ class Entry(NamedTuple):
 
 
 class PackedParameters(nn.Module):
-    """Unconstrained parameters of R replicates, stored together.
+    """Unconstrained parameters of R replicates in one tensor.
 
     Args:
-        entries: What is stored, in the order of `Params`.
+        entries: The parameters, in the order of `Params`.
         replicates: R.
     """
 
@@ -61,15 +75,12 @@ class PackedParameters(nn.Module):
         self.transforms = list(dict.fromkeys([None, *(entry.positive for entry in entries)]))
         self.groups = [[e for e in entries if e.positive is transform] for transform in self.transforms]
         self.stored = [entry for group in self.groups for entry in group]
-        self.raw = nn.Parameter(torch.cat([self._initial(entry) for entry in self.stored], dim=-1))
+        self.raw = nn.Parameter(self._packed({(e.latent, e.name): e.draw(replicates) for e in self.stored}))
 
-    def _initial(self, entry: Entry) -> Tensor:
-        initial = column(entry.initial, self.replicates, f"family.{entry.name}", trailing=2)
-        value = initial.expand(self.replicates, 1, entry.size).contiguous()
-        if entry.positive is not None:
-            return entry.positive.inverse(value)
-        spread = column(entry.initial_std, self.replicates, f"family.{entry.name}_std", trailing=2)
-        return value + spread * torch.randn_like(value) if bool(spread.any()) else value
+    def _packed(self, values: dict[tuple[str, str], Tensor]) -> Tensor:
+        pieces = [values[e.latent, e.name].reshape(self.replicates, 1, -1) for e in self.stored]
+        stored = zip(self.stored, pieces, strict=True)
+        return torch.cat([p if e.positive is None else e.positive.inverse(p) for e, p in stored], dim=-1)
 
     def forward(self) -> Params:
         """Return the constrained parameters, each (R, 1, *event)."""
@@ -102,35 +113,33 @@ class PackedParameters(nn.Module):
 
     def stored_names(self) -> list[str]:
         """Name each stored number, in its place along the last axis."""
-        return [
-            f"{entry.latent}.{entry.name}" + (f"[{i}]" if entry.shape else "")
-            for entry in self.stored
-            for i in range(entry.size)
-        ]
+        return [f"{e.latent}.{e.name}" + (f"[{i}]" if e.shape else "") for e in self.stored for i in range(e.size)]
 
     def assign(self, params: Params) -> None:
         """Store constrained values, each (R, 1, *event)."""
         with torch.no_grad():
-            pieces = []
-            for entry in self.stored:
-                value = params[entry.latent][entry.name].reshape(self.replicates, 1, -1)
-                pieces.append(value if entry.positive is None else entry.positive.inverse(value))
-            self.raw.copy_(torch.cat(pieces, dim=-1))
+            self.raw.copy_(self._packed({(e.latent, e.name): params[e.latent][e.name] for e in self.stored}))
 
 
 class PackedFamily(Family):
-    """A family whose parameters are all free and stand in one tensor; only the density is left to say.
+    """An abstract family whose parameters are free and stored in one tensor; subclasses add the density.
 
     Args:
         entries: The parameters, in the order of `Params`.
         replicates: R.
     """
 
+    described = "real and positive latents that all data points share"
+
     def __init__(self, entries: Sequence[Entry], replicates: int):
         super().__init__()
         self.replicates = replicates
         self.packed = PackedParameters(entries, replicates)
         self.layout = {e.latent: frozenset(o.name for o in entries if o.latent == e.latent) for e in entries}
+
+    @classmethod
+    def describes(cls, latents: dict[str, Latent]) -> bool:
+        return all_shared(latents, supports.real, supports.positive)
 
     def variational(self, x: object = None) -> Params:
         return self.packed()

@@ -1,32 +1,34 @@
-"""The contract of a variational family and of the joint density that it yields for given parameters.
+"""Contract of a variational family, and of the distribution q that it yields for given parameters.
 
 A family owns unconstrained parameters and turns them into constrained `Params`. A `VariationalDistribution` closes over
 explicit tensors and never over a module, so that a gradient is stopped on `Params`, in one visible place.
 """
 
+import inspect
+import pkgutil
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from functools import reduce
+from importlib import import_module
 from operator import add
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from vi_core.distributions.supports import Support
 from vi_core.errors import Unsupported
-from vi_core.types import Latent, Latents, Params
+from vi_core.types import Graph, Latent, Latents, Params
 
 
 class VariationalDistribution(ABC):
     """q(z) for given parameters."""
 
-    parents: dict[str, frozenset[str]]
-    """The family's own graph: latent -> latents that it is conditioned on."""
-
     @abstractmethod
     def rsample(self, num_samples: int) -> Latents:
         """Draw z ~ q, each latent (K, *batch, *event), differentiable in the parameters.
 
-        Where the family is `relaxed`, the draws stand beside the support of q, and `on_support` takes them there.
+        Draws of a `relaxed` family are not on the support of q; `on_support` moves them there.
         """
 
     @abstractmethod
@@ -52,20 +54,32 @@ class VariationalDistribution(ABC):
 
 
 class Family(nn.Module, ABC):
-    """A parametric set of densities q(z) or q(z | x).
+    """A parametric set of densities q(z), or q(z | x) where it is amortised.
 
-    `replicates` (R) is the number of independent parameter sets; with R > 1 every parameter has R as its first axis.
+    Attributes:
+        name: The value of the setting `family`, for messages.
+        described: The latents that the family has parameters for, in words.
+        amortized: Whether an encoder network yields the parameters; it has one set of weights, hence R = 1.
+        has_scores: Whether log q depends on the parameters at a fixed z: not so for a point mass.
+        relaxed: Whether differentiable draws leave the latents' support, where densities have no meaning.
+        bias: Why the derivative of a draw does not give an unbiased gradient, in a few words; empty where it does.
+        replicates: R, the number of independent parameter sets; with R > 1 every parameter has R as its first axis.
+        layout: Latent -> names of its parameters in `Params`: what a model's closed forms are looked up by.
     """
 
+    name: ClassVar[str]
+    described: ClassVar[str]
+    amortized: ClassVar[bool] = False
     has_scores: ClassVar[bool] = True
-    """Whether log q depends on the parameters at a fixed z: not so for a point mass."""
     relaxed: bool = False
-    """Whether differentiable draws leave the latents' support, where densities have no meaning."""
     bias: str = ""
-    """Why the derivative of a draw does not give an unbiased gradient, in a few words; empty where it does."""
     replicates: int
     layout: dict[str, frozenset[str]]
-    """Latent -> names of its parameters in `Params`: what a model's closed forms are looked up by."""
+
+    @classmethod
+    @abstractmethod
+    def describes(cls, latents: dict[str, Latent]) -> bool:
+        """Whether the family has parameters for a model with these latents."""
 
     @abstractmethod
     def variational(self, x: Any = None) -> Params:
@@ -75,11 +89,33 @@ class Family(nn.Module, ABC):
     def distribution(self, params: Params) -> VariationalDistribution:
         """Return q for given parameters; pure."""
 
+    @property
+    def parents(self) -> Graph:
+        """Directed graph of q: latent -> latents that its factor is conditioned on; without edges by default.
+
+        Empty for a q whose log-density is not a sum of one term for each latent.
+        """
+        return dict.fromkeys(self.layout, frozenset[str]())
+
+    @classmethod
+    def check_latents(cls, latents: dict[str, Latent], replicates: int = 1) -> None:
+        """Raise `Unsupported` for latents that the family does not describe, or for more networks than it has."""
+        if not cls.describes(latents):
+            found = ", ".join(f"{name} ({latent})" for name, latent in latents.items())
+            suited = " or ".join(suited_families(latents))
+            way_out = f"use family={suited}." if suited else "no family describes these."
+            raise Unsupported(f"family={cls.name} describes {cls.described}, but the model has {found}; {way_out}")
+        if cls.amortized and replicates > 1:
+            raise Unsupported(
+                f"replicates={replicates} does not go with family={cls.name}, whose network has one set of weights; "
+                "use replicates=1 and sweep the seed: -m 'seed=range(3)'."
+            )
+
     def advance(self) -> None:
-        """Take notice of a training step: schedules move here, in buffers, and nowhere else; none by default."""
+        """Count a training step; schedules of the family's own move here, in buffers, and nowhere else."""
 
     def monitor(self) -> dict[str, Tensor]:
-        """Return numbers of the family's own to record beside the bound, by name, each (R,): a temperature."""
+        """Return numbers to record beside the bound, such as a temperature, by name, each (R,)."""
         return {}
 
     def stored_names(self) -> list[str] | None:
@@ -106,39 +142,35 @@ class HasInformation(Protocol):
 
 @runtime_checkable
 class HasDomain(Protocol):
-    """A family whose stored parameters are not free; all stand in one tensor (R, 1, P)."""
+    """A family whose stored parameters are constrained; all stand in one tensor (R, 1, P)."""
 
     def confine(self, step: Tensor) -> Tensor:
         """Return `step` (R, 1, P), cut for each replicate where it would leave the domain."""
         ...
 
 
-def refuse_local(latents: dict[str, Latent], family: str) -> None:
-    """Raise unless all latents are shared by the data points."""
-    for name, latent in latents.items():
-        if latent.local:
-            raise Unsupported(
-                f"family={family} has no parameters per data point, which latent '{name}' needs; "
-                f"use family={suited_family(latents)}."
-            )
+def all_shared(latents: dict[str, Latent], *allowed: Support) -> bool:
+    """Whether the data points share all latents, and each has one of the allowed supports."""
+    return all(not latent.local and latent.support in allowed for latent in latents.values())
 
 
-def suited_family(latents: dict[str, Latent]) -> str:
-    """Name the family for a model with these latents, for messages."""
-    latent = next(iter(latents.values()))
-    if not latent.local:
-        return "mean_field"
-    if latent.support == "one_hot":
-        return "amortized_categorical"
-    if len(latents) > 1:
-        return "amortized_normal_chain"
-    return "forward_process" if len(latent.shape) == 2 else "amortized_normal"
+def all_local(latents: dict[str, Latent], support: Support, axes: int) -> bool:
+    """Whether each data point has its own latents, all with one support and that many axes."""
+    return all(z.local and z.support == support and len(z.shape) == axes for z in latents.values())
 
 
-def refuse_replicates(replicates: int, family: str) -> None:
-    """Raise unless there is one replicate; for families whose network has one set of weights."""
-    if replicates > 1:
-        raise Unsupported(
-            f"replicates={replicates} does not go with family={family}, whose network has one set of "
-            "weights; use replicates=1 and sweep the seed: -m 'seed=range(3)'."
-        )
+def suited_families(latents: dict[str, Latent]) -> list[str]:
+    """Name the families of this package that describe a model's latents; imports them all, for messages."""
+    package = import_module(__package__ or "")
+    modules = [module.name for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
+    for module in modules:
+        import_module(module)
+    own = (family for family in _concrete(Family) if family.__module__ in modules)
+    return sorted({family.name for family in own if family.describes(latents)})
+
+
+def _concrete(family: type[Family]) -> Iterator[type[Family]]:
+    if not inspect.isabstract(family):
+        yield family
+    for child in family.__subclasses__():
+        yield from _concrete(child)

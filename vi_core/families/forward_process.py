@@ -1,14 +1,17 @@
 """The forward process of a diffusion model as q: q(x_1, ..., x_T | x_0) = Π_t N(x_t; √(1 − β_t) x_{t−1}, β_t I).
 
-Nothing in it is learned. Its parameter is x_0, and its schedule is the model's own. Sohl-Dickstein et al. 2015.
+It has no parameters to learn: `Params` hold x_0, and the noise is the model's own. Sohl-Dickstein et al. 2015.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from vi_core.distributions import supports
 from vi_core.distributions.normal import Normal
 from vi_core.errors import Unsupported
-from vi_core.families.base import Family, VariationalDistribution
+from vi_core.families.base import Family, VariationalDistribution, all_local
 from vi_core.models.diffusion.process import Diffusion
 from vi_core.types import Latent, Latents, Params
 
@@ -18,7 +21,6 @@ class ForwardProcessDistribution(VariationalDistribution):
 
     def __init__(self, name: str, start: Tensor, process: Diffusion):
         self.name, self.start, self.process = name, start, process
-        self.parents = {name: frozenset()}
 
     def rsample(self, num_samples: int) -> Latents:
         state, states = self.start, []
@@ -46,23 +48,29 @@ class ForwardProcess(Family):
     Args:
         latents: The model's latents: one, `path`, with shape (T, D).
         replicates: R.
-        process: The model's noise, or None for a model that has none.
+        process: The forward process of a diffusion model; None, for other models, is refused.
     """
 
+    name = "forward_process"
+    described = "the path of a diffusion model, one real matrix for each data point"
     has_scores = False
 
     def __init__(self, latents: dict[str, Latent], replicates: int = 1, process: Diffusion | None = None, /):
         super().__init__()
         if process is None:
             raise Unsupported("family=forward_process adds a diffusion model's noise; use it with model=ddpm.")
-        (self.name,) = latents
+        self.check_latents(latents)
+        (self.latent,) = latents
         self.process, self.replicates = process, replicates
-        self.layout = {self.name: frozenset({"start"})}
+        self.layout = {self.latent: frozenset({"start"})}
 
-    def variational(self, x: Tensor | None = None) -> Params:
+    @classmethod
+    def describes(cls, latents: dict[str, Latent]) -> bool:
+        return len(latents) == 1 and all_local(latents, supports.real, 2)
+
+    def variational(self, x: Any = None) -> Params:
         """Return x_0, (1, B, D), for data (B, D)."""
-        assert x is not None
-        return {self.name: {"start": self.process.lift(x).unsqueeze(0)}}
+        return {self.latent: {"start": self.process.lift(x).unsqueeze(0)}}
 
     def distribution(self, params: Params) -> VariationalDistribution:
-        return ForwardProcessDistribution(self.name, params[self.name]["start"], self.process)
+        return ForwardProcessDistribution(self.latent, params[self.latent]["start"], self.process)

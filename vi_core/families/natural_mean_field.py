@@ -18,23 +18,17 @@ import math
 import torch
 from torch import Tensor, nn
 
-from vi_core.distributions.base import Distribution
-from vi_core.distributions.exponential_family import (
-    fisher_information,
-    gamma_log_normalizer,
-    normal_log_normalizer,
-)
-from vi_core.distributions.gamma import Gamma
-from vi_core.distributions.normal import Normal
-from vi_core.errors import Unsupported
-from vi_core.families.base import Family, refuse_local
-from vi_core.families.mean_field import MeanFieldDistribution, block_diagonal
-from vi_core.per_replicate import PerReplicate, column, require_each
+from vi_core.distributions import supports
+from vi_core.distributions.exponential_family import fisher_information, gamma_log_normalizer, normal_log_normalizer
+from vi_core.distributions.transforms import Exponential
+from vi_core.families.base import Family, all_shared
+from vi_core.families.mean_field import MeanFieldDistribution, block_diagonal, factor_entries, independent
+from vi_core.per_replicate import PerReplicate
 from vi_core.types import Latent, Params
 
 
 class NaturalMeanField(Family):
-    """A Normal for each real latent and a Gamma for each positive one, stored as η.
+    """A Normal for each real latent and a Gamma for each positive one, stored as natural parameters η.
 
     Args:
         latents: The model's latents; all shared by the data points.
@@ -42,6 +36,9 @@ class NaturalMeanField(Family):
         loc, loc_std: Mean and standard deviation of the initial `loc`, drawn per replicate from the default stream.
         scale, concentration, rate: Initial values. All are one number, or one for each replicate.
     """
+
+    name = "natural_mean_field"
+    described = "real and positive latents that all data points share"
 
     def __init__(
         self,
@@ -56,54 +53,39 @@ class NaturalMeanField(Family):
         rate: PerReplicate = 1.0,
     ):
         super().__init__()
-        refuse_local(latents, "natural_mean_field")
-        for name, latent in latents.items():
-            if latent.support not in ("real", "positive"):
-                raise Unsupported(f"family=natural_mean_field has no factor for latent '{name}', {latent.support}.")
-        require_each(math.isfinite, loc, f"family.loc={loc} must be finite.")
-        spread = f"family.loc_std={loc_std} must be finite and not negative."
-        require_each(lambda std: 0 <= std < math.inf, loc_std, spread)
-        for name, value in {"scale": scale, "concentration": concentration, "rate": rate}.items():
-            require_each(lambda v: 0 < v < math.inf, value, f"family.{name}={value} must be positive and finite.")
+        self.check_latents(latents)
         self.latents, self.replicates = latents, replicates
-        self.layout = {name: frozenset(NAMES[latent.support]) for name, latent in latents.items()}
-        self.natural = nn.Parameter(torch.empty(replicates, 1, 2 * sum(map(_size, latents.values()))))
-        self.assign(self._initial({"loc": loc, "scale": scale, "concentration": concentration, "rate": rate}, loc_std))
-
-    def _initial(self, values: dict[str, PerReplicate], loc_std: PerReplicate) -> Params:
         params: Params = {}
-        for name, latent in self.latents.items():
-            shape, trailing = (self.replicates, 1, *latent.shape), 1 + len(latent.shape)
-            params[name] = {
-                field: column(values[field], self.replicates, f"family.{field}", trailing).expand(shape).contiguous()
-                for field in NAMES[latent.support]
-            }
-            spread = column(loc_std, self.replicates, "family.loc_std", trailing)
-            if latent.support == "real" and bool(spread.any()):
-                params[name]["loc"] += spread * torch.randn(shape)
-        return params
+        initial = {"loc": loc, "scale": scale, "concentration": concentration, "rate": rate}
+        for entry in factor_entries(latents, Exponential(), Exponential(), loc_std, **initial):
+            entry.check()
+            params.setdefault(entry.latent, {})[entry.name] = entry.draw(replicates)
+        self.layout = {name: frozenset(group) for name, group in params.items()}
+        self.natural = nn.Parameter(torch.empty(replicates, 1, 2 * sum(map(_size, latents.values()))))
+        self.assign(params)
+
+    @classmethod
+    def describes(cls, latents: dict[str, Latent]) -> bool:
+        return all_shared(latents, supports.real, supports.positive)
 
     def variational(self, x: object = None) -> Params:
         params: Params = {}
         for (name, latent), pair in zip(self.latents.items(), self._pairs(self.natural), strict=True):
             first, second = (value.reshape(self.replicates, 1, *latent.shape) for value in pair)
-            if latent.support == "real":
+            if latent.support == supports.real:
                 params[name] = {"loc": -0.5 * first / second, "scale": (-2 * second).rsqrt()}
             else:
                 params[name] = {"concentration": second + 1, "rate": -first}
         return params
 
     def distribution(self, params: Params) -> MeanFieldDistribution:
-        factors: dict[str, Distribution] = {
-            name: Normal(**p) if "loc" in p else Gamma(**p) for name, p in params.items()
-        }
-        return MeanFieldDistribution(factors, {name: len(latent.shape) for name, latent in self.latents.items()})
+        return independent(params, self.latents)
 
     def assign(self, params: Params) -> None:
         pieces = []
         for name, latent in self.latents.items():
             value = {field: tensor.reshape(self.replicates, 1, -1) for field, tensor in params[name].items()}
-            if latent.support == "real":
+            if latent.support == supports.real:
                 precision = value["scale"].square().reciprocal()
                 pieces += [value["loc"] * precision, -0.5 * precision]
             else:
@@ -112,18 +94,14 @@ class NaturalMeanField(Family):
             self.natural.copy_(torch.cat(pieces, dim=-1))
 
     def stored_names(self) -> list[str]:
-        return [
-            f"{name}.eta{part}" + (f"[{i}]" if latent.shape else "")
-            for name, latent in self.latents.items()
-            for part in (1, 2)
-            for i in range(_size(latent))
-        ]
+        indices = {n: [f"[{i}]" for i in range(_size(z))] if z.shape else [""] for n, z in self.latents.items()}
+        return [f"{name}.eta{part}{i}" for name, found in indices.items() for part in (1, 2) for i in found]
 
     def fisher(self) -> Tensor:
         """Block diagonal: ∇²A by automatic differentiation, one block of two for each scalar latent."""
         blocks = []
         for latent, pair in zip(self.latents.values(), self._pairs(self.natural.detach()), strict=True):
-            normalizer = normal_log_normalizer if latent.support == "real" else gamma_log_normalizer
+            normalizer = normal_log_normalizer if latent.support == supports.real else gamma_log_normalizer
             blocks.append(fisher_information(normalizer, torch.stack(pair, dim=-1)).squeeze(1))
         return block_diagonal(blocks)
 
@@ -138,10 +116,10 @@ class NaturalMeanField(Family):
         return step * torch.where(reach > 1, 1, 0.5 * reach)
 
     def _room(self, natural: Tensor) -> Tensor:
-        """Return what has to stay positive, (R, 1, ·): linear in η."""
+        """Return −η₂ of Normals, and −η₁ and η₂ + 1 of Gammas, (R, 1, ·): positive inside the domain, linear in η."""
         pieces = []
         for latent, (first, second) in zip(self.latents.values(), self._pairs(natural), strict=True):
-            pieces += [-second] if latent.support == "real" else [-first, second + 1]
+            pieces += [-second] if latent.support == supports.real else [-first, second + 1]
         return torch.cat(pieces, dim=-1)
 
     def _pairs(self, natural: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -149,10 +127,6 @@ class NaturalMeanField(Family):
         sizes = [_size(latent) for latent in self.latents.values() for _ in range(2)]
         pieces = natural.split(sizes, dim=-1)
         return list(zip(pieces[::2], pieces[1::2], strict=True))
-
-
-NAMES = {"real": ("loc", "scale"), "positive": ("concentration", "rate")}
-"""Parameters of the factor of a latent with this support."""
 
 
 def _size(latent: Latent) -> int:

@@ -1,6 +1,6 @@
-"""The structured family q(tau) q(mu | tau) of Normal–Gamma densities, which holds that model's exact posterior.
+"""Normal–Gamma densities q(tau) q(mu | tau), a structured family that contains the exact posterior of that model.
 
-q(tau) = Gamma(concentration, rate) and q(mu | tau) = N(loc, 1/(precision_ratio · tau)): report 001, question 1.2.5.
+q(tau) = Gamma(concentration, rate) and q(mu | tau) = N(loc, 1/(precision_ratio · tau)).
 """
 
 import math
@@ -8,21 +8,20 @@ import math
 import torch
 from torch import Tensor
 
+from vi_core.distributions import supports
 from vi_core.distributions.gamma import Gamma
 from vi_core.distributions.normal import Normal
 from vi_core.distributions.transforms import Positive
-from vi_core.errors import Unsupported
 from vi_core.families._packed import Entry, PackedFamily
 from vi_core.families.base import VariationalDistribution
 from vi_core.per_replicate import PerReplicate
-from vi_core.types import Latent, Latents, Params
+from vi_core.types import Graph, Latent, Latents, Params
 
 
 class NormalGammaDistribution(VariationalDistribution):
     """q(tau) q(mu | tau), with parameters (*batch)."""
 
     def __init__(self, params: Params):
-        self.parents = {"mu": frozenset({"tau"}), "tau": frozenset()}
         self.mu, self.tau = params["mu"], Gamma(**params["tau"])
 
     def _conditional(self, tau: Tensor) -> Normal:
@@ -49,10 +48,13 @@ class NormalGammaFamily(PackedFamily):
     Args:
         latents: The model's latents: a real scalar `mu` and a positive scalar `tau`.
         replicates: R, independent copies.
-        positive: How precision_ratio, concentration and rate are stored.
+        positive: Transform of precision_ratio, concentration and rate.
         loc, loc_std: Mean and standard deviation of the initial `loc`, drawn per replicate from the default stream.
         precision_ratio, concentration, rate: Initial values. All are one number, or one for each replicate.
     """
+
+    name = "normal_gamma"
+    described = "the latents mu and tau, a real and a positive number that all data points share"
 
     def __init__(
         self,
@@ -67,11 +69,7 @@ class NormalGammaFamily(PackedFamily):
         concentration: PerReplicate = 1.0,
         rate: PerReplicate = 1.0,
     ):
-        if latents != {"mu": Latent("real"), "tau": Latent("positive")}:
-            raise Unsupported(
-                f"family=normal_gamma needs the latents mu and tau, but the model has {', '.join(latents)}; "
-                "use family=mean_field or family=amortized_normal."
-            )
+        self.check_latents(latents)
         entries = [
             Entry("mu", "loc", (), loc, None, loc_std),
             Entry("mu", "precision_ratio", (), precision_ratio, positive),
@@ -79,6 +77,14 @@ class NormalGammaFamily(PackedFamily):
             Entry("tau", "rate", (), rate, positive),
         ]
         super().__init__(entries, replicates)
+
+    @classmethod
+    def describes(cls, latents: dict[str, Latent]) -> bool:
+        return latents == {"mu": Latent(supports.real), "tau": Latent(supports.positive)}
+
+    @property
+    def parents(self) -> Graph:
+        return {"mu": frozenset({"tau"}), "tau": frozenset()}
 
     def distribution(self, params: Params) -> VariationalDistribution:
         return NormalGammaDistribution(params)

@@ -1,15 +1,16 @@
-"""Point masses: q(z) = δ(z − value), under which VI is maximum a posteriori, and maximum likelihood for a flat prior.
+"""Point masses: q(z) = δ(z − value), with which VI is maximum a posteriori, and maximum likelihood for a flat prior.
 
-The entropy of a point mass is minus infinity, the same for every value, and is left out: log q counts as zero, and the
-ELBO is log p(x, value).
+The entropy of a point mass is minus infinity for every value. It is left out: log q is zero by convention, and the ELBO
+is log p(x, value).
 """
 
 from torch import Tensor
 
+from vi_core.distributions import supports
 from vi_core.distributions.transforms import Positive
-from vi_core.errors import Unsupported, require
+from vi_core.errors import require
 from vi_core.families._packed import Entry, PackedFamily
-from vi_core.families.base import VariationalDistribution, refuse_local
+from vi_core.families.base import VariationalDistribution
 from vi_core.types import Latent, Latents, Params
 
 
@@ -18,7 +19,6 @@ class PointMassDistribution(VariationalDistribution):
 
     def __init__(self, params: Params):
         self.values = {name: group["value"] for name, group in params.items()}
-        self.parents = {name: frozenset() for name in params}
 
     def rsample(self, num_samples: int) -> Latents:
         return {name: value.expand(num_samples, *value.shape) for name, value in self.values.items()}
@@ -37,30 +37,19 @@ class PointMass(PackedFamily):
     Args:
         latents: The model's latents; all shared by the data points.
         replicates: R, independent copies.
-        positive: How positive values are stored.
+        positive: Transform of positive values.
         values: Initial value of each latent, in the order of the model's latents.
     """
 
+    name = "point_mass"
     has_scores = False
 
-    def __init__(
-        self,
-        latents: dict[str, Latent],
-        replicates: int = 1,
-        /,
-        *,
-        positive: Positive,
-        values: list[float],
-    ):
-        refuse_local(latents, "point_mass")
-        require(
-            len(values) == len(latents),
-            f"family.values={values} must have one number for each latent: {', '.join(latents)}.",
-        )
-        if any(latent.support not in ("real", "positive") for latent in latents.values()):
-            raise Unsupported("family=point_mass stores real and positive values only.")
+    def __init__(self, latents: dict[str, Latent], replicates: int = 1, /, *, positive: Positive, values: list[float]):
+        self.check_latents(latents)
+        counted = len(values) == len(latents)
+        require(counted, f"family.values={values} must have one number for each latent: {', '.join(latents)}.")
         entries = [
-            Entry(name, "value", latent.shape, value, positive if latent.support == "positive" else None)
+            Entry(name, "value", latent.shape, value, positive if latent.support == supports.positive else None)
             for (name, latent), value in zip(latents.items(), values, strict=True)
         ]
         super().__init__(entries, replicates)

@@ -1,7 +1,7 @@
-"""The contract of a model: an unnormalised target p(x, z) that knows its own truth where one exists.
+"""Contract of a model: an unnormalised target p(x, z), with closed forms and exact answers where they are known.
 
-Every model has `latents` and `factors`. The other abilities are protocols, and whoever needs one asks for it before
-the first step and refuses in one line where it is missing. Closed forms hold for some families: `knows` says which.
+Every model has `latents` and `factors`. Its other abilities are protocols: an estimator or algorithm that needs one
+checks for it before the first step, and refuses in one line where it is missing.
 """
 
 from abc import ABC, abstractmethod
@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 from vi_core.types import Latent, Latents, Params
 
-Factors = dict[str, tuple[Tensor, frozenset[str]]]
-"""Name -> (log density (K, *batch), names of the latents that it mentions)."""
-
-
-Layout = Mapping[str, frozenset[str]]
-"""Latent -> names of its variational parameters."""
+Factors = dict[str, tuple[Tensor, frozenset[str]]]  # name -> (log density (K, *batch), latents that it mentions)
+Layout = Mapping[str, frozenset[str]]  # latent -> names of its variational parameters
 
 
 class Model(nn.Module, ABC):
-    """p(x, z), with data x in whatever form `summarize` returns."""
+    """A density p(x, z), with data x in whatever form `summarize` returns.
+
+    Attributes:
+        latents: The latent variables by name, in the order of coordinate updates.
+    """
 
     latents: dict[str, Latent]
 
@@ -36,7 +36,7 @@ class Model(nn.Module, ABC):
         return reduce(add, [value for value, _ in self.factors(z, x).values()])
 
     def check_data(self, x: Tensor) -> None:
-        """Raise `Unsupported` when a batch (B, *event) is nothing that the model describes; called once."""
+        """Raise `Unsupported` for a batch (B, *event) that the model does not describe; called once."""
 
     @property
     def has_local(self) -> bool:
@@ -44,7 +44,7 @@ class Model(nn.Module, ABC):
         return any(latent.local for latent in self.latents.values())
 
     def knows(self, layout: Layout) -> bool:
-        """Whether the closed forms that the model has hold for a q with these parameters; see `Family.layout`."""
+        """Whether the model's closed forms hold for a q with these parameters; see `Family.layout`."""
         return False
 
     def summarize(self, x: Tensor) -> Any:

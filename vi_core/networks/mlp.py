@@ -18,8 +18,11 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "softplus": nn.Softplus,
 }
-PRODUCTS: dict[str, torch.dtype | None] = {"auto": None, "bfloat16": torch.bfloat16}
-"""Types of the products, by the name that `matmul` has in a configuration; `auto` is that of the parameters."""
+PRODUCTS: dict[str, torch.dtype | None] = {"auto": None, "bfloat16": torch.bfloat16, "tf32": torch.float32}
+"""Types of the products, by the name that `matmul` has in a configuration; `auto` is that of the parameters.
+
+With `tf32` a CUDA device rounds what it multiplies to 10 bits; who calls the library switches that on for the process.
+"""
 
 
 class MLP(nn.Module):

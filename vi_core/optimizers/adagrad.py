@@ -1,17 +1,15 @@
-"""AdaGrad: each coordinate's step shrinks with the squares it has seen, g / (√Σ g² + eps).
+"""AdaGrad: steps of each coordinate divided by the root of the sum of its squared gradients, g / (√Σ g² + eps).
 
 Duchi, Hazan, Singer 2011; the rule of Ranganath, Gerrish, Blei 2014.
 """
 
-import math
 from collections.abc import Sequence
 
 from torch import Tensor
 
-from vi_core.errors import require
 from vi_core.optimizers.base import Optimizer
 from vi_core.optimizers.schedules import Schedule
-from vi_core.per_replicate import PerReplicate
+from vi_core.per_replicate import PerReplicate, require_positive
 
 
 class AdaGrad(Optimizer):
@@ -19,13 +17,13 @@ class AdaGrad(Optimizer):
 
     Args:
         lr: One learning rate, or one for each replicate.
-        eps: Added to the root.
-        schedule: What multiplies lr in the course of the run.
+        eps: Added to the root; positive.
+        schedule: Factors of lr over the steps.
     """
 
     def __init__(self, *, lr: PerReplicate = 1e-1, eps: float = 1e-10, schedule: Schedule | None = None):
         super().__init__(lr=lr, schedule=schedule)
-        require(0 < eps < math.inf, f"optimizer.eps={eps} must be positive and finite.")
+        require_positive("optimizer", eps=eps)
         self.eps = eps
 
     def allocate(self, parameters: Sequence[Tensor]) -> None:

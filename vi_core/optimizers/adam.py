@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 from vi_core.errors import require
 from vi_core.execution.recording import is_tracing
@@ -73,7 +74,7 @@ class Adam(Optimizer):
         if len(alive) > 1 or self.confine is not None or is_tracing():
             return super().forward(parameters, gradients, alive)
         lr = self.first_lr if self.schedule is None else self.rate().reshape(())
-        return self._fused(parameters, gradients, lr, (~alive).to(torch.float32))
+        return self._fused(parameters, gradients, lr, (~alive).to(torch.float32).squeeze(0))
 
     def _written_out(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """Return m̂ / (√v̂ + eps) by elementwise operations; the kernel, which maximises, keeps −m."""
@@ -91,19 +92,20 @@ class Adam(Optimizer):
     def _fused(
         self, targets: Sequence[Tensor], gradients: Sequence[Tensor], lr: float | Tensor, dead: Tensor | None
     ) -> None:
-        """Move `targets` by lr times the direction; where `dead` (1,) is one, the kernel leaves everything as it is.
+        """Move `targets` by lr times the direction; where the scalar `dead` is one, they stay, and so do the averages.
 
-        The kernel walks through storage and takes no notice of strides.
+        The kernel walks through storage and takes no notice of strides. It wants a clock for each tensor.
         """
         count = len(targets)
-        self.clock.add_(1)
-        torch._fused_adam_(
+        adam(
             list(targets),
             [gradient.contiguous() for gradient in gradients],
             self.states("mean", count),
             self.states("square", count),
             [],
-            [self.clock] * count,
+            [self.clock.clone() for _ in targets],
+            fused=True,
+            found_inf=dead,
             lr=lr.to(torch.float32) if isinstance(lr, Tensor) and not lr.is_cpu else lr,  # the type read on a device
             beta1=self.beta1,
             beta2=self.beta2,
@@ -111,5 +113,5 @@ class Adam(Optimizer):
             eps=self.eps,
             amsgrad=False,
             maximize=True,
-            found_inf=dead,
         )
+        self.clock.add_(1)

@@ -1,8 +1,8 @@
-"""The contract of an optimizer: tensors in, tensors moved, with a learning rate per replicate.
+"""Contract of an optimizer, which moves tensors in place with a learning rate for each replicate.
 
-Gradients *ascend*. With R > 1 replicates every parameter has R as its first axis; a replicate that has diverged is dead
-and no longer moves. State lives in buffers, so that `state_dict()` resumes a run bit for bit; the learning rate is a
-setting and not state, and a `Schedule` may multiply it by a factor of the step. `torch.optim` knows no replicates; each
+Steps *ascend* along gradients. With R > 1 replicates every parameter has R as its first axis; a diverged replicate is
+masked and no longer moves. State is in buffers, so that `state_dict()` resumes a run bit for bit. The learning rate is
+a setting and not state; a `Schedule` may multiply it by a factor of the step. `torch.optim` has no replicates; each
 rule here is tested step by step against it.
 """
 
@@ -16,22 +16,24 @@ from torch import Tensor, nn
 from vi_core.optimizers.schedules import Schedule
 from vi_core.per_replicate import PerReplicate, require_count, require_each
 
-Information = Callable[[], Tensor]
-"""Returns the Fisher information on the stored parameters, (R, P, P), at their present values."""
-Confine = Callable[[Tensor], Tensor]
-"""Cuts a step of the first parameter, (R, 1, P), where it would leave the domain of what is stored there."""
+Information = Callable[[], Tensor]  # the Fisher information on the stored parameters at present, (R, P, P)
+Confine = Callable[[Tensor], Tensor]  # cuts a step of the first parameter, (R, 1, P), at the border of its domain
 
 
 class Optimizer(nn.Module, ABC):
     """A first-order rule λ ← λ + rate_t · direction_t, elementwise and per replicate.
 
     Args:
-        lr: One learning rate, or one for each replicate.
-        schedule: What multiplies it in the course of the run; None for nothing.
+        lr: Learning rate; positive, one number or one for each replicate.
+        schedule: Factors of the learning rate over the steps; None for a constant rate.
+
+    Attributes:
+        information: Fisher information on the parameters, for rules that precondition with it.
+        confine: Projection of steps of the first parameter, for parameters that are constrained.
     """
 
     lr: Tensor
-    metric: Information | None = None
+    information: Information | None = None
     confine: Confine | None = None
 
     def __init__(self, *, lr: PerReplicate, schedule: Schedule | None = None):
@@ -41,21 +43,34 @@ class Optimizer(nn.Module, ABC):
         self.setting("lr", lr, lambda rate: 0 < rate < math.inf, "must be positive and finite")
 
     def setting(self, name: str, number: PerReplicate, valid: Callable[[float], bool], words: str) -> None:
-        """Keep a number as a scalar tensor, or as (R,) where it is one for each replicate; it is no state."""
+        """Store a setting as a buffer, a scalar or (R,), that is not in `state_dict()`.
+
+        Args:
+            name: Name of the setting and of the buffer.
+            number: One number, or one for each replicate.
+            valid: Whether a number is in range.
+            words: The range, for the message of the `ConfigError` that is raised otherwise.
+        """
         require_each(valid, number, f"optimizer.{name}={number} {words}: one number, or one for each replicate.")
-        value = torch.tensor(number, dtype=torch.float64)
-        self.register_buffer(name, value, persistent=False)
+        self.register_buffer(name, torch.tensor(number, dtype=torch.float64), persistent=False)
         self.settings.append(name)
 
     def bind(
         self,
         parameters: Sequence[Tensor],
         replicates: int,
-        metric: Information | None = None,
+        information: Information | None = None,
         confine: Confine | None = None,
     ) -> None:
-        """Allocate state for `parameters`, whose first axis is R if `replicates` > 1; most rules ignore `metric`."""
-        self.metric, self.confine = metric, confine
+        """Allocate state for parameters.
+
+        Args:
+            parameters: Tensors (R, ...), or of any shape for R = 1.
+            replicates: R.
+            information: Fisher information on the parameters, all in one tensor (R, 1, P).
+            confine: Projection of steps of the first parameter.
+        """
+        self.information, self.confine = information, confine
         for name in self.settings:
             value = self.get_buffer(name)
             if value.dim():
@@ -64,14 +79,14 @@ class Optimizer(nn.Module, ABC):
         self.allocate(parameters)
 
     def allocate(self, parameters: Sequence[Tensor]) -> None:
-        """Register a rule's own state; none by default."""
+        """Register the state of a rule; none by default."""
 
     @abstractmethod
     def directions(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
         """Return the direction of each parameter, and advance the rule's state by a step."""
 
     def rate(self) -> Tensor:
-        """Return the step size of the step that `directions` has begun, a scalar or (R,); asked once a step."""
+        """Return the step size, a scalar or (R,); called once a step, after `directions`."""
         return self.lr if self.schedule is None else self.lr * self.schedule.next()
 
     def forward(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], alive: Tensor) -> None:

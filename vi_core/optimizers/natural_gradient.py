@@ -1,7 +1,7 @@
-"""Natural gradient ascent: λ ← λ + lr · (F + damping · I)⁻¹ g, with F the Fisher information of what is optimised.
+"""Natural gradient ascent: λ ← λ + lr · (F + damping · I)⁻¹ g, with F the Fisher information on λ.
 
-The step is steepest ascent where distance is the Kullback–Leibler divergence of the densities and not that of their
-parameters, so that it is the same, to first order, in every parametrisation. Amari 1998; Hoffman et al. 2013 for VI.
+The step is steepest ascent in the Kullback–Leibler divergence of densities instead of the distance of their parameters,
+so that it is the same, to first order, in every parametrisation. Amari 1998; Hoffman et al. 2013 for VI.
 In the natural coordinates η of conjugate factors the step is λ ← (1 − lr) λ + lr · η*, with η* the coordinate update:
 `family=natural_mean_field`. A singular F gives a step that is not finite: the replicate keeps its parameters and
 counts as diverged; damping avoids it.
@@ -20,12 +20,12 @@ from vi_core.per_replicate import PerReplicate
 
 
 class NaturalGradient(Optimizer):
-    """Needs a Fisher information in the stored coordinates, all in one tensor (R, 1, P).
+    """λ ← λ + lr · (F + damping · I)⁻¹ g, for a Fisher information on all parameters, in one tensor (R, 1, P).
 
     Args:
         lr: One learning rate, or one for each replicate.
         damping: Added to the diagonal of F: one value, or one for each replicate.
-        schedule: What multiplies lr in the course of the run.
+        schedule: Factors of lr over the steps.
     """
 
     damping: Tensor
@@ -35,7 +35,7 @@ class NaturalGradient(Optimizer):
         self.setting("damping", damping, lambda d: 0 <= d < math.inf, "must be finite and not negative")
 
     def allocate(self, parameters: Sequence[Tensor]) -> None:
-        if self.metric is None:
+        if self.information is None:
             raise Unsupported(
                 "optimizer=natural_gradient needs the Fisher information of the model (family=point_mass) or of the "
                 "family, and this pair has none; use optimizer=adam."
@@ -43,15 +43,15 @@ class NaturalGradient(Optimizer):
 
     def directions(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
         (gradient,) = gradients
-        assert self.metric is not None
-        information = self.metric()
+        assert self.information is not None
+        information = self.information()
         identity = torch.eye(information.shape[-1], dtype=information.dtype, device=information.device)
         damped = information + over_replicates(self.damping, information) * identity
         solution, _ = torch.linalg.solve_ex(damped, gradient.squeeze(1))
         return [solution.unsqueeze(1)]
 
     def forward(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], alive: Tensor) -> None:
-        """Move as every rule does; a replicate whose step is not finite stays where it is, and dies."""
+        """Move `parameters`; a replicate whose step is not finite keeps its parameters and counts as diverged."""
         (direction,) = self.directions(gradients)
         alive.logical_and_(direction.isfinite().flatten(1).all(dim=1))
         self.move(parameters, [direction], alive)

@@ -17,9 +17,9 @@ class RobbinsMonro(Optimizer):
     """λ ← λ + ρ_t · g with t = 1 at the first step.
 
     Args:
-        lr: The scale of ρ_t: one value, or one for each replicate.
-        offset: Delays the decrease; not negative. One value, or one for each replicate.
-        power: In (½, 1]. One value, or one for each replicate.
+        lr: Scale of ρ_t; one value, or one for each replicate.
+        offset: Number of steps that delays the decrease; not negative; one value, or one for each replicate.
+        power: Exponent, in (½, 1]; one value, or one for each replicate.
     """
 
     offset: Tensor

@@ -1,23 +1,26 @@
-"""How a learning rate changes in the course of a run: the rate of a step is lr times a factor of its own.
+"""Learning-rate schedules: the rate of a step is lr times a factor.
 
-The factor is a tensor on the device, computed from a counter of steps that is state: a run that resumes goes on with
-the rate that it would have had, and a compiled or captured step reads it without being built anew.
+The factor is a tensor on the device, computed from a counter of steps in `state_dict()`: a resumed run continues its
+schedule, and a compiled or captured step reads the factor without being built anew.
 """
 
-import math
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
 from vi_core.errors import require
+from vi_core.per_replicate import require_positive
 
 
 class Schedule(nn.Module, ABC):
-    """The factor of each step, in the order of the steps."""
+    """A sequence of factors, one for each step.
+
+    Attributes:
+        time: Number of steps that have begun, a scalar.
+    """
 
     time: Tensor
-    """Steps that have begun."""
 
     def __init__(self):
         super().__init__()
@@ -31,7 +34,7 @@ class Schedule(nn.Module, ABC):
 
     @abstractmethod
     def factor(self, time: Tensor) -> Tensor:
-        """Return the factor of the step before which `time` steps were made, shaped as `time`."""
+        """Return the factors of the steps that follow `time` earlier steps, shaped as `time`."""
 
 
 class Staged(Schedule):
@@ -42,7 +45,7 @@ class Staged(Schedule):
 
     Args:
         steps_per_epoch: Steps in a pass over the data; 1 where each step sees all of them. Known from the data.
-        stages: n.
+        stages: n, at least 2.
         first: Epochs of the first stage; fractions are rounded to whole steps.
         growth: How many times longer each stage is than the one before.
         final: The factor of the last stage.
@@ -63,8 +66,7 @@ class Staged(Schedule):
     ):
         super().__init__()
         require(stages >= 2, f"optimizer.schedule.stages={stages} must be at least 2.")
-        for name, value in {"first": first, "growth": growth, "final": final}.items():
-            require(0 < value < math.inf, f"optimizer.schedule.{name}={value} must be positive and finite.")
+        require_positive("optimizer.schedule", first=first, growth=growth, final=final)
         epochs = [sum(first * growth**i for i in range(stage)) for stage in range(1, stages)]
         ends = torch.tensor([round(total * steps_per_epoch) for total in epochs])
         factors = torch.tensor([final ** (stage / (stages - 1)) for stage in range(stages)], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Stochastic gradient ascent with steps that do not depend on the gradients seen before: λ ← λ + lr · g."""
+"""Stochastic gradient ascent: λ ← λ + lr · g."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ class SGD(Optimizer):
 
     Args:
         lr: One learning rate, or one for each replicate.
-        schedule: What multiplies it in the course of the run.
+        schedule: Factors of the learning rate over the steps.
     """
 
     def __init__(self, *, lr: PerReplicate = 1e-3, schedule: Schedule | None = None):

@@ -1,1 +1,1 @@
-"""Figures: arrays in, a matplotlib Figure out, one kind per file."""
+"""Figures: functions from arrays to a matplotlib Figure, one kind per file; `drawing` holds what they share."""

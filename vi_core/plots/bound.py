@@ -1,7 +1,8 @@
-"""The bound of a run: all of it as a distance from the best reference, and its last half on the bound's own axis.
+"""Figure of the bound of one run over its steps, in two panels: the whole run, and its last half.
 
-Estimates of a bound are noisy and skewed, so that their median over replicates is above their mean. Each replicate is
-therefore averaged over a window of its own records first; the median and the band are over these averages.
+The left panel shows the distance from the largest reference, the right one the bound itself. Estimates of a bound are
+noisy and skewed, so that their median over replicates is above their mean. Each replicate is therefore averaged over a
+window of its own records first; the median and the band are over these averages.
 """
 
 import numpy as np
@@ -9,17 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from vi_core.plots.drawing.panels import (
-    BAND_LABEL,
-    anchor_of,
-    bound_panels,
-    draw_references,
-    draw_replicates,
-    replicates_label,
-    show_last_half,
-    show_whole_run,
-    window_note,
-)
+from vi_core.plots.drawing import panels
 from vi_core.plots.drawing.series import envelope, last_half, quantiles, smooth
 from vi_core.plots.drawing.style import PALETTE, blank, legend_below, themed
 
@@ -32,38 +23,44 @@ def bound_figure(
     name: str,
     window: int,
     references: dict[str, float],
-    xlabel: str = "step",
     title: str = "",
     held_out: tuple[ndarray, ndarray] | None = None,
 ) -> Figure:
-    """Draw the bound called `name`, `values` (T, R) at `step` (T,), as a moving average over `window` rows.
+    """Draw the bound of R replicates as a moving average, with references and held-out values.
 
-    `references` are horizontal lines, by name. `held_out` holds the steps (H,) and values (H, R) of the bound on other
-    data; their medians are drawn as points.
+    Args:
+        step: Recorded steps, (T,).
+        values: The bound at these steps, (T, R); NaN where a replicate has ended.
+        name: Label of the axis, such as `ELBO (nats)`.
+        window: Rows that are averaged, at least 1.
+        references: Values of horizontal lines by name, such as the log evidence.
+        title: Title of the figure; none if empty.
+        held_out: Steps (H,) and values (H, R) of the bound on held-out data, whose medians are drawn as points.
     """
     centre, average = smooth(step, values, window)
     held_out = held_out or (np.empty(0), np.empty((0, 1)))
-    anchor = anchor_of(average, references)
+    anchor = panels.anchor_of(average, references)
     figure = blank(7.4, 3.5, title)
-    whole, end = bound_panels(figure, anchor, name=name, xlabel=xlabel)
+    whole, end = panels.bound_panels(figure, anchor, name=name)
     if values.shape[1] == 1 and window > 1:
         records = envelope(step, values[:, 0] - anchor.value)
         whole.plot(*records, color="#C6D9E6", linewidth=0.6, label=f"{name}, each record")
-    label = replicates_label(values[-1:], name if window == 1 else f"{name}, averaged")
+    label = panels.replicates_label(values[-1:], name if window == 1 else f"{name}, averaged")
     for axes, shift in ((whole, anchor.value), (end, 0.0)):
-        draw_replicates(axes, centre, average - shift, color=PALETTE[0], label=label, band_label=BAND_LABEL)
+        shown = average - shift
+        panels.draw_replicates(axes, centre, shown, color=PALETTE[0], label=label, band_label=panels.BAND_LABEL)
         _draw_held_out(axes, held_out[0], held_out[1] - shift)
-        draw_references(axes, references, shift=shift)
+        panels.draw_references(axes, references, shift=shift)
     curves, points, start = quantiles(average), quantiles(held_out[1])[1], last_half(step)[0]
     shown = np.concatenate([curves.ravel(), points, [*references.values()]])
-    show_whole_run(whole, step, shown - anchor.value, anchor.width)
-    show_last_half(end, step, curves[:, centre >= start], [*references.values(), *points[held_out[0] >= start]])
-    legend_below(figure, title=window_note(window))
+    panels.show_whole_run(whole, step, shown - anchor.value, anchor.width)
+    late = points[held_out[0] >= start]
+    panels.show_last_half(end, step, curves[:, centre >= start], [*references.values(), *late])
+    legend_below(figure, title=panels.window_note(window))
     return figure
 
 
 def _draw_held_out(axes: Axes, step: ndarray, values: ndarray) -> None:
     """Draw the median over replicates of held-out `values` (H, R) as points."""
     if len(step):
-        median = quantiles(values)[1]
-        axes.plot(step, median, "o", color=PALETTE[4], markersize=3.5, label="held out")
+        axes.plot(step, quantiles(values)[1], "o", color=PALETTE[4], markersize=3.5, label="held out")

@@ -1,4 +1,4 @@
-"""Standardised errors of Monte Carlo claims, and a bound over its number of samples."""
+"""Figures of the study `identities`: standardised errors of Monte Carlo claims, and the IWELBO over K."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,20 @@ from vi_core.plots.drawing.style import BAND_ALPHA, DASHES, GREY, INK, PALETTE, 
 
 @themed
 def errors_figure(names: Sequence[str], scores: ndarray, *, limit: float, title: str) -> Figure:
-    """Draw one row for each claim, with its standardised error (N,) in a band of ± `limit`."""
+    """Draw one row for each claim, with its standardised error.
+
+    Args:
+        names: Labels of the N claims.
+        scores: (estimate − exact) / standard error of each, (N,).
+        limit: Half width of the shaded band, in standard errors.
+        title: Title of the figure.
+    """
     figure = blank(6.0, 1.2 + 0.17 * len(names), title)
     axes = figure.add_subplot()
     rows = np.arange(len(names))[::-1]
-    axes.axvspan(
-        -limit, limit, color=PALETTE[2], alpha=BAND_ALPHA / 2, linewidth=0, label=f"±{limit:g} standard errors"
-    )
-    axes.axvspan(-1, 1, color=PALETTE[2], alpha=BAND_ALPHA, linewidth=0, label="±1 standard error")
+    bands = {f"±{limit:g} standard errors": (limit, BAND_ALPHA / 2), "±1 standard error": (1, BAND_ALPHA)}
+    for label, (half, alpha) in bands.items():
+        axes.axvspan(-half, half, color=PALETTE[2], alpha=alpha, linewidth=0, label=label)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.plot(scores, rows, "o", color=PALETTE[0], markersize=4, linestyle="none")
     reach = max(limit * 1.15, 1.05 * float(np.abs(scores).max(initial=0.0)))
@@ -32,20 +38,25 @@ def errors_figure(names: Sequence[str], scores: ndarray, *, limit: float, title:
 def importance_figure(
     importance: ndarray, bound: ndarray, se: ndarray, *, exact: ndarray, evidence: float, title: str
 ) -> Figure:
-    """Draw a bound over K with bars of two standard errors; `exact` holds its values by quadrature for the first K."""
+    """Draw the IWELBO over K with bars of two standard errors.
+
+    Args:
+        importance: Values of K, (N,).
+        bound: Estimates of the IWELBO, (N,), in nats.
+        se: Their standard errors, (N,).
+        exact: The same bound by quadrature for the first M values of K, (M,); the first is the ELBO.
+        evidence: log p(x).
+        title: Title of the figure.
+    """
     figure = blank(5.4, 3.6, title)
     axes = figure.add_subplot()
-    axes.errorbar(
-        importance, bound, 2 * se, color=PALETTE[0], marker="o", markersize=4, capsize=3, label="IWELBO ± 2 se"
-    )
+    look = {"color": PALETTE[0], "marker": "o", "markersize": 4, "capsize": 3}
+    axes.errorbar(importance, bound, 2 * se, label="IWELBO ± 2 se", **look)
     first = importance[: len(exact)]
     axes.plot(first, exact, "x", color=PALETTE[1], markersize=8, linestyle="none", label="by quadrature")
-    axes.axhline(
-        evidence, color=INK, linestyle=DASHES[0], linewidth=1.2, label=f"log p(x) = {evidence:.4f}".replace("-", "−")
-    )
-    axes.axhline(
-        exact[0], color=GREY, linestyle=DASHES[1], linewidth=1.2, label=f"ELBO = {exact[0]:.4f}".replace("-", "−")
-    )
+    for name, value, color, dash in (("log p(x)", evidence, INK, DASHES[0]), ("ELBO", exact[0], GREY, DASHES[1])):
+        label = f"{name} = {value:.4f}".replace("-", "−")
+        axes.axhline(value, color=color, linestyle=dash, linewidth=1.2, label=label)
     axes.set_xscale("log")
     axes.set_xticks(importance, labels=[str(k) for k in importance])
     axes.minorticks_off()

@@ -1,4 +1,4 @@
-"""Contours of several functions of two parameters at the same levels."""
+"""Figure of the contours of several functions of two parameters, at the same levels for comparison."""
 
 from collections.abc import Sequence
 
@@ -21,9 +21,16 @@ def contour_figure(
     title: str,
     unit: str,
 ) -> Figure:
-    """Draw the contours of `functions`, each (len(y), len(x)), at `levels`, around `point`.
+    """Draw contours; the first function has solid lines with their levels written on them, the others dashed ones.
 
-    The first function is solid and the others dashed; levels stand on the first one's lines.
+    Args:
+        x, y: Grid of the two parameters, (X,) and (Y,).
+        functions: Values on the grid by name, each (Y, X).
+        levels: Values whose contours are drawn, ascending.
+        point: Coordinates of a cross.
+        axes: Labels of the horizontal and the vertical axis.
+        title: Title of the figure.
+        unit: Unit of the levels.
     """
     figure = blank(5.4, 4.4, title)
     panel = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""A density that was learned, beside the data and the density that generated them."""
+"""Figure of a fitted density over the histogram of the data, beside the density that generated them."""
 
 import math
 
@@ -10,16 +10,18 @@ from numpy import ndarray
 from vi_core.plots.drawing.series import BAND, quantiles
 from vi_core.plots.drawing.style import BAND_ALPHA, DASHES, PALETTE, blank, legend_below, themed
 
-MIN_BINS, MAX_BINS = 10, 200
+MIN_BINS, MAX_BINS = 10, 200  # of the histogram
 
 
 @themed
-def density_figure(
-    data: ndarray, grid: ndarray, curves: dict[str, ndarray], *, xlabel: str = "x", title: str = ""
-) -> Figure:
-    """Draw the histogram of `data` (N,) and densities on `grid` (G,), each (G,) or (G, R) with a band over replicates.
+def density_figure(data: ndarray, grid: ndarray, curves: dict[str, ndarray], *, title: str = "") -> Figure:
+    """Draw the histogram of univariate data and densities over it.
 
-    The first of `curves` is emphasised.
+    Args:
+        data: Points, (N,).
+        grid: Where the densities are known, (G,), ascending.
+        curves: Densities by name, each (G,), or (G, R) for a median and a band over replicates; the first is solid.
+        title: Title of the figure; none if empty.
     """
     figure = blank(6.0, 3.8, title)
     axes = figure.subplots()
@@ -28,7 +30,7 @@ def density_figure(
         _draw_curve(axes, grid, curve.reshape(len(grid), -1), name, i)
     peak = max((np.nanmax(curve, initial=0.0, where=np.isfinite(curve)) for curve in curves.values()), default=0.0)
     tallest = float(np.max(heights, initial=0.0))
-    axes.set(xlabel=xlabel, ylabel="density", xlim=(grid[0], grid[-1]))
+    axes.set(xlabel="x", ylabel="density", xlim=(grid[0], grid[-1]))
     axes.set_ylim(0.0, 1.06 * max(tallest, min(peak, 2 * tallest)))
     legend_below(figure)
     return figure

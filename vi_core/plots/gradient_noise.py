@@ -1,6 +1,6 @@
-"""The noise of gradient estimates by latent, for the groups of a sweep, at its first and at its last parameters.
+"""Figure of the noise of gradient estimates by latent, at the first and at the last parameters of the runs of a sweep.
 
-Points and not bars: on a logarithmic axis a bar's length says nothing, as it depends on where the axis begins.
+The noise is drawn as points, because the length of a bar on a logarithmic axis depends on where the axis begins.
 """
 
 import numpy as np
@@ -11,13 +11,18 @@ from vi_core.plots.drawing.style import blank, group_colors, legend_below, theme
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PANELS = {"start": "at the first parameters", "final": "at the last parameters"}
 
-Noise = dict[str, dict[str, float]]
-"""`start` and `final` -> latent -> √tr Cov of its gradient."""
+Noise = dict[str, dict[str, float]]  # `start` and `final` -> latent -> √tr Cov of its gradient
 
 
 @themed
 def gradient_noise_figure(groups: dict[str, Noise], *, title: str = "", legend_title: str = "") -> Figure:
-    """Draw each latent's noise on a logarithmic axis, one marker for each group, side by side for start and end."""
+    """Draw each latent's noise on a logarithmic axis, one marker for each group, in panels for start and end.
+
+    Args:
+        groups: Noise by label of the group; latents that a group lacks are left out.
+        title: Title of the figure; none if empty.
+        legend_title: The setting that the groups differ in.
+    """
     latents = list(next(iter(groups.values()))["start"])
     figure = blank(7.4, 3.9, title)
     panels = figure.subplots(1, 2, sharey=True)

@@ -1,4 +1,4 @@
-"""Samples of a univariate law beside its density: histograms, and the distance of their distribution functions."""
+"""Figure of samples of a univariate law beside its density, and of the error of their distribution functions."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,10 +13,16 @@ BINS = 40
 def histogram_figure(
     samples: dict[str, ndarray], density: tuple[ndarray, ndarray], *, xlabel: str, title: str
 ) -> Figure:
-    """Draw histograms of `samples`, each (N,), over a density (grid, values), and their empirical errors.
+    """Draw histograms of samples over the exact density, and their errors.
 
     The right panel has the empirical distribution function minus the exact one, with the band that its largest value
     leaves with probability 0.05 (Kolmogorov: ±1.358/√N).
+
+    Args:
+        samples: Draws by name of the sampler, each (N,).
+        density: Grid (G,), ascending, and the exact density on it, (G,).
+        xlabel: Name of the variable.
+        title: Title of the figure.
     """
     figure = blank(8.4, 3.4, title)
     left, right = figure.subplots(1, 2)

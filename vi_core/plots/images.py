@@ -1,4 +1,4 @@
-"""Images of a test set beside what a model makes of them, and images generated from noise.
+"""Figures of images: a test set beside its reconstructions in rows, and generated images in a grid.
 
 Pixels are in [0, 1], white ink on black. Each row or grid is put into one array, which draws in one call.
 """
@@ -12,13 +12,19 @@ from numpy import ndarray
 
 from vi_core.plots.drawing.style import blank, themed
 
-GAP = 1
-TILE = 0.64
+GAP = 1  # pixels between images
+TILE = 0.64  # inches of an image
 
 
 @themed
 def image_figure(rows: dict[str, ndarray], *, title: str = "", columns: int = 10) -> Figure:
-    """Draw the first `columns` images of each of `rows`, (N, H, W) with its label on the left."""
+    """Draw rows of images with labels on the left.
+
+    Args:
+        rows: Images by label, each (N, H, W), with values in [0, 1].
+        title: Title of the figure; none if empty.
+        columns: How many images of each row are shown, from the first.
+    """
     shown = max(min(columns, len(images)) for images in rows.values())
     margin = 0.3 + 0.078 * max(len(label) for label in rows)
     figure = blank(margin + TILE * shown, (TILE + 0.05) * len(rows) + _room(title), title)

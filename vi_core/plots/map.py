@@ -1,4 +1,4 @@
-"""A map of points with the mixture that was fitted to them."""
+"""Figure of points in the plane, a map, with the mixture that was fitted to them."""
 
 import matplotlib as mpl
 import numpy as np
@@ -10,10 +10,9 @@ from numpy import ndarray
 
 from vi_core.plots.drawing.style import GREY, INK, PALETTE, blank, legend_below, themed
 
-LONGEST = 5.2
-"""Inches of the longer side of the map."""
-ROOM = 1.5
-"""Inches that title, axis labels and legend take up."""
+LONGEST = 5.2  # inches of the longer side of the map
+ROOM = 1.5  # inches of title, axis labels and legend
+NAMES = ("epicentre, posterior mean", "its uncertainty, 2 posterior deviations", "2 deviations of a place around it")
 
 
 @themed
@@ -28,10 +27,19 @@ def map_figure(
     ylabel: str,
     title: str = "",
 ) -> Figure:
-    """Draw `points` (N, 2) in the mixture of the components' colours that `shares` (N, K) say.
+    """Draw points, coloured by the component that they belong to, and the components.
 
-    Each component has a cross at its centre (K, 2), a filled ellipse of two of its posterior `deviations` (K, 2), and a
-    dashed circle of radius 2 `spread`, within which 86 % of its points lie.
+    Each component has a cross at its centre, a filled ellipse of two posterior deviations of the centre, and a dashed
+    circle of radius 2 `spread`, within which 86 % of its points lie.
+
+    Args:
+        points: Coordinates, (N, 2).
+        shares: Responsibilities of the K components for each point, (N, K); the colours are mixed in these shares.
+        centres: Posterior means of the centres, (K, 2).
+        deviations: Posterior standard deviations of the centres, (K, 2).
+        spread: Standard deviation of a point around its centre, in each coordinate.
+        xlabel, ylabel: Labels of the axes.
+        title: Title of the figure; none if empty.
     """
     colors = component_colors(len(centres))
     low, high = _limits(points)
@@ -64,15 +72,7 @@ def _draw_component(
     axes: Axes, centre: ndarray, deviation: ndarray, spread: float, color: tuple[float, ...], *, labelled: bool
 ) -> None:
     """Draw centre, uncertainty and reach of one component; the first one has entries in the legend."""
-    names = (
-        "epicentre, posterior mean",
-        "its uncertainty, 2 posterior deviations",
-        "2 deviations of a place around it",
-    )
-    cross, known, reach = names if labelled else ("", "", "")
-    axes.add_patch(
-        Ellipse(tuple(centre), 4 * spread, 4 * spread, fill=False, edgecolor=GREY, linestyle=(0, (4, 3)), label=reach)
-    )
-    width, height = 4 * deviation
-    axes.add_patch(Ellipse(tuple(centre), width, height, facecolor=color, edgecolor=INK, zorder=3, label=known))
+    (cross, known, reach), place, size = NAMES if labelled else ("", "", ""), tuple(centre), 4 * spread
+    axes.add_patch(Ellipse(place, size, size, fill=False, edgecolor=GREY, linestyle=(0, (4, 3)), label=reach))
+    axes.add_patch(Ellipse(place, *(4 * deviation), facecolor=color, edgecolor=INK, zorder=3, label=known))
     axes.plot(*centre, marker="+", color=INK, markersize=6, markeredgewidth=0.9, linestyle="", zorder=4, label=cross)

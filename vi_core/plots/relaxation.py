@@ -1,4 +1,4 @@
-"""A relaxed categorical law: its argmax beside direct draws, its log-ratios, and what its temperature does."""
+"""Figures of the Gumbel-softmax relaxation: its argmax beside direct draws, and bias and noise over temperatures."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,15 @@ ESTIMATORS = {"gumbel_softmax": "relaxed", "straight_through": "straight-through
 def class_figure(
     counts: dict[str, ndarray], probabilities: ndarray, ratio: ndarray, location: float, *, title: str
 ) -> Figure:
-    """Draw the shares of the classes in `counts`, each (C,), and a histogram of the log-ratio over its logistic law."""
+    """Draw the shares of the C classes, and a histogram of the log-ratio of two coordinates over its logistic law.
+
+    Args:
+        counts: How often each class was drawn, (C,), by `direct` and by `relaxed`.
+        probabilities: The exact law, (C,).
+        ratio: Draws of τ (log z_C − log z_1), (N,).
+        location: Location of their logistic law, log π_C − log π_1.
+        title: Title of the figure.
+    """
     figure = blank(8.4, 3.4, title)
     left, right = figure.subplots(1, 2)
     classes, width = np.arange(1, len(probabilities) + 1), 0.36
@@ -40,9 +48,13 @@ def class_figure(
 
 @themed
 def temperature_figure(records: Mapping[str, ndarray], classes: int, *, title: str) -> Figure:
-    """Draw the mean largest coordinate and each gradient's bias and deviation over `records["temperatures"]` (T,).
+    """Draw the mean largest coordinate, and bias and deviation of each gradient estimator, over the temperature.
 
-    Bias and deviation are norms, relative to the norm of the exact gradient.
+    Args:
+        records: Arrays (T,): `temperatures`, `largest` with `largest_se`, `sampling_error`, and for each of
+            `ESTIMATORS` its `..._bias` and `..._sd`, norms relative to the norm of the exact gradient.
+        classes: Number of classes C.
+        title: Title of the figure.
     """
     figure = blank(10.2, 3.5, title)
     largest, bias, deviation = figure.subplots(1, 3)

@@ -1,4 +1,4 @@
-"""The final bound of several runs against a number that a sweep varied, with a statistic of each run below."""
+"""Figure of the final bound of the runs of a sweep over the number that it varied, with a statistic of each below."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,9 +19,16 @@ def settings_figure(
     title: str = "",
     statistic: tuple[str, ndarray, float] | None = None,
 ) -> Figure:
-    """Draw the best of `finals` (J arrays (R,)) at `numbers` (J,), and all of them as dots.
+    """Draw the best final bound of each run as a line, and those of all its replicates as dashes.
 
-    `statistic` is a name, its values (J,) and the value that a fitting model would have; it has a panel of its own.
+    Args:
+        numbers: The setting of the J runs, (J,).
+        finals: Final bounds of each run, J arrays (R,).
+        name: Name of the bound.
+        xlabel: Name of the setting.
+        title: Title of the figure; none if empty.
+        statistic: Name of a statistic, its values (J,), and the value that a model that fits would have; it is drawn
+            in a panel of its own.
     """
     panels = 1 if statistic is None else 2
     figure = blank(6.0, 2.9 * panels + 0.4, title)
@@ -30,9 +37,8 @@ def settings_figure(
     best = np.array([np.nanmax(values) for values in finals])
     axes[0].plot(numbers[order], best[order], color=PALETTE[0], marker="o", markersize=4, label="best replicate")
     for i, (number, values) in enumerate(zip(numbers, finals, strict=True)):
-        others = np.full(len(values), number)
-        label = "every replicate" if i == 0 else ""
-        axes[0].plot(others, values, color=GREY, marker="_", markersize=7, linestyle="", zorder=1, label=label)
+        look = {"color": GREY, "marker": "_", "markersize": 7, "linestyle": "", "zorder": 1}
+        axes[0].plot(np.full(len(values), number), values, label="every replicate" if i == 0 else "", **look)
     axes[0].set(ylabel=f"final {name}")
     if statistic is not None:
         _draw_statistic(axes[1], numbers[order], statistic[1][order], statistic[0], statistic[2])

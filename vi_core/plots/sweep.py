@@ -1,23 +1,14 @@
-"""The bound of several runs, grouped by the value of a key that a sweep varied."""
+"""Figure of the bound of the runs of a sweep over their steps, grouped by the value of the setting that it varied."""
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from vi_core.plots.drawing.panels import (
-    BAND_LABEL,
-    anchor_of,
-    bound_panels,
-    draw_references,
-    draw_replicates,
-    show_last_half,
-    show_whole_run,
-    window_note,
-)
+from vi_core.plots.drawing import panels
 from vi_core.plots.drawing.series import last_half, quantiles, smooth
 from vi_core.plots.drawing.style import blank, group_colors, legend_below, themed
 
-History = tuple[ndarray, ndarray]
+History = tuple[ndarray, ndarray]  # steps (T,) and values (T, R) of one job
 
 
 @themed
@@ -25,34 +16,41 @@ def sweep_figure(
     curves: dict[str, list[History]],
     *,
     name: str,
-    xlabel: str = "step",
     title: str = "",
     legend_title: str = "",
     window: int = 1,
     references: dict[str, float] | None = None,
 ) -> Figure:
-    """Draw the bound called `name` for each group of `curves`: the median and band over its jobs and replicates.
+    """Draw the bound of each group: the median and band over its jobs and replicates.
 
-    Each job is a pair of steps (T,) and values (T, R), averaged over `window` rows. The last-half panel is scaled for
-    the group that ends best and those near it, so that one that failed does not hide how the others differ.
+    The last-half panel is scaled for the group that ends best and those near it, so that a group that failed does not
+    hide how the others differ.
+
+    Args:
+        curves: Jobs by label of their group; each has steps (T,) and values (T, R).
+        name: Label of the axis, such as `ELBO (nats)`.
+        title: Title of the figure; none if empty.
+        legend_title: The setting that the groups differ in.
+        window: Rows that are averaged in each job, at least 1.
+        references: Values of horizontal lines by name.
     """
     references = references or {}
     groups = {label: pool([smooth(*job, window) for job in jobs]) for label, jobs in curves.items()}
     finals = {label: _final(values) for label, (_, values) in groups.items()}
     best = groups[max(finals, key=finals.__getitem__)][1]
-    anchor = anchor_of(best, references)
+    anchor = panels.anchor_of(best, references)
     figure = blank(7.4, 3.6, title)
-    whole, end = bound_panels(figure, anchor, name=name, xlabel=xlabel)
+    whole, end = panels.bound_panels(figure, anchor, name=name)
     for axes, shift in ((whole, anchor.value), (end, 0.0)):
         for color, (label, (step, values)) in zip(group_colors([*groups]), groups.items(), strict=True):
-            draw_replicates(axes, step, values - shift, color=color, label=label, band_label="")
-        draw_references(axes, references, shift=shift)
+            panels.draw_replicates(axes, step, values - shift, color=color, label=label, band_label="")
+        panels.draw_references(axes, references, shift=shift)
     longest = max((step for step, _ in groups.values()), key=lambda step: step[-1])
     shown = np.concatenate([*(quantiles(values).ravel() for _, values in groups.values()), [*references.values()]])
-    show_whole_run(whole, longest, shown - anchor.value, anchor.width)
-    show_last_half(end, longest, quantiles(last_half(best)), [*references.values(), *finals.values()])
+    panels.show_whole_run(whole, longest, shown - anchor.value, anchor.width)
+    panels.show_last_half(end, longest, quantiles(last_half(best)), [*references.values(), *finals.values()])
     many = any(values.shape[1] > 1 for _, values in groups.values())
-    notes = [legend_title, f"median and {BAND_LABEL}" if many else "", window_note(window)]
+    notes = [legend_title, f"median and {panels.BAND_LABEL}" if many else "", panels.window_note(window)]
     legend_below(figure, title=", ".join(filter(None, notes)))
     return figure
 

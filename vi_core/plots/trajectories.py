@@ -1,15 +1,16 @@
-"""How parameters or expectations move during a run, with what they should reach."""
+"""Figure of parameters or posterior expectations over the steps of a run, beside their true and exact values."""
 
 import math
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
 
 from vi_core.plots.drawing.panels import BAND_LABEL, draw_replicates, replicates_label, show_steps
 from vi_core.plots.drawing.series import quantiles, robust_limits
 from vi_core.plots.drawing.style import DASHES, INK, PALETTE, blank, legend_below, themed
+
+LINES = {"true": (PALETTE[1], DASHES[0]), "exact posterior": (INK, DASHES[1])}  # name -> colour and dashes
 
 
 @themed
@@ -19,13 +20,16 @@ def trajectories_figure(
     *,
     truth: dict[str, float],
     exact: dict[str, float],
-    xlabel: str = "step",
     title: str = "",
 ) -> Figure:
-    """Draw a panel for each of `series`, (T, R) at `step` (T,).
+    """Draw a panel for each quantity.
 
-    `truth` holds the parameters that generated the data and `exact` the exact posterior's value, for the names that
-    have one.
+    Args:
+        step: Recorded steps, (T,).
+        series: Quantities by name, each (T, R).
+        truth: Generating parameters by name, for the quantities that have one.
+        exact: Values of the exact posterior by name, for the quantities that have one.
+        title: Title of the figure; none if empty.
     """
     columns = 2 if len(series) == 4 else min(3, len(series))
     rows = math.ceil(len(series) / columns)
@@ -34,22 +38,17 @@ def trajectories_figure(
     label = replicates_label(np.stack([values[-1] for values in series.values()]), "estimate")
     for axes, (name, values) in zip(panels, series.items(), strict=False):
         draw_replicates(axes, step, values, color=PALETTE[0], label=label, band_label=BAND_LABEL)
-        lines = [*_draw_line(axes, "true", truth.get(name)), *_draw_line(axes, "exact posterior", exact.get(name))]
+        known = {"true": truth.get(name), "exact posterior": exact.get(name)}
+        lines = {label: value for label, value in known.items() if value is not None}
+        for line, value in lines.items():
+            color, dash = LINES[line]
+            axes.axhline(value, color=color, linestyle=dash, linewidth=1.2, label=line)
         curves = quantiles(values)
-        axes.set_ylim(*robust_limits(curves, [curves[1, 0], *lines]))
+        axes.set_ylim(*robust_limits(curves, [curves[1, 0], *lines.values()]))
         show_steps(axes, step)
         axes.locator_params(nbins=5)
-        axes.set(xlabel=xlabel, ylabel=name)
+        axes.set(xlabel="step", ylabel=name)
     for axes in panels[len(series) :]:
         axes.remove()
     legend_below(figure)
     return figure
-
-
-def _draw_line(axes: Axes, label: str, value: float | None) -> list[float]:
-    """Draw a horizontal line at `value` where there is one, and return the values drawn."""
-    if value is None:
-        return []
-    color, dash = {"true": (PALETTE[1], DASHES[0]), "exact posterior": (INK, DASHES[1])}[label]
-    axes.axhline(value, color=color, linestyle=dash, linewidth=1.2, label=label)
-    return [value]

@@ -1,1 +1,1 @@
-"""Studies: what is computed, and not trained."""
+"""Studies: computations without training, each number beside its exact answer where one exists."""

@@ -1,24 +1,33 @@
-"""The contract of a study: numbers that are computed, not trained, each beside its exact answer where one exists."""
+"""Base class of a study: numbers that are computed, not trained, each beside its exact answer where one exists."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
+from torch import Tensor
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # matplotlib is imported only where something is drawn
     from matplotlib.figure import Figure
+
+Records: TypeAlias = Mapping[str, np.ndarray]
+Figures: TypeAlias = "dict[str, Figure]"
 
 
 class Quantity(NamedTuple):
-    """One number that a study reports."""
+    """One number that a study reports.
+
+    Attributes:
+        value: The number.
+        se: Standard error of a Monte Carlo estimate; None for a number that is computed without sampling.
+        exact: The same number by other means, where such are known.
+    """
 
     value: float
     se: float | None = None
-    """Standard error of a Monte Carlo estimate; None for what is computed without sampling."""
     exact: float | None = None
-    """The same number by other means."""
 
     @property
     def error(self) -> float | None:
@@ -31,9 +40,14 @@ class Quantity(NamedTuple):
         return None if not self.se or self.exact is None else (self.value - self.exact) / self.se
 
 
+def average(samples: Tensor, exact: float | None = None) -> Quantity:
+    """Return the mean of independent samples (N,) with its standard error, beside its exact value."""
+    return Quantity(samples.mean().item(), samples.std().item() / math.sqrt(len(samples)), exact)
+
+
 @dataclass(frozen=True)
 class Finding:
-    """What a study found.
+    """Result of a study.
 
     Attributes:
         quantities: Numbers by name; a name has no dot, so that `expected` can point to `estimates.<name>.mean`.
@@ -52,5 +66,5 @@ class Study(ABC):
         """Compute everything, with torch's default random stream where something is drawn."""
 
     @abstractmethod
-    def figures(self, records: Mapping[str, np.ndarray]) -> "dict[str, Figure]":
-        """Draw the figures by name from the records of a finding, in memory or read back."""
+    def figures(self, records: Records) -> Figures:
+        """Draw the figures by name from the records of a finding, in memory or read back from a run's folder."""

@@ -1,13 +1,11 @@
 """Exponential draws by the inverse distribution function, z = −log(1 − u)/rate: report 003, section 4.1 and figure 4.
 
-Shown are draws beside torch's own sampler and the exact density, the Kolmogorov–Smirnov distance of both samples from
-the exact law, and what the inverse is for: the gradient of E[f(z)] in the rate, exact at f = z and f = z² with
-−1/rate² and −4/rate³.
+The draws are compared with torch's own sampler and the exact density, by a histogram and the Kolmogorov–Smirnov
+distance. The purpose of the inverse is a path derivative: the gradient of E[f(z)] in the rate is −1/rate² for f = z and
+−4/rate³ for f = z².
 """
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,21 +13,18 @@ from torch import Tensor
 
 from vi_core.distributions.exponential import Exponential
 from vi_core.errors import require
-from vi_core.studies.base import Finding, Quantity, Study
+from vi_core.studies.base import Figures, Finding, Quantity, Records, Study, average
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-GRID = 400
+GRID = 400  # points at which the density is drawn
 
 
 class ExponentialInverseCDF(Study):
-    """Draws, their law, and their derivative.
+    """Draws of two samplers, tests of their law, and gradients in the rate.
 
     Args:
-        rate: Of the law.
-        num_draws: Draws of each sampler that are compared.
-        num_samples: Draws of the gradients.
+        rate: Rate of the exponential law, positive.
+        num_draws: Draws of each sampler that are compared, at least 2.
+        num_samples: Draws of each gradient, at least 2.
     """
 
     def __init__(self, *, rate: float = 1.0, num_draws: int = 1000, num_samples: int = 100_000):
@@ -45,37 +40,34 @@ class ExponentialInverseCDF(Study):
             "inverse": Exponential(rate).rsample(self.num_draws),
         }
         z = np.linspace(0, -math.log(1e-4) / self.rate, GRID)
-        records = {name: value.numpy() for name, value in draws.items()} | {"grid": z, "density": self._density(z)}
+        density = self.rate * np.exp(-self.rate * z)
+        records = {name: value.numpy() for name, value in draws.items()} | {"grid": z, "density": density}
         laws = {f"{name}_{key}": q for name, value in draws.items() for key, q in self._law(value).items()}
         return Finding(laws | self._gradients(rate), records)
-
-    def _density(self, z: np.ndarray) -> np.ndarray:
-        return self.rate * np.exp(-self.rate * z)
 
     def _law(self, draws: Tensor) -> dict[str, Quantity]:
         """Return the mean of draws (N,), and distance and p-value of the Kolmogorov–Smirnov test of their law."""
         from scipy import stats
 
-        mean, deviation = draws.mean().item(), draws.std().item()
         distance, p_value = stats.kstest(draws.numpy(), stats.expon(scale=1 / self.rate).cdf)[:2]
         return {
-            "mean": Quantity(mean, deviation / math.sqrt(len(draws)), 1 / self.rate),
+            "mean": average(draws, 1 / self.rate),
             "ks_distance": Quantity(float(distance)),
             "ks_p_value": Quantity(float(p_value)),
         }
 
     def _gradients(self, rate: Tensor) -> dict[str, Quantity]:
-        """Return d E[f(z)]/d rate for f = z and z², each draw's derivative by automatic differentiation."""
+        """Return d E[f(z)]/d rate for f = z and z²: averages over draws of the derivative by autograd."""
         rates = rate.expand(self.num_samples).clone().requires_grad_()
         z = Exponential(rates).rsample(1).squeeze(0)
         exact = {"gradient_of_mean": -1 / self.rate**2, "gradient_of_square": -4 / self.rate**3}
         found = {}
         for power, (name, value) in enumerate(exact.items(), start=1):
             (slopes,) = torch.autograd.grad((z**power).sum(), rates, retain_graph=True)
-            found[name] = Quantity(slopes.mean().item(), slopes.std().item() / math.sqrt(self.num_samples), value)
+            found[name] = average(slopes, value)
         return found
 
-    def figures(self, records: Mapping[str, np.ndarray]) -> "dict[str, Figure]":
+    def figures(self, records: Records) -> Figures:
         from vi_core.plots.histograms import histogram_figure
 
         figure = histogram_figure(

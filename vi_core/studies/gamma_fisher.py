@@ -2,15 +2,14 @@
 
 With shape α, scale β, sufficient statistics (x, log x) and natural parameters η = (−1/β, α − 1),
 
-    F(η) = [[αβ², β], [β, ψ₁(α)]],    F(α, β) = Jᵀ F(η) J = [[ψ₁(α), 1/β], [1/β, α/β²]],    J = ∂η/∂(α, β).
+    F(η) = [[αβ², β], [β, ψ₁(α)]],    F(α, β) = Jᵀ F(η) J = [[ψ₁(α), 1/β], [1/β, α/β²]],
+    J = ∂η/∂(α, β) = [[0, 1/β²], [1, 0]],    F(η)⁻¹ = [[ψ₁/β², −1/β], [−1/β, α]] / (αψ₁ − 1).
 
 The routes are the closed form, automatic differentiation (∇²A of the log-normaliser) and the covariance of the score
 over draws. The information tells how fast KL(p_θ ‖ p_θ+δ) ≈ ½ δᵀF δ grows, which is what the figure shows.
 """
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,23 +18,20 @@ from torch import Tensor
 from vi_core.distributions.exponential_family import fisher_information, gamma_log_normalizer
 from vi_core.distributions.gamma import Gamma, kl_gamma
 from vi_core.errors import require
-from vi_core.studies.base import Finding, Quantity, Study
+from vi_core.studies.base import Figures, Finding, Quantity, Records, Study
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-LEVELS = (0.01, 0.05, 0.2)
-"""Nats at which the contours of the divergence are drawn."""
-GRID = 161
+LEVELS = (0.01, 0.05, 0.2)  # of the contours of the divergence, in nats
+GRID = 161  # points of each axis of the figure
+ENTRIES = ((0, 0), (0, 1), (1, 1))  # the distinct entries of a symmetric 2 x 2 matrix
 
 
 class GammaFisher(Study):
-    """Information, inverse and determinant at one point.
+    """Fisher information of Gamma(shape, scale), with its inverse and determinant.
 
     Args:
-        shape: α.
-        scale: β.
-        num_samples: Draws of the Monte Carlo route.
+        shape: α, positive.
+        scale: β, positive.
+        num_samples: Draws of the Monte Carlo route, at least 2.
     """
 
     def __init__(self, *, shape: float = 2.0, scale: float = 3.0, num_samples: int = 100_000):
@@ -47,43 +43,27 @@ class GammaFisher(Study):
     def run(self) -> Finding:
         natural = torch.tensor([-1 / self.scale, self.shape - 1], dtype=torch.float64)
         by_autograd = fisher_information(gamma_log_normalizer, natural)
+        jacobian = torch.tensor([[0.0, 1 / self.scale**2], [1.0, 0.0]], dtype=torch.float64)
+        a, b, trigamma = self.shape, self.scale, self._trigamma()
+        factor = a * trigamma - 1
         quantities = {
-            **_entries("natural", by_autograd, self.natural_information()),
-            **_entries("natural_inverse", by_autograd.inverse(), self.natural_inverse()),
-            **_entries("shape_scale", self._jacobian().T @ by_autograd @ self._jacobian(), self.information()),
-            "determinant_factor": Quantity(by_autograd.det().item() / self.scale**2, None, self._determinant_factor()),
+            **_entries("natural", by_autograd, _matrix(a * b**2, b, trigamma)),
+            **_entries("natural_inverse", by_autograd.inverse(), _matrix(trigamma / b**2, -1 / b, a) / factor),
+            **_entries("shape_scale", jacobian.T @ by_autograd @ jacobian, self.information()),
+            "determinant_factor": Quantity(by_autograd.det().item() / b**2, None, factor),
             **self._monte_carlo(),
         }
         return Finding(quantities, self._divergence())
 
-    def natural_information(self) -> Tensor:
-        """Return F(η) in closed form, (2, 2)."""
-        a, b = self.shape, self.scale
-        return _matrix(a * b**2, b, self._trigamma())
-
-    def natural_inverse(self) -> Tensor:
-        """Return F(η)⁻¹ in closed form, (2, 2): [[ψ₁/β², −1/β], [−1/β, α]] / (αψ₁ − 1)."""
-        a, b = self.shape, self.scale
-        return _matrix(self._trigamma() / b**2, -1 / b, a) / self._determinant_factor()
-
     def information(self) -> Tensor:
         """Return F(α, β) in closed form, (2, 2)."""
-        a, b = self.shape, self.scale
-        return _matrix(self._trigamma(), 1 / b, a / b**2)
+        return _matrix(self._trigamma(), 1 / self.scale, self.shape / self.scale**2)
 
     def _trigamma(self) -> float:
         return torch.polygamma(1, torch.tensor(self.shape, dtype=torch.float64)).item()
 
-    def _determinant_factor(self) -> float:
-        """αψ₁(α) − 1, by which F(η) is far from singular: its determinant over β²."""
-        return self.shape * self._trigamma() - 1
-
-    def _jacobian(self) -> Tensor:
-        """∂(η₁, η₂)/∂(α, β) = [[0, 1/β²], [1, 0]]."""
-        return torch.tensor([[0.0, 1 / self.scale**2], [1.0, 0.0]], dtype=torch.float64)
-
     def _monte_carlo(self) -> dict[str, Quantity]:
-        """Average the products of the score's components over draws."""
+        """Return the covariance of the score: products of its components, averaged over draws."""
         a, b = self.shape, self.scale
         x = self._law().rsample(self.num_samples)
         digamma = torch.digamma(torch.tensor(a, dtype=torch.float64))
@@ -93,7 +73,7 @@ class GammaFisher(Study):
         exact = self.information()
         return {
             f"monte_carlo[{i},{j}]": Quantity(means[i, j].item(), errors[i, j].item(), exact[i, j].item())
-            for i, j in ((0, 0), (0, 1), (1, 1))
+            for i, j in ENTRIES
         }
 
     def _law(self) -> Gamma:
@@ -103,9 +83,8 @@ class GammaFisher(Study):
         """Evaluate KL(p ‖ p_θ) and its quadratic form on a grid of (shape, scale) that holds both contours."""
         reach = 2 * math.sqrt(2 * max(LEVELS)) * self.information().inverse().diagonal().sqrt()
         centre = torch.tensor([self.shape, self.scale], dtype=torch.float64)
-        axes = [
-            torch.linspace(max(c / 8, c - r), c + r, GRID) for c, r in zip(centre.tolist(), reach.tolist(), strict=True)
-        ]
+        ends = zip(centre.tolist(), reach.tolist(), strict=True)
+        axes = [torch.linspace(max(c / 8, c - r), c + r, GRID) for c, r in ends]
         shapes, scales = torch.meshgrid(*(axis.double() for axis in axes), indexing="xy")
         divergence = kl_gamma(self._law(), Gamma(shapes, 1 / scales))
         offset = torch.stack([shapes, scales], dim=-1) - centre
@@ -113,7 +92,7 @@ class GammaFisher(Study):
         named = {"shape": axes[0], "scale": axes[1], "divergence": divergence, "quadratic": quadratic, "centre": centre}
         return {name: value.numpy() for name, value in named.items()}
 
-    def figures(self, records: Mapping[str, np.ndarray]) -> "dict[str, Figure]":
+    def figures(self, records: Records) -> Figures:
         from vi_core.plots.contours import contour_figure
 
         figure = contour_figure(
@@ -134,7 +113,5 @@ def _matrix(first: float, cross: float, second: float) -> Tensor:
 
 
 def _entries(name: str, found: Tensor, exact: Tensor) -> dict[str, Quantity]:
-    """Return the distinct entries of a symmetric 2 x 2 matrix."""
-    return {
-        f"{name}[{i},{j}]": Quantity(found[i, j].item(), None, exact[i, j].item()) for i, j in ((0, 0), (0, 1), (1, 1))
-    }
+    """Return the distinct entries of a symmetric 2 x 2 matrix beside those by another route."""
+    return {f"{name}[{i},{j}]": Quantity(found[i, j].item(), None, exact[i, j].item()) for i, j in ENTRIES}

@@ -1,15 +1,14 @@
 """The Gumbel-softmax relaxation: reports 000, 001, 002 and 003 compare a histogram of its argmax with direct draws.
 
-The argmax has the categorical law at every temperature, so that histogram tests the Gumbel noise and nothing of the
-relaxation. Shown beside it are the density, whose integral is one and which gives log z_i − log z_j a logistic law with
-location log π_i/π_j over τ and scale 1/τ, and what depends on the temperature: the mean of the largest coordinate, and
-bias and deviation of gradients of E[f(z)] in log π, with f(z) = (Σ_c c z_c)², c = 1, ..., C, which is not linear. At
-one-hot z the exact gradient is π_c (f(e_c) − E f).
+The argmax has the categorical law at every temperature, so that the reports' histogram tests the Gumbel noise and
+nothing of the relaxation. The study adds tests of the relaxed law: its density has integral one and gives
+log z_i − log z_j a logistic law with location log π_i/π_j over τ and scale 1/τ. And it adds what depends on the
+temperature: the mean of the largest coordinate, and bias and deviation of gradients of E[f(z)] in log π, with the
+nonlinear f(z) = (Σ_c c z_c)², c = 1, ..., C. At one-hot z the exact gradient is π_c (f(e_c) − E f).
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,26 +17,21 @@ from torch import Tensor
 from vi_core.distributions.categorical import OneHotCategorical
 from vi_core.distributions.relaxations import GumbelSoftmax, StraightThrough
 from vi_core.errors import require
-from vi_core.studies.base import Finding, Quantity, Study
+from vi_core.studies.base import Figures, Finding, Quantity, Records, Study, average
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-NODES = 500_000
-"""Most points of the grid that the density is integrated on."""
-REACH = 25.0
-"""How far it goes in the log-ratios times the temperature, whose tails fall as e^(−|w|)."""
+NODES = 500_000  # largest number of points of the grid that the density is integrated on
+REACH = 25.0  # of that grid in w, the log-ratio times the temperature: the density falls as e^(−|w|)
 
 
 class GumbelSoftmaxStudy(Study):
-    """Draws, density and gradients of one categorical law.
+    """Draws, density and gradients of the relaxation of one categorical law.
 
     Args:
         probabilities: π, 2 to 4 positive numbers that sum to one.
-        temperature: Of the draws and the density.
-        num_draws: Draws of each sampler that are compared.
-        temperatures: At which gradients are measured.
-        num_samples: Draws of each gradient.
+        temperature: τ of the draws and of the density, positive.
+        num_draws: Draws of each sampler that are compared, at least 2.
+        temperatures: Values of τ at which gradients are measured, all positive.
+        num_samples: Draws of each gradient, at least 2.
     """
 
     def __init__(
@@ -49,9 +43,9 @@ class GumbelSoftmaxStudy(Study):
         temperatures: Sequence[float] = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0),
         num_samples: int = 50_000,
     ):
-        values, given = list(probabilities), f"study.probabilities={list(probabilities)}"
-        law = 2 <= len(values) <= 4 and min(values) > 0 and abs(sum(values) - 1) < 1e-9
-        require(law, f"{given} must be 2 to 4 positive numbers that sum to one.")
+        values = list(probabilities)
+        is_law = 2 <= len(values) <= 4 and min(values) > 0 and abs(sum(values) - 1) < 1e-9
+        require(is_law, f"study.probabilities={values} must be 2 to 4 positive numbers that sum to one.")
         for name, value in {"temperature": temperature, "temperatures": min(temperatures, default=0)}.items():
             require(0 < value < math.inf, f"study.{name} must be positive and finite, not {value}.")
         for name, value in {"num_draws": num_draws, "num_samples": num_samples}.items():
@@ -64,10 +58,8 @@ class GumbelSoftmaxStudy(Study):
     def run(self) -> Finding:
         relaxed = GumbelSoftmax(self.logits, self._scalar(self.temperature))
         log_z = relaxed.rsample_log(self.num_draws)
-        draws = {
-            "direct": torch.multinomial(self.probabilities, self.num_draws, replacement=True),
-            "relaxed": log_z.argmax(dim=-1),
-        }
+        direct = torch.multinomial(self.probabilities, self.num_draws, replacement=True)
+        draws = {"direct": direct, "relaxed": log_z.argmax(dim=-1)}
         ratio = self.temperature * (log_z[:, -1] - log_z[:, 0])
         frequencies = {key: q for name, index in draws.items() for key, q in self._frequencies(name, index).items()}
         law = {"log_ratio_ks_p_value": Quantity(self._ratio_p_value(ratio))}
@@ -127,26 +119,28 @@ class GumbelSoftmaxStudy(Study):
 
     def _over_temperatures(self) -> tuple[dict[str, Quantity], dict[str, np.ndarray]]:
         """Return the components of each gradient at the study's temperature, and the curves over all temperatures."""
-        exact, records = self.exact_gradient(), {"temperatures": np.array(self.temperatures)}
-        curves: dict[str, list[float]] = {}
-        for temperature in self.temperatures:
-            largest = GumbelSoftmax(self.logits, self._scalar(temperature)).rsample(self.num_samples).amax(dim=-1)
-            curves.setdefault("largest", []).append(largest.mean().item())
-            curves.setdefault("largest_se", []).append(largest.std().item() / math.sqrt(self.num_samples))
-            for name, samples in self.gradients(temperature).items():
-                deviation = samples.var(dim=0).sum().sqrt() / exact.norm()
-                curves.setdefault(f"{name}_bias", []).append(((samples.mean(0) - exact).norm() / exact.norm()).item())
-                curves.setdefault(f"{name}_sd", []).append(deviation.item())
-        records |= {name: np.array(values) for name, values in curves.items()}
+        curves = [self._curves_at(temperature) for temperature in self.temperatures]
+        records = {"temperatures": np.array(self.temperatures)}
+        records |= {name: np.array([row[name] for row in curves]) for name in curves[0]}
         records["sampling_error"] = records["score_function_sd"] / math.sqrt(self.num_samples)
         quantities = {}
         for name, samples in self.gradients(self.temperature).items():
-            errors = (samples.std(dim=0) / math.sqrt(self.num_samples)).tolist()
-            rows = zip(samples.mean(dim=0).tolist(), errors, exact.tolist(), strict=True)
+            errors = samples.std(dim=0) / math.sqrt(self.num_samples)
+            rows = zip(samples.mean(dim=0).tolist(), errors.tolist(), self.exact_gradient().tolist(), strict=True)
             quantities |= {f"{name}_gradient[{c}]": Quantity(*row) for c, row in enumerate(rows)}
         return quantities, records
 
-    def figures(self, records: Mapping[str, np.ndarray]) -> "dict[str, Figure]":
+    def _curves_at(self, temperature: float) -> dict[str, float]:
+        """Return the largest coordinate's mean and its error, and relative bias and deviation of each gradient."""
+        exact = self.exact_gradient()
+        largest = average(GumbelSoftmax(self.logits, self._scalar(temperature)).rsample(self.num_samples).amax(dim=-1))
+        row = {"largest": largest.value, "largest_se": largest.se or 0.0}
+        for name, samples in self.gradients(temperature).items():
+            row[f"{name}_bias"] = ((samples.mean(0) - exact).norm() / exact.norm()).item()
+            row[f"{name}_sd"] = (samples.var(dim=0).sum().sqrt() / exact.norm()).item()
+        return row
+
+    def figures(self, records: Records) -> Figures:
         from vi_core.plots.relaxation import class_figure, temperature_figure
 
         classes = self.probabilities.numpy()

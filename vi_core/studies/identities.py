@@ -1,29 +1,26 @@
-"""The claims of the reports' theory questions, confirmed numerically: report 000 to 003.
+"""Numerical confirmation of the claims in the theory questions of reports 000 to 003.
 
-A claim is a number that the library computes, beside the same number by a route that does not use it: quadrature,
-scipy's densities, torch's divergences, finite differences. What is drawn has a standard error, and its standardised
-error z is that of a Normal; what is not drawn differs by rounding. `report_...` are formulas that a report has wrong.
+A claim is a number that the library computes, beside the same number by a route that does not use the library:
+quadrature, scipy's densities, torch's divergences, finite differences. A Monte Carlo number has a standard error, and
+its standardised error z is that of a Normal; other numbers differ by rounding. The quantities `report_...` are formulas
+that a report has wrong.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vi_core.errors import require
-from vi_core.studies.base import Finding, Quantity, Study
+from vi_core.studies.base import Figures, Finding, Quantity, Records, Study
 from vi_core.studies.claims import bounds, divergences, gradients, natural, reports
 from vi_core.studies.claims.base import Problem
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 class Identities(Study):
-    """All claims on one problem.
+    """All claims, on the Normal–Gamma problem of `vi_core.studies.claims.base`.
 
     Args:
-        num_samples: Draws of each Monte Carlo claim.
+        num_samples: Draws of each Monte Carlo claim, at least 1000.
     """
 
     def __init__(self, *, num_samples: int = 100_000):
@@ -55,25 +52,17 @@ class Identities(Study):
         }
         return Finding(quantities, bounds.records(problem, log_w) | standardised(quantities))
 
-    def figures(self, records: Mapping[str, np.ndarray]) -> "dict[str, Figure]":
+    def figures(self, records: Records) -> Figures:
         from vi_core.plots.claims import errors_figure, importance_figure
 
-        return {
-            "errors": errors_figure(
-                records["names"].tolist(), records["z"], limit=5.0, title="identities: Monte Carlo against exact values"
-            ),
-            "iwelbo": importance_figure(
-                records["importance"],
-                records["iwelbo"],
-                records["iwelbo_se"],
-                exact=records["exact"],
-                evidence=float(records["evidence"]),
-                title="identities: the IWELBO rises to the log evidence",
-            ),
-        }
+        titles = ("identities: Monte Carlo against exact values", "identities: the IWELBO rises to the log evidence")
+        errors = errors_figure(records["names"].tolist(), records["z"], limit=5.0, title=titles[0])
+        curve = (records[name] for name in ("importance", "iwelbo", "iwelbo_se"))
+        exact, evidence = records["exact"], float(records["evidence"])
+        return {"errors": errors, "iwelbo": importance_figure(*curve, exact=exact, evidence=evidence, title=titles[1])}
 
 
 def standardised(quantities: Mapping[str, Quantity]) -> dict[str, np.ndarray]:
-    """Return names and standardised errors of the claims that are drawn and hold."""
+    """Return names and standardised errors of the Monte Carlo claims, without the formulas that a report has wrong."""
     scores = {name: q.z for name, q in quantities.items() if q.z is not None and not name.startswith("report_")}
     return {"names": np.array(list(scores)), "z": np.array(list(scores.values()), dtype=float)}

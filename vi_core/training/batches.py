@@ -1,4 +1,4 @@
-"""What a step sees: the whole data set in its summary, or minibatches drawn by indexing on the device.
+"""Batches: what a step sees, the whole data set in its summary or minibatches drawn by indexing on the device.
 
 Each epoch is one random permutation of the data, cut into batches; the last batch of an epoch may be smaller. There is
 no loader process and no work per image.
@@ -55,7 +55,10 @@ class Batches:
         return stored if self.full is not None else self.data.decode(stored)
 
     def next_stored(self) -> tuple[Any, int]:
-        """Return the next batch as it is stored, and its number of data points."""
+        """Return the next batch as it is stored, with shape (B, *point), and its number of data points B.
+
+        A summary of all data counts as one point.
+        """
         if self.full is not None:
             return self.full, 1
         if self.position >= len(self.order):

@@ -1,5 +1,7 @@
 """Checkpoints: everything that a run needs to go on bit for bit, in one file that is replaced atomically."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,11 @@ VERSION = 1
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """Return the state of torch's default random streams that a run on `device` uses."""
+    """Return the state of torch's default random streams that a run on `device` uses.
+
+    Returns:
+        Tensors of bytes by the kind of device: always that of the processor, and that of the accelerator.
+    """
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -30,8 +36,23 @@ def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
         torch.mps.set_rng_state(state["mps"])
 
 
+@contextmanager
+def same_draws_after(device: torch.device) -> Iterator[None]:
+    """Context manager: the random streams of `device` are put back at the end."""
+    random = random_state(device)
+    try:
+        yield
+    finally:
+        restore_random_state(random, device)
+
+
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` to `path`, completely or not at all."""
+    """Write `content` to `path`, completely or not at all.
+
+    Args:
+        path: The file, which is replaced when the new one is complete.
+        content: Plain values and tensors, in dicts and lists.
+    """
     with replacing(path) as unfinished:
         torch.save({"version": VERSION, **content}, unfinished)
 

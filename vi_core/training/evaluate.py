@@ -12,12 +12,19 @@ from vi_core.families.base import Family
 from vi_core.models.base import Model
 from vi_core.training.checkpoint import random_state, restore_random_state
 
-POINTS_AT_ONCE = 1000
-"""Data points evaluated at once."""
+POINTS_AT_ONCE = 1000  # data points in a call, for the sake of memory
 
 
 def log_weights(model: Model, family: Family, x: Any, num_samples: int) -> Tensor:
-    """Return log p(x, z_k) − log q(z_k) for fresh z_1..z_K ~ q, with shape (K, *batch)."""
+    """Return log-weights of fresh draws from q, without gradients.
+
+    Args:
+        x: A batch as the model sees it.
+        num_samples: K.
+
+    Returns:
+        log p(x, z_k) − log q(z_k) for z_1..z_K ~ q(z | x), with shape (K, *batch).
+    """
     with torch.no_grad():
         q = family.distribution(family.variational(x))
         z = q.sample(num_samples)
@@ -25,9 +32,12 @@ def log_weights(model: Model, family: Family, x: Any, num_samples: int) -> Tenso
 
 
 def held_out_bound(estimator: Estimator, model: Model, family: Family, bound: Bound, data: Data) -> Tensor:
-    """Return the bound per data point averaged over the held-out part, or over all data where there is none, (R,).
+    """Return the bound per data point averaged over the held-out part, or over all data where there is none.
 
     The random stream is put back afterwards: evaluating does not change what training draws.
+
+    Returns:
+        (R,) one number for each replicate.
     """
     points = data.train if data.test is None else data.test
     state = random_state(points.device)

@@ -1,4 +1,4 @@
-"""The trace of a run on the host, and its CSV file."""
+"""The history of a run: what it recorded over its steps, on the host, and its file trace.csv."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,11 @@ class History:
 
 
 def read_history(path: Path) -> History:
-    """Read what `History.write` wrote."""
+    """Read what `History.write` wrote.
+
+    Raises:
+        DataError: In one line, where the file is missing or is no history.
+    """
     if not path.is_file():
         raise DataError(f"there is no trace at {path}; give the folder of a finished run.")
     try:

@@ -1,9 +1,8 @@
-"""The training loop, written once: every algorithm is a `Step`, and this is all that drives one."""
+"""The training loop. Every algorithm is a `Step`, so that recording, stopping and resuming are written once."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -11,10 +10,11 @@ from torch import Tensor
 
 from vi_core.algorithms.base import Step
 from vi_core.errors import DataError, NonFinite
-from vi_core.execution.base import SeveralSteps
-from vi_core.execution.choice import LOOK_EVERY, Compilation
+from vi_core.execution.base import Executor
+from vi_core.execution.choice import LOOK_EVERY, Execution
 from vi_core.training import checkpoint
 from vi_core.training.batches import Batches
+from vi_core.training.callbacks import Callback, Callbacks
 from vi_core.training.recorder import Recorder
 from vi_core.training.stopping import StoppingRule
 from vi_core.training.trainer import Plan
@@ -28,10 +28,18 @@ class Loop:
 
     Attributes:
         plan: How many steps, and how often to record, evaluate and save.
-        compilation: Gives several steps at once in place of eager ones, where that pays.
+        execution: Chooses how the next steps are made.
         on_nonfinite: `raise`, `stop` or `skip` (freeze the replicate and go on) when one diverges.
         evaluate: Returns the held-out bound (R,).
         interrupted: Asked after every step; True ends the run in good order.
+        callbacks: Informed of rows, evaluations and checkpoints.
+        checksum: Of the data, so that a run is not resumed on others.
+        done: Steps made.
+        ended: Why the run ended before its last step, for good: a resumed run does not go on.
+        status: Why training ended; None while it goes on.
+        held: (R,) for which replicates the stopping rule holds, where a window of it ends with the present step.
+        seconds: Time spent in the loop, over all resumes.
+        published: Rows that callbacks know of.
     """
 
     step: Step
@@ -39,64 +47,63 @@ class Loop:
     recorder: Recorder
     stopping: StoppingRule
     plan: Plan
-    compilation: Compilation
-    checkpoint_path: Path | None
+    execution: Execution
     on_nonfinite: str
     evaluate: Callable[[], Tensor]
     interrupted: Callable[[], bool]
-    done: int = 0
-    ended: Status | None = None
-    """Why the run ended before its last step, for good: a resumed run does not go on."""
-    seconds: float = 0.0
+    callbacks: Callbacks = field(default_factory=Callbacks)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     checksum: str = ""
-    """Of the data, so that a run is not resumed on others."""
+    done: int = 0
+    ended: Status | None = None
+    status: Status | None = None
+    held: Tensor | None = None
+    seconds: float = 0.0
+    published: int = 0
 
-    def run(self, progress: Callable[[int, Recorder], None]) -> Status:
-        """Run to the last step or to the first reason to stop; return why it ended.
+    def run(self) -> Status:
+        """Run to the last step or to the first reason to stop; return why training ended.
 
-        `progress` is called now and then with the steps done and the recorder.
+        Raises:
+            NonFinite: Where a replicate diverges and `on_nonfinite` is `raise`.
         """
-        self.progress = progress
         self.started = time.perf_counter() - self.seconds
         status = self.ended
         if status is None:
+            self.status = None
             try:
                 status = self._advance()
             finally:
                 self.seconds = time.perf_counter() - self.started
-            self.ended = status if status in ("converged", "diverged") else None
-            self.save()
+        return self.conclude(status)
+
+    def conclude(self, status: Status) -> Status:
+        """Publish the last checkpoint and the last rows of training that has ended; return `status`."""
+        self.status = status
+        self.ended = status if status in ("converged", "diverged") else None
+        self._checkpoint()
         if self.recorder.weight:  # after saving: a resumed run completes this interval, as if it had not been cut
             self.recorder.close_row(self.done)
+        self._publish_rows()
         return status
 
     def _advance(self) -> Status:
         plan = self.plan
         while self.done < plan.steps:
             before = self.done
-            several = self.compilation.next(before, self.stopping.window)
+            executor, batches, size = self.execution.next(before, self.stopping.window)
             started = time.perf_counter()
-            if several is None:
-                self._eager_step()
-            else:
-                self._several_steps(*several)
-            self.compilation.observe((time.perf_counter() - started) / (self.done - before), several is not None)
+            self._make_steps(executor, batches, size)
+            self.execution.observe((time.perf_counter() - started) / len(batches))
             status = self._after_steps(looks=self.done // LOOK_EVERY > before // LOOK_EVERY)
             if status:
                 return status
         return "completed"
 
-    def _eager_step(self) -> None:
-        x, size = self.batches.next()
-        metrics = self.step(x)
-        self.done += 1
-        self.recorder.observe(metrics, size)
-        self.stopping.observe(metrics[self.step.bound.name])
-
-    def _several_steps(self, steps: SeveralSteps, batches: list[Any]) -> None:
-        rows = steps(batches)
-        self.recorder.observe_rows(rows, self.batches.weight, self.done)
+    def _make_steps(self, executor: Executor, batches: list[Any], size: int) -> None:
+        """Make a step on each of the stored batches, of `size` data points each."""
+        rows = executor(batches)
+        self.recorder.observe_rows(rows, size, self.done)
         self.done += len(batches)
         if self.stopping.window is not None:
             for bound in rows.metrics[:, 0]:
@@ -107,26 +114,30 @@ class Loop:
         if self.recorder.weight and (last or self.done % self.plan.log_every == 0):
             self.recorder.close_row(self.done)
         if self.plan.eval_every and (last or self.done % self.plan.eval_every == 0):
-            self.recorder.record_held_out(self.evaluate())
-        converged = self._converged()
+            bound = self.evaluate()
+            self.recorder.record_held_out(bound)
+            self.callbacks.publish(Callback.on_evaluation, self, bound)
+        window = self.stopping.window
+        self.held = None if window is None or self.done % window else self.stopping.holds(self.step.moving)
+        converged = self.held is not None and bool((self.held | ~self.step.alive).all())
         if last or converged or looks:
             self.step.check()
             if self._diverged():
                 return "diverged"
-            self.progress(self.done, self.recorder)
+        if last or looks or self.held is not None:
+            self._publish_rows()
         if converged:
             return "converged"
         if self.interrupted():
             return "interrupted"
         if not last and self.done % self.plan.checkpoint_every == 0:
-            self.save()
+            self._checkpoint()
         return None
 
-    def _converged(self) -> bool:
-        window = self.stopping.window
-        if window is None or self.done % window:
-            return False
-        return bool((self.stopping.holds(self.step.moving) | ~self.step.alive).all())
+    def _publish_rows(self) -> None:
+        rows = slice(self.published, self.recorder.rows)
+        self.published = self.recorder.rows
+        self.callbacks.publish(Callback.on_rows, self, rows)
 
     def _diverged(self) -> bool:
         """Look whether a replicate has diverged; True ends the run."""
@@ -152,29 +163,33 @@ class Loop:
             f"({bound} = {value:.6g}; gradients {shown}). Use a smaller optimizer.lr, or trainer.on_nonfinite=skip."
         )
 
-    def save(self) -> None:
-        """Write a checkpoint where one is kept, unless a replicate has just diverged and the run is to raise."""
+    def _checkpoint(self) -> None:
+        """Publish a checkpoint, unless a replicate has just diverged and the run is to raise."""
         if self.on_nonfinite == "raise" and not bool(self.step.alive.all()):
             raise NonFinite(self.describe_divergence())
-        if self.checkpoint_path is not None:
-            checkpoint.save(
-                self.checkpoint_path,
-                {
-                    "done": self.done,
-                    "ended": self.ended,
-                    "checksum": self.checksum,
-                    "seconds": time.perf_counter() - self.started,
-                    "step": self.step.state_dict(),
-                    "stopping": self.stopping.state_dict(),
-                    "recorder": self.recorder.state_dict(),
-                    "batches": self.batches.state_dict(),
-                    "compile": self.compilation.state_dict(),
-                    "random": checkpoint.random_state(self.device),
-                },
-            )
+        self.callbacks.publish(Callback.on_checkpoint, self)
 
-    def load(self, content: dict[str, Any]) -> None:
-        """Continue from a checkpoint's content. Raises `DataError` when it is of other data or settings."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the content of a checkpoint."""
+        return {
+            "done": self.done,
+            "ended": self.ended,
+            "checksum": self.checksum,
+            "seconds": time.perf_counter() - self.started,
+            "step": self.step.state_dict(),
+            "stopping": self.stopping.state_dict(),
+            "recorder": self.recorder.state_dict(),
+            "batches": self.batches.state_dict(),
+            "execution": self.execution.state_dict(),
+            "random": checkpoint.random_state(self.device),
+        }
+
+    def load_state_dict(self, content: dict[str, Any]) -> None:
+        """Continue from the content of a checkpoint.
+
+        Raises:
+            DataError: Where it is of other data or settings.
+        """
         if content["checksum"] != self.checksum:
             raise DataError(
                 f"the data are not those of this run (checksum {self.checksum} instead of {content['checksum']}); "
@@ -185,11 +200,13 @@ class Loop:
             self.stopping.load_state_dict(content["stopping"])
             self.recorder.load_state_dict(content["recorder"])
             self.batches.load_state_dict(content["batches"])
-            self.compilation.load_state_dict(content["compile"])
+            self.execution.load_state_dict(content.get("execution") or content["compile"])
             checkpoint.restore_random_state(content["random"], self.device)
             self.done, self.seconds, self.ended = content["done"], content["seconds"], content["ended"]
+            self.published = self.recorder.rows
+            self.started = time.perf_counter() - self.seconds
         except (KeyError, RuntimeError, AttributeError, TypeError) as error:
             raise DataError(
-                f"{self.checkpoint_path} does not fit this configuration ({str(error).splitlines()[0]}); "
+                f"checkpoint.pt does not fit this configuration ({str(error).splitlines()[0]}); "
                 "resume with the run's own model, family, optimizer and replicates."
             ) from error

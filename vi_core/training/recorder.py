@@ -41,11 +41,22 @@ class Recorder:
         self.started = time.perf_counter()
 
     def observe(self, metrics: Metrics, size: int) -> None:
-        """Add one step's metrics, each (R,), for a batch of `size` data points."""
+        """Add the metrics of one step to the open row, without synchronisation.
+
+        Args:
+            metrics: By name, each with shape (R,).
+            size: Data points of the batch, by which the step is weighted in its row.
+        """
         self._add(list(metrics), [torch.stack(list(metrics.values()))], size)
 
     def observe_rows(self, rows: Rows, size: int, first: int) -> None:
-        """Add several steps after step `first`, each on `size` data points: whole rows, or a part of one."""
+        """Add several steps at once: whole rows, or a part of one.
+
+        Args:
+            rows: Metrics with shape (steps, M, R), and parameters with shape (rows, R, P + 1).
+            size: Data points of each batch.
+            first: Steps made before.
+        """
         metrics, parameters = rows.metrics, rows.parameters
         steps, count = metrics.shape[0], parameters.shape[0]
         if not count:
@@ -93,9 +104,16 @@ class Recorder:
         assert self.values is not None
         return self.values[self.rows - 1, 0]
 
-    def trace(self) -> History:
-        """Copy the rows to the host, with names, and the expectations that the parameters imply."""
-        rows, values = slice(0, self.rows), self.values
+    def trace(self, rows: slice = slice(None)) -> History:
+        """Copy rows to the host, with names, and the expectations that the parameters imply.
+
+        Args:
+            rows: Which of the closed rows; all by default.
+
+        Returns:
+            T rows of R replicates; `held_out` is among the columns where one of the rows has an evaluation.
+        """
+        rows, values = slice(*rows.indices(self.rows)), self.values
         assert values is not None
         columns = {name: values[rows, i] for i, name in enumerate(self.metrics)}
         if self.parameters.shape[-1] > 1:
@@ -123,7 +141,7 @@ class Recorder:
         rows = slice(0, self.rows)
         return {
             "metrics": self.metrics,
-            "values": self._recorded(rows),
+            "values": None if self.values is None else self.values[rows].clone(),
             "parameters": self.parameters[rows].clone(),
             "held_out": self.held_out[: self.rows + 1].clone(),
             "steps": torch.from_numpy(self.steps[rows].copy()),
@@ -132,9 +150,6 @@ class Recorder:
             "weight": self.weight,
             "elapsed": time.perf_counter() - self.started,
         }
-
-    def _recorded(self, rows: slice) -> Tensor | None:
-        return None if self.values is None else self.values[rows].clone()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows = len(state["steps"])

@@ -6,8 +6,7 @@ from typing import Literal
 from vi_core.errors import require
 from vi_core.training.stopping import StoppingRule
 
-Compile = Literal["auto", "off", "replay", "step", "chunk"]
-"""When steps are compiled: see `vi_core.execution.choice`."""
+Mode = Literal["auto", "eager", "replay", "cuda_graph", "compiled"]  # how steps are made: see vi_core.execution
 MOST_ROWS = 100_000
 CHECKPOINTS = 10
 
@@ -41,8 +40,9 @@ class Trainer:
         final_samples: Draws from which the final bound is estimated where it has no closed form, and its diagnostics.
         likelihood_samples: Importance samples per held-out point that estimate its log p(x) at the end; 0 for none.
         gradient_draws: Gradient estimates whose noise is measured at the first and at the last parameters; 0 for none.
-        compile: Whether steps are made by Python (`off`), repeated from a list (`replay`), or compiled, one (`step`) or
-            several (`chunk`) in a call; `auto` replays, and compiles where that takes at most a tenth of what is left.
+        execution: How steps are made: `eager` by Python, `replay` from a list of their operations (on a processor),
+            `cuda_graph` from a graph of kernels (on a CUDA device), `compiled` to machine code; `auto` replays or takes
+            a CUDA graph in all but short runs, and machine code where an earlier run has stored it.
         stopping: When to end before the last step.
     """
 
@@ -59,7 +59,7 @@ class Trainer:
         final_samples: int = 1000,
         likelihood_samples: int = 0,
         gradient_draws: int = 0,
-        compile: Compile = "auto",
+        execution: Mode = "auto",
         stopping: StoppingRule,
     ):
         require(
@@ -80,7 +80,7 @@ class Trainer:
         self.log_every, self.eval_every, self.checkpoint_every = log_every, eval_every, checkpoint_every
         self.on_nonfinite, self.final_samples, self.stopping = on_nonfinite, final_samples, stopping
         self.gradient_draws, self.likelihood_samples = gradient_draws, likelihood_samples
-        self.compile: Compile = compile
+        self.execution: Mode = execution
 
     def plan(self, steps_per_epoch: int, replicates: int) -> Plan:
         """Resolve every number of steps."""

@@ -13,12 +13,17 @@ from torch import Tensor
 
 
 class Coefficient(ABC):
-    """A rule for a, from samples f and h of shape (P, K, *batch)."""
+    """A rule for a, from samples f and h of shape (P, K, *batch).
+
+    Attributes:
+        least_samples: Smallest K from which a is defined.
+        estimated: Whether a comes from the samples.
+        bias: Why the gradient is biased with this a, in a few words; empty where it is not.
+    """
 
     least_samples: ClassVar[int]
     estimated: ClassVar[bool] = True
     bias: ClassVar[str] = ""
-    """Why the gradient is biased with it, in a few words; empty where it is not."""
 
     @abstractmethod
     def __call__(self, f: Tensor, h: Tensor) -> Tensor:
@@ -59,9 +64,9 @@ class LeaveOneOut(Coefficient):
 
 
 class InSample(Coefficient):
-    """One a from the same K samples, as the reports have it: bias O(1/K), since a and h are then dependent.
+    """One a from the same K samples, as in Ranganath et al.: bias O(1/K), since a and h are then dependent.
 
-    Measured on Normal–Gamma: several per cent of the gradient at K = 50 and a large part of it at K = 5.
+    Measured on the Normal–Gamma model: several per cent of the gradient at K = 50 and a large part of it at K = 5.
     """
 
     least_samples = 2
@@ -78,7 +83,7 @@ class Moments:
     Attributes:
         products, squares: (P, K, *batch), of one sample's deviations.
         covariance, variance: (P, 1, *batch), their sums.
-        rounding: (P, 1, *batch), what rounding may make of Σ h².
+        rounding: (P, 1, *batch), a bound on the rounding error of Σ h².
     """
 
     def __init__(self, f: Tensor, h: Tensor):
@@ -100,13 +105,13 @@ def total(samples: Tensor) -> Tensor:
 
 
 def slope(covariance: Tensor, variance: Tensor, scale: Tensor) -> Tensor:
-    """Return covariance/variance, or zero where the variance is mere rounding of numbers of a scale.
+    """Return covariance/variance, or zero where the variance is no more than rounding of numbers as large as `scale`.
 
-    So it is for draws that share one value.
+    Scores of draws that share one value have such a variance.
     """
     return torch.where(variance > roundoff(scale), covariance / variance, 0)
 
 
 def roundoff(numbers: Tensor) -> Tensor:
-    """Return what rounding may make of numbers as large as these: eight times the precision."""
+    """Return a bound on the rounding error of sums as large as `numbers`: eight times their relative precision."""
     return 8 * torch.finfo(numbers.dtype).eps * numbers

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from vi_core.bounds.base import Bound
-from vi_core.errors import Unsupported
-from vi_core.estimators.base import Estimate, Estimator, positive_chunk, positive_samples
+from vi_core.errors import Unsupported, require
+from vi_core.estimators.base import Estimate, Estimator
 from vi_core.estimators.score_function.coefficients import Coefficient
 from vi_core.estimators.score_function.scopes import Draws, Scope
 from vi_core.families.base import Family
@@ -38,24 +38,22 @@ class ScoreFunction(Estimator):
     differentiates_draws = False
 
     def __init__(self, *, num_samples: int = 50, chunk_size: int | None = None, coefficient: Coefficient, scope: Scope):
-        super().__init__()
-        kind = type(coefficient).__name__
-        reason = f" for the coefficient {kind}" if coefficient.least_samples > 1 else ""
-        self.num_samples = positive_samples(num_samples, coefficient.least_samples, reason)
-        self.chunk_size, self.coefficient, self.scope = positive_chunk(chunk_size), coefficient, scope
+        super().__init__(num_samples=num_samples, chunk_size=chunk_size)
+        least, kind = coefficient.least_samples, type(coefficient).__name__
+        enough = num_samples >= least
+        require(enough, f"estimator.num_samples={num_samples} must be at least {least} for the coefficient {kind}.")
+        self.coefficient, self.scope = coefficient, scope
 
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         if not family.has_scores:
-            raise Unsupported(
-                f"score-function gradients need a density with parameters, and {type(family).__name__} has none; "
-                "use estimator=pathwise."
-            )
+            name = type(family).__name__
+            raise Unsupported(f"score functions need a density, and {name} has none; use estimator=pathwise.")
         if self.coefficient.estimated and not bound.additive:
             raise Unsupported(
                 f"an estimated control-variate coefficient biases bound={bound.name}, whose terms share all samples; "
                 "use estimator=score_function or estimator=pathwise, or bound=elbo."
             )
-        self.scope.check(bound)
+        self.scope.check(model, family, bound)
 
     def bias(self, bound: Bound) -> str:
         return self.coefficient.bias
@@ -65,7 +63,7 @@ class ScoreFunction(Estimator):
         q = family.distribution(detached(params))
         z = q.sample(self.num_samples)
         log_q, scores = per_sample_scores(family, params, z)
-        log_p, log_w, signal = self.scope(model, bound, Draws(q, params, z, log_q), x, self.chunk_size)
+        log_p, log_w, signal = self.scope(model, bound, Draws(q, family.parents, params, z, log_q), x, self.chunk_size)
         surrogate = inner_product(params, self._gradient(signal, scores))
         value = bound(log_w)
         if log_p.requires_grad:  # the model's own parameters: their gradient flows through the bound itself

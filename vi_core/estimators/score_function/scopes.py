@@ -1,4 +1,4 @@
-"""What multiplies the score of each parameter: all of log w, or the part of it that the parameter's latent can move.
+"""Scopes: which terms of log w multiply the score of each parameter, all or those that its latent can change.
 
 Let log w = Σ_a f_a − Σ_j log q_j, with the factors f_a of p(x, z) and the terms q_j = q(z_j | parents of z_j) of a q
 that is a directed graph. For the parameters of q_i, let D be z_i and its descendants in that graph, and h = ∇ log q_i.
@@ -18,7 +18,6 @@ does where g is noise to h, and raises it where g would cancel noise of what sta
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -28,50 +27,61 @@ from torch import Tensor
 from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported
 from vi_core.estimators._chunks import in_chunks, per_chunk
-from vi_core.families.base import VariationalDistribution
+from vi_core.families.base import Family, VariationalDistribution
 from vi_core.models.base import Model
-from vi_core.types import Latents, Params
-
-Graph = Mapping[str, frozenset[str]]
-"""Latent -> its parents in q; or factor -> the latents that it mentions."""
+from vi_core.types import Graph, Latents, Params
 
 
 class Draws(NamedTuple):
-    """K draws from q."""
+    """K draws from q.
+
+    Attributes:
+        q: The distribution that they are from.
+        parents: Its directed graph.
+        params: Its parameters.
+        z: The draws.
+        log_q: Their log-densities, (K, *batch), detached.
+    """
 
     q: VariationalDistribution
+    parents: Graph
     params: Params
     z: Latents
     log_q: Tensor
-    """(K, *batch), detached."""
 
 
 class Weights(NamedTuple):
-    """What the draws are worth."""
+    """Log-weights of K draws, and the factors of their scores.
+
+    Attributes:
+        log_p: (K, *batch), differentiable in the model's own parameters.
+        log_w: (K, *batch), likewise.
+        signal: K times the factor of each score, detached: (K, *batch), or (P, K, *batch), one for each scalar of q.
+    """
 
     log_p: Tensor
-    """(K, *batch), differentiable in the model's own parameters."""
     log_w: Tensor
-    """(K, *batch), likewise."""
     signal: Tensor
-    """K times what multiplies the scores, detached: (K, *batch), or (P, K, *batch) with one for each scalar of q."""
 
 
 class Blanket(NamedTuple):
-    """What the parameters of one latent's q keep of log w."""
+    """Terms of log w that multiply the scores of one latent's parameters.
+
+    Attributes:
+        factors: Names of factors of p.
+        terms: Latents whose terms of log q stay.
+    """
 
     factors: tuple[str, ...]
-    """Names of factors of p."""
     terms: tuple[str, ...]
-    """Latents whose terms of q stay."""
 
 
 class Scope(ABC):
-    """Which terms of log w meet which scores."""
+    """A choice of the terms of log w that multiply each score."""
 
     @abstractmethod
-    def check(self, bound: Bound) -> None:
-        """Raise `Unsupported` for a bound that this scope has no meaning for."""
+    def check(self, model: Model, family: Family, bound: Bound) -> None:
+        """Raise `Unsupported` for a combination whose log w cannot be split in this way."""
 
     @abstractmethod
     def __call__(self, model: Model, bound: Bound, draws: Draws, x: Any, chunk_size: int | None) -> Weights:
@@ -81,7 +91,7 @@ class Scope(ABC):
 class Everything(Scope):
     """All of log w for every parameter."""
 
-    def check(self, bound: Bound) -> None: ...
+    def check(self, model: Model, family: Family, bound: Bound) -> None: ...
 
     def __call__(self, model: Model, bound: Bound, draws: Draws, x: Any, chunk_size: int | None) -> Weights:
         log_p = in_chunks(model.log_joint, draws.z, x, chunk_size)
@@ -90,16 +100,21 @@ class Everything(Scope):
 
 
 class MarkovBlanket(Scope):
-    """For each latent the terms above, found from the model's factors and the family's graph.
+    """For each latent the terms that meet D, found from the model's factors and the family's graph.
 
-    Requires the ELBO, whose signal log w is a sum over factors.
+    Requires the ELBO, whose signal log w is a sum over factors, and a family with a term of log q for each latent.
     """
 
-    def check(self, bound: Bound) -> None:
-        if bound.name != "elbo":
+    def check(self, model: Model, family: Family, bound: Bound) -> None:
+        if not bound.linear:
             raise Unsupported(
                 f"Rao-Blackwellisation splits log w into factors, and only the ELBO is linear in it, not "
                 f"bound={bound.name}; use estimator=score_function or estimator=pathwise, or bound=elbo."
+            )
+        if family.parents.keys() != model.latents.keys():
+            raise Unsupported(
+                f"Rao-Blackwellisation splits log q into one term for each latent, and {type(family).__name__} does "
+                "not; use estimator=score_function or estimator=pathwise."
             )
 
     def __call__(self, model: Model, bound: Bound, draws: Draws, x: Any, chunk_size: int | None) -> Weights:
@@ -108,9 +123,7 @@ class MarkovBlanket(Scope):
         log_p = values.sum(dim=0)
         pieces = torch.cat([values.detach(), torch.stack(list(terms.values()))])
         scopes = tuple((name, mentioned) for name, (_, mentioned) in chunks[0].items())
-        members = membership(
-            scopes, tuple(draws.q.parents.items()), owners(draws.params, log_p.dim() - 1), tuple(terms)
-        )
+        members = membership(scopes, tuple(draws.parents.items()), owners(draws.params, log_p.dim() - 1), tuple(terms))
         signal = torch.tensordot(members.to(pieces), pieces, dims=1)
         return Weights(log_p, log_p - draws.log_q, signal)
 
@@ -126,7 +139,7 @@ def markov_blankets(scopes: Graph, parents: Graph) -> dict[str, Blanket]:
 
 
 def with_descendants(latent: str, parents: Graph) -> frozenset[str]:
-    """Return `latent` and all that have it above them."""
+    """Return `latent` and its descendants."""
     inside = frozenset({latent})
     while children := {child for child, above in parents.items() if above & inside} - inside:
         inside |= children

@@ -1,18 +1,19 @@
 """Amortised categorical latents: q(z | x) = Π_g Categorical(z_g; softmax(logits_g(x))), from one encoder network.
 
 q is discrete: `sample` and `log_prob` are those of one-hot vectors, and so are all values of bounds. `rsample` draws
-from the relaxation, and only gradients depend on it. Jang, Gu, Poole 2017; Maddison, Mnih, Teh 2017.
+from the relaxation, which changes gradients only. Jang, Gu, Poole 2017; Maddison, Mnih, Teh 2017.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
+from vi_core.distributions import supports
 from vi_core.distributions.categorical import OneHotCategorical, one_hot_argmax
 from vi_core.distributions.relaxations import RelaxedOneHot
-from vi_core.errors import Unsupported
 from vi_core.families.amortized.temperature import Relaxation
-from vi_core.families.base import Family, VariationalDistribution, refuse_replicates
+from vi_core.families.base import Family, VariationalDistribution, all_local
 from vi_core.networks.mlp import MLP
 from vi_core.types import Latent, Latents, Params
 
@@ -22,7 +23,6 @@ class AmortizedCategoricalDistribution(VariationalDistribution):
 
     def __init__(self, name: str, factor: OneHotCategorical, relaxed: RelaxedOneHot):
         self.name, self.factor, self.relaxed = name, factor, relaxed
-        self.parents = {name: frozenset()}
 
     def rsample(self, num_samples: int) -> Latents:
         return {self.name: self.relaxed.rsample(num_samples)}
@@ -50,10 +50,14 @@ class AmortizedCategorical(Family):
         latents: The model's latents: one, one-hot, local, with shape (G, C).
         replicates: R; 1, since the network has one set of weights.
         event_size: Length of a flattened data point; known from the data.
-        relaxation: How draws are differentiated, and at what temperature.
+        relaxation: Sampler of differentiable draws, with its temperature.
         hidden: Widths of the encoder's hidden layers, from the image to the latent.
         activation: See `vi_core.networks.mlp.ACTIVATIONS`.
     """
+
+    name = "amortized_categorical"
+    described = "groups of one-hot vectors for each data point, as model=categorical_vae has them"
+    amortized = True
 
     def __init__(
         self,
@@ -67,28 +71,25 @@ class AmortizedCategorical(Family):
         activation: str = "leaky_relu",
     ):
         super().__init__()
-        (name, latent), *others = latents.items()
-        if others or not latent.local or latent.support != "one_hot" or len(latent.shape) != 2:
-            raise Unsupported(
-                "family=amortized_categorical needs a model with groups of one-hot latents per data point, "
-                f"but the model has {', '.join(latents)}; use model=categorical_vae, or another family."
-            )
-        refuse_replicates(replicates, "amortized_categorical")
-        self.name, self.shape, self.replicates = name, latent.shape, 1
-        self.layout = {name: frozenset({"logits"})}
+        self.check_latents(latents, replicates)
+        ((self.latent, latent),) = latents.items()
+        self.shape, self.replicates = latent.shape, 1
+        self.layout = {self.latent: frozenset({"logits"})}
         self.relaxation, self.relaxed, self.bias = relaxation, relaxation.leaves_support, relaxation.bias
         self.encoder = MLP([event_size, *hidden, latent.shape[0] * latent.shape[1]], activation, "family")
 
-    def variational(self, x: Tensor | None = None) -> Params:
+    @classmethod
+    def describes(cls, latents: dict[str, Latent]) -> bool:
+        return len(latents) == 1 and all_local(latents, supports.one_hot, 2)
+
+    def variational(self, x: Any = None) -> Params:
         """Encode images (B, inputs) into logits (1, B, G, C)."""
-        assert x is not None
-        return {self.name: {"logits": self.encoder(x).unsqueeze(0).unflatten(-1, self.shape)}}
+        return {self.latent: {"logits": self.encoder(x).unsqueeze(0).unflatten(-1, self.shape)}}
 
     def distribution(self, params: Params) -> VariationalDistribution:
-        logits = params[self.name]["logits"]
-        return AmortizedCategoricalDistribution(
-            self.name, OneHotCategorical(logits), self.relaxation.distribution(logits)
-        )
+        logits = params[self.latent]["logits"]
+        relaxed = self.relaxation.distribution(logits)
+        return AmortizedCategoricalDistribution(self.latent, OneHotCategorical(logits), relaxed)
 
     def advance(self) -> None:
         self.relaxation.advance()

@@ -4,31 +4,14 @@ The encoder's head yields loc and the log-variance, as in Kingma, Welling 2014, 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
-from torch import Tensor
-
+from vi_core.distributions import supports
 from vi_core.distributions.normal import Normal
-from vi_core.errors import Unsupported
-from vi_core.families.base import Family, VariationalDistribution, refuse_replicates, suited_family
+from vi_core.families.base import Family, all_local
+from vi_core.families.mean_field import MeanFieldDistribution
 from vi_core.networks.mlp import MLP
-from vi_core.types import Latent, Latents, Params
-
-
-class AmortizedNormalDistribution(VariationalDistribution):
-    """A diagonal Normal on one latent, with parameters (1, B, D)."""
-
-    def __init__(self, name: str, factor: Normal):
-        self.name, self.factor = name, factor
-        self.parents = {name: frozenset()}
-
-    def rsample(self, num_samples: int) -> Latents:
-        return {self.name: self.factor.rsample(num_samples)}
-
-    def log_prob_terms(self, z: Latents) -> dict[str, Tensor]:
-        return {self.name: self.factor.log_prob(z[self.name]).sum(dim=-1)}
-
-    def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
-        return {self.name: (self.factor.mean, self.factor.scale)}
+from vi_core.types import Latent, Params
 
 
 class AmortizedNormal(Family):
@@ -42,6 +25,10 @@ class AmortizedNormal(Family):
         activation: See `vi_core.networks.mlp.ACTIVATIONS`.
     """
 
+    name = "amortized_normal"
+    described = "one real vector for each data point"
+    amortized = True
+
     def __init__(
         self,
         latents: dict[str, Latent],
@@ -53,22 +40,20 @@ class AmortizedNormal(Family):
         activation: str = "leaky_relu",
     ):
         super().__init__()
-        (name, latent), *others = latents.items()
-        if others or not latent.local or latent.support != "real" or len(latent.shape) != 1:
-            raise Unsupported(
-                "family=amortized_normal needs a model with one real latent vector per data point, "
-                f"but the model has {', '.join(latents)}; use family={suited_family(latents)}."
-            )
-        refuse_replicates(replicates, "amortized_normal")
-        self.name, self.replicates = name, 1
-        self.layout = {name: frozenset({"loc", "scale"})}
+        self.check_latents(latents, replicates)
+        ((self.latent, latent),) = latents.items()
+        self.replicates = 1
+        self.layout = {self.latent: frozenset({"loc", "scale"})}
         self.encoder = MLP([event_size, *hidden, 2 * latent.shape[0]], activation, "family")
 
-    def variational(self, x: Tensor | None = None) -> Params:
-        """Encode images (B, inputs) into loc and scale, each (1, B, D)."""
-        assert x is not None
-        loc, log_variance = self.encoder(x).unsqueeze(0).chunk(2, dim=-1)
-        return {self.name: {"loc": loc, "scale": (0.5 * log_variance).exp()}}
+    @classmethod
+    def describes(cls, latents: dict[str, Latent]) -> bool:
+        return len(latents) == 1 and all_local(latents, supports.real, 1)
 
-    def distribution(self, params: Params) -> VariationalDistribution:
-        return AmortizedNormalDistribution(self.name, Normal(**params[self.name]))
+    def variational(self, x: Any = None) -> Params:
+        """Encode images (B, inputs) into loc and scale, each (1, B, D)."""
+        loc, log_variance = self.encoder(x).unsqueeze(0).chunk(2, dim=-1)
+        return {self.latent: {"loc": loc, "scale": (0.5 * log_variance).exp()}}
+
+    def distribution(self, params: Params) -> MeanFieldDistribution:
+        return MeanFieldDistribution({self.latent: Normal(**params[self.latent])}, {self.latent: 1})

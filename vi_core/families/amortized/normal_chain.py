@@ -9,27 +9,27 @@ both leaves the path through the draws, as sticking the landing wants it: z_l st
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vi_core.distributions import supports
 from vi_core.distributions.normal import Normal
-from vi_core.errors import Unsupported
-from vi_core.families.base import Family, VariationalDistribution, refuse_replicates, suited_family
+from vi_core.families.base import Family, VariationalDistribution, all_local
 from vi_core.networks.conditional import Activation, apply_network, layer_widths, normal_from, weights_of
 from vi_core.networks.initialization import Initialization, initialize
 from vi_core.networks.mlp import ACTIVATIONS, MLP
-from vi_core.types import Latent, Latents, Params
+from vi_core.types import Graph, Latent, Latents, Params
 
-DRAWS = 1000
-"""Draws from which the moments of all but the first latent are computed."""
+DRAWS = 1000  # for moments of all latents but the first: their standard error is 3 % of the deviation
 
 
 class AmortizedNormalChainDistribution(VariationalDistribution):
     """Diagonal Normals, the first with parameters (1, B, D), each other one with a network on the latent before it.
 
-    The conditionals at the last draw are kept: estimators draw z and then ask for its density, and a tenth of a step of
-    an importance-weighted bound would go into the same networks once more.
+    The conditionals at the last draw are cached: estimators draw z and then evaluate its density, and a second pass
+    through the same networks would take a tenth of a step of an importance-weighted bound.
     """
 
     def __init__(self, params: Params, activation: Activation):
@@ -38,7 +38,6 @@ class AmortizedNormalChainDistribution(VariationalDistribution):
         self.networks = {name: params[name] for name in others}
         self.before = dict(pairwise(params))
         self.last: dict[str, tuple[Tensor, bool, Normal]] = {}
-        self.parents = {self.first: frozenset()} | {after: frozenset({name}) for name, after in self.before.items()}
 
     def rsample(self, num_samples: int) -> Latents:
         z = {self.first: self.factor.rsample(num_samples)}
@@ -79,8 +78,12 @@ class AmortizedNormalChain(Family):
         event_size: Length of a flattened data point; known from the data.
         widths: Hidden widths of the network of each latent, from below to above.
         activation: See `vi_core.networks.mlp.ACTIVATIONS`.
-        initialization: How weights begin; None for torch's own way.
+        initialization: Law of the initial weights; None for that of `torch.nn.Linear`.
     """
+
+    name = "amortized_normal_chain"
+    described = "real vectors for each data point"
+    amortized = True
 
     def __init__(
         self,
@@ -94,12 +97,7 @@ class AmortizedNormalChain(Family):
         initialization: Initialization | None = None,
     ):
         super().__init__()
-        if any(not z.local or z.support != "real" or len(z.shape) != 1 for z in latents.values()):
-            raise Unsupported(
-                "family=amortized_normal_chain needs a model whose latents are real vectors per data point, "
-                f"but the model has {', '.join(latents)}; use family={suited_family(latents)}."
-            )
-        refuse_replicates(replicates, "amortized_normal_chain")
+        self.check_latents(latents, replicates)
         dims = [event_size, *(latent.shape[0] for latent in latents.values())]
         hidden = layer_widths(widths, len(latents), "family")
         sizes = [[below, *inside, 2 * above] for (below, above), inside in zip(pairwise(dims), hidden, strict=True)]
@@ -112,9 +110,16 @@ class AmortizedNormalChain(Family):
         self.layout = {self.first: frozenset({"loc", "scale"})}
         self.layout |= {name: frozenset(group) for name, group in self._weights().items()}
 
-    def variational(self, x: Tensor | None = None) -> Params:
+    @classmethod
+    def describes(cls, latents: dict[str, Latent]) -> bool:
+        return all_local(latents, supports.real, 1)
+
+    @property
+    def parents(self) -> Graph:
+        return {self.first: frozenset()} | {above: frozenset({name}) for name, above in pairwise(self.layout)}
+
+    def variational(self, x: Any = None) -> Params:
         """Encode images (B, inputs) into loc and scale, each (1, B, D); weights of other networks are (1, 1, ...)."""
-        assert x is not None
         q = normal_from(self.encoder(x).unsqueeze(0))
         return {self.first: {"loc": q.loc, "scale": q.scale}} | self._weights()
 

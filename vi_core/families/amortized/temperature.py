@@ -1,9 +1,9 @@
-"""How a family of discrete latents makes differentiable draws, with a temperature that anneals as training goes on.
+"""Relaxations of a family of discrete latents, with a temperature that anneals during training.
 
     τ_t = initial · (final/initial)^min(t/steps, 1)
 
-falls exponentially from `initial` to `final` in `steps` training steps, and stays there. t counts training steps alone,
-in a buffer: evaluation does not anneal, and a resumed run goes on at its temperature.
+falls exponentially from `initial` to `final` in `steps` training steps, and stays there. t counts training steps, not
+evaluations, and is a buffer, so that a resumed run continues at its temperature.
 """
 
 import math
@@ -18,20 +18,22 @@ from vi_core.errors import require
 
 
 class Relaxation(nn.Module, ABC):
-    """A way to draw through the argmax.
+    """A differentiable sampler in place of the argmax, with an annealed temperature.
 
     Args:
-        initial: Temperature of the first step.
-        final: Temperature after `steps` steps.
-        steps: Over how many training steps it falls.
+        initial: Temperature of the first step; positive, at least `final`.
+        final: Temperature after `steps` steps; positive.
+        steps: Number of training steps over which it falls.
+
+    Attributes:
+        leaves_support: Whether draws lie inside the simplex: the discrete model is defined on its corners alone.
+        bias: What the derivative of a draw gives in place of the gradient of the discrete model, in a few words.
+        trained: Number of training steps made, a scalar.
     """
 
     leaves_support: ClassVar[bool]
-    """Whether draws lie inside the simplex and not on its corners, where alone the discrete model has a meaning."""
     bias: ClassVar[str]
-    """What the derivative of a draw gives in place of the gradient of the discrete model, in a few words."""
     trained: Tensor
-    """Number of training steps made."""
 
     def __init__(self, *, initial: float = 1.0, final: float = 0.5, steps: int = 1000):
         super().__init__()
@@ -44,7 +46,7 @@ class Relaxation(nn.Module, ABC):
 
     @property
     def temperature(self) -> Tensor:
-        """τ_t, a scalar in double precision, which leaves the type of whatever it divides."""
+        """τ_t, a scalar in double precision; being a scalar it does not change the dtype of tensors that it divides."""
         share = (self.trained.double() / self.steps).clamp(max=1.0)
         return self.initial * (share * math.log(self.final / self.initial)).exp()
 
@@ -54,11 +56,11 @@ class Relaxation(nn.Module, ABC):
 
     @abstractmethod
     def distribution(self, logits: Tensor) -> RelaxedOneHot:
-        """Return the law of the differentiable draws, at the present temperature; logits (*batch, *groups, C)."""
+        """Return the law of differentiable draws at the present temperature, for logits (*batch, *groups, C)."""
 
 
 class GumbelSoftmaxRelaxation(Relaxation):
-    """Draws inside the simplex. They reach the gradient of a relaxed objective, with no further bias."""
+    """Draws inside the simplex, with the unbiased gradient of a relaxed objective."""
 
     leaves_support = True
     bias = "draws are relaxed, and it is the gradient of a relaxed objective"

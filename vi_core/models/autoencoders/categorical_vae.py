@@ -3,7 +3,7 @@
     z_g ~ uniform over the C one-hot vectors,   x | z ~ Bernoulli(sigmoid(decoder(z))), pixel by pixel.
 
 log p(z) = −G log C. The likelihood is also defined at points inside the simplex, where relaxed draws evaluate it; the
-prior and the bounds are of one-hot z alone. Jang, Gu, Poole 2017, section 4.2.
+prior and the bounds are defined for one-hot z alone. Jang, Gu, Poole 2017, section 4.2.
 """
 
 import math
@@ -12,16 +12,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vi_core.distributions import supports
 from vi_core.distributions.categorical import OneHotCategorical
-from vi_core.errors import Unsupported, require
-from vi_core.models.base import Factors, Layout, Model
-from vi_core.networks import bernoulli
+from vi_core.errors import require
+from vi_core.models.autoencoders._images import BernoulliImages
+from vi_core.models.base import Factors, Layout
 from vi_core.networks.mlp import MLP
 from vi_core.types import Latent, Latents, Params
 
 
-class CategoricalVAE(Model):
-    """The model above, with latent `z` (groups, classes) per image.
+class CategoricalVAE(BernoulliImages):
+    """A Bernoulli decoder on one-hot vectors, with latent `z` (groups, classes) per image.
 
     Args:
         event_size: Number of pixels of an image; known from the data.
@@ -45,23 +46,15 @@ class CategoricalVAE(Model):
         require(groups >= 1, f"model.groups={groups} must be at least 1.")
         require(classes >= 2, f"model.classes={classes} must be at least 2.")
         self.groups, self.classes = groups, classes
-        self.latents = {"z": Latent("one_hot", (groups, classes), local=True)}
+        self.latents = {"z": Latent(supports.one_hot, (groups, classes), local=True)}
         self.decoder = MLP([groups * classes, *hidden, event_size], activation, "model")
 
     def knows(self, layout: Layout) -> bool:
-        """Independent categorical groups."""
+        """Whether q is an independent categorical law of each group."""
         return layout == {"z": frozenset({"logits"})}
 
-    def check_data(self, x: Tensor) -> None:
-        if x.dim() != 2 or bool((x < 0).any()) or bool((x > 1).any()):
-            raise Unsupported(
-                "model=categorical_vae describes images with pixels in [0, 1]; "
-                "use dataset=digits, mnist or fashion_mnist."
-            )
-
-    def log_likelihood(self, z: Latents, x: Tensor) -> Tensor:
-        """Return log p(x | z), (K, R, B), for latents (K, R, B, G, C) and images (B, pixels) with values in [0, 1]."""
-        return bernoulli.log_likelihood(self.decoder, z["z"].flatten(-2), x)
+    def decoded(self, z: Latents) -> Tensor:
+        return z["z"].flatten(-2)
 
     def factors(self, z: Latents, x: Tensor) -> Factors:
         likelihood, mentioned = self.log_likelihood(z, x), frozenset({"z"})
@@ -71,9 +64,6 @@ class CategoricalVAE(Model):
     def kl(self, params: Params) -> Tensor:
         """KL(q(z | x) ‖ uniform), with shape (R, B)."""
         return OneHotCategorical(params["z"]["logits"]).kl_to_uniform().sum(dim=-1)
-
-    def pixel_means(self, z: Latents) -> Tensor:
-        return self.decoder(z["z"].flatten(-2)).sigmoid()
 
     def sample_prior(self, num_samples: int) -> Latents:
         weight = next(self.decoder.parameters())

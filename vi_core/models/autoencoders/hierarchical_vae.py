@@ -13,26 +13,27 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from vi_core.distributions.normal import Normal
-from vi_core.errors import Unsupported, require
-from vi_core.models.base import Factors, Model
-from vi_core.networks import bernoulli
+from vi_core.distributions import supports
+from vi_core.distributions.normal import Normal, standard_normal
+from vi_core.errors import require
+from vi_core.models.autoencoders._images import BernoulliImages
+from vi_core.models.base import Factors
 from vi_core.networks.conditional import layer_widths, normal_from
 from vi_core.networks.initialization import Initialization, OutputBias, initialize, set_output_bias
 from vi_core.networks.mlp import MLP
 from vi_core.types import Latent, Latents
 
 
-class HierarchicalVAE(Model):
-    """The model above, with latents `z1`, `z2`, ... per image.
+class HierarchicalVAE(BernoulliImages):
+    """A Bernoulli decoder below a chain of Normals, with latents `z1`, `z2`, ... per image.
 
     Args:
         event_size: Number of pixels of an image; known from the data.
         latent_dims: Dimensions of z1, z2, ...
         widths: Hidden widths of the networks below z1, below z2, ..., each from above to below.
         activation: See `vi_core.networks.mlp.ACTIVATIONS`.
-        initialization: How weights begin; None for torch's own way.
-        output_bias: Where the bias of the pixels' logits begins; None for what `initialization` gives.
+        initialization: Law of the initial weights; None for that of `torch.nn.Linear`.
+        output_bias: Initial bias of the pixels' logits; None for that of `initialization`.
     """
 
     def __init__(
@@ -52,7 +53,8 @@ class HierarchicalVAE(Model):
         require(valid, f"model.latent_dims={dims} must be one number or more, each at least 1.")
         hidden = layer_widths(widths, len(dims), "model")
         self.names = [f"z{layer}" for layer in range(1, len(dims) + 1)]
-        self.latents = {name: Latent("real", (dim,), local=True) for name, dim in zip(self.names, dims, strict=True)}
+        latents = [Latent(supports.real, (dim,), local=True) for dim in dims]
+        self.latents = dict(zip(self.names, latents, strict=True))
         self.decoder = MLP([dims[0], *hidden[0], event_size], activation, "model")
         initialize(self.decoder, initialization)
         if output_bias is not None:
@@ -62,23 +64,16 @@ class HierarchicalVAE(Model):
             self.conditionals[name] = MLP([above, *inside, 2 * below], activation, "model")
             initialize(self.conditionals[name], initialization, heads=2)
 
-    def check_data(self, x: Tensor) -> None:
-        if x.dim() != 2 or bool((x < 0).any()) or bool((x > 1).any()):
-            raise Unsupported(
-                "model=hierarchical_vae describes images with pixels in [0, 1]; "
-                "use dataset=digits, mnist or fashion_mnist."
-            )
+    def decoded(self, z: Latents) -> Tensor:
+        return z["z1"]
 
     def factors(self, z: Latents, x: Tensor) -> Factors:
         """Return log p(x | z1), log p(z1 | z2), ..., log p(zL), each (K, R, B), for images (B, pixels) in [0, 1]."""
-        found = {"likelihood": (bernoulli.log_likelihood(self.decoder, z["z1"], x), frozenset({"z1"}))}
+        found = {"likelihood": (self.log_likelihood(z, x), frozenset({"z1"}))}
         for name, above in zip(self.names, [*self.names[1:], None], strict=True):
             mentioned = frozenset({name} if above is None else {name, above})
             found[name] = (self._conditional(name, above, z).log_prob(z[name]).sum(dim=-1), mentioned)
         return found
-
-    def pixel_means(self, z: Latents) -> Tensor:
-        return self.decoder(z["z1"]).sigmoid()
 
     def sample_prior(self, num_samples: int) -> Latents:
         weight = next(self.decoder.parameters())
@@ -90,7 +85,7 @@ class HierarchicalVAE(Model):
         return z
 
     def _conditional(self, name: str, above: str | None, z: Latents) -> Normal:
-        """Return p(z_l | z_{l+1}), or p(z_L) where nothing is above."""
+        """Return p(z_l | z_{l+1}), or p(z_L) for `above=None`."""
         if above is None:
-            return Normal(z[name].new_zeros(()), z[name].new_ones(()))
+            return standard_normal(z[name])
         return normal_from(self.conditionals[name](z[above]))

@@ -1,8 +1,4 @@
-"""The contract of a model: an unnormalised target p(x, z) that knows its own truth where one exists.
-
-Every model has `latents` and `factors`. The other abilities are protocols, and whoever needs one asks for it before
-the first step and refuses in one line where it is missing. Closed forms hold for some families: `knows` says which.
-"""
+"""Protocol of models that generate images, for figures."""
 
 from typing import Protocol, runtime_checkable
 

@@ -2,10 +2,10 @@
 
     x_n | shape α, scale β ~ Gamma(α, β),   log p(x | α, β) = (α − 1) log x − x/β − log Γ(α) − α log β.
 
-The objective is the log-likelihood *per point*, (1/n) Σ log p(x_n | α, β), as in the reports: it has the same maximum,
-and a learning rate means the same for any n. It meets the data through their mean and the mean of their logarithms. Its
-Fisher information is that of one point, [[ψ₁(α), 1/β], [1/β, α/β²]] with ψ₁ the trigamma function: the expectation of
-the negative Hessian, since E[x] = αβ. Lehmann, Casella 1998, section 2.5.
+The objective is the log-likelihood *per point*, (1/n) Σ log p(x_n | α, β): it has the same maximum as the sum, and a
+learning rate means the same for any n. Its sufficient statistics are the means of x and of log x. Its Fisher
+information is that of one point, [[ψ₁(α), 1/β], [1/β, α/β²]] with ψ₁ the trigamma function: the expectation of the
+negative Hessian, since E[x] = αβ. Lehmann, Casella 1998, section 2.5.
 """
 
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vi_core.distributions import supports
 from vi_core.errors import Unsupported
 from vi_core.models.base import Factors, Model
 from vi_core.types import Latent, Latents
@@ -26,11 +27,11 @@ class GammaStatistics(NamedTuple):
 
 
 class GammaLikelihood(Model):
-    """The model above, with positive latents `shape` and `scale` shared by all points; `scale` is 1/rate."""
+    """Gamma data with positive latents `shape` and `scale` shared by all points; `scale` is 1/rate."""
 
     def __init__(self):
         super().__init__()
-        self.latents = {"shape": Latent("positive"), "scale": Latent("positive")}
+        self.latents = {"shape": Latent(supports.positive), "scale": Latent(supports.positive)}
 
     def check_data(self, x: Tensor) -> None:
         if x.dim() != 1 or bool((x <= 0).any()):

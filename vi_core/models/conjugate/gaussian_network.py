@@ -1,10 +1,9 @@
-"""Two branches that meet in the data, all Normal: the model of question 2.1.12 (report 001, figure 5), n + 4 latents.
+"""A Bayesian network of Normals, two branches that meet in the data, with N + 4 latents.
 
     v ~ N(0, v_scale²),   z | v ~ N(v, z_scale²),   w_1, w_2 ~ N(0, w_scale²),
     y_n | w_1, w_2 ~ N(w_1 + w_2 t_n, y_scale²),    x_n | z, y_n ~ N(z + y_n, x_scale²),
 
-with known places t_1, ..., t_N, evenly from −1 to 1. The edges v → z, z → x_n and y_n → x_n follow from the blanket
-that the reports print; w_1, w_2 → y_n is our reading of the figure. They leave the densities open.
+with known places t_1, ..., t_N, evenly from −1 to 1.
 
 Every factor is a Normal of one linear form, N(t_f | a_f·u, s_f²) with u the latents in their order, so that with the
 rows a_f in A, S = diag(s_f²) and t the targets (the data, or zero)
@@ -17,33 +16,37 @@ its own and not an element of a vector, because a vector is one node, whose Mark
 The optimum of a mean field has the exact means, variances 1/Λ_ii and KL to the posterior ½ (Σ_i log Λ_ii − log |Λ|).
 """
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from vi_core.distributions import supports
 from vi_core.distributions.normal import HALF_LOG_2PI
-from vi_core.errors import Unsupported, require
+from vi_core.errors import Unsupported
 from vi_core.models.base import Factors, Layout, Model
+from vi_core.per_replicate import require_positive
 from vi_core.types import Latent, Latents, Params
 
-MOST_POINTS = 200
+MOST_POINTS = 200  # each data point adds a scalar latent, with two columns in the trace
 
 
 class LinearForms(NamedTuple):
-    """The factors N(target | design · u, scale²) of the model, data included."""
+    """The factors N(target | design · u, scale²) of the model, with those of the data.
+
+    Attributes:
+        design: A, (F, L).
+        target: t, (F): zero for the latents' own factors, x_n for the data's.
+        scale: s, (F).
+    """
 
     design: Tensor
-    """A, (F, L)."""
     target: Tensor
-    """t, (F): zero for the latents' own factors, x_n for the data's."""
     scale: Tensor
-    """s, (F)."""
 
 
 class GaussianNetwork(Model):
-    """The model above, with real scalar latents v, z, w_1, w_2, y_1, ..., y_N.
+    """The network, with real scalar latents v, z, w_1, w_2, y_1, ..., y_N.
 
     Args:
         num_points: N, known from the data.
@@ -63,8 +66,7 @@ class GaussianNetwork(Model):
     ):
         super().__init__()
         scales = {"v": v_scale, "z": z_scale, "w": w_scale, "y": y_scale, "x": x_scale}
-        for name, value in scales.items():
-            require(0 < value < math.inf, f"model.{name}_scale={value} must be positive and finite.")
+        require_positive("model", **{f"{name}_scale": value for name, value in scales.items()})
         if num_points > MOST_POINTS:
             raise Unsupported(
                 f"model=gaussian_network has a latent for each data point, at most {MOST_POINTS}, and the data have "
@@ -72,15 +74,13 @@ class GaussianNetwork(Model):
             )
         self.num_points = num_points
         names = ["v", "z", "w_1", "w_2", *(f"y_{n}" for n in range(1, num_points + 1))]
-        self.latents = {name: Latent("real") for name in names}
+        self.latents = {name: Latent(supports.real) for name in names}
         self.forms = self._forms()
-        self.scopes = {
-            name: frozenset(latent for latent, slope in form.items() if slope) for name, form in self.forms.items()
-        }
+        self.scopes = {name: frozenset(z for z, slope in form.items() if slope) for name, form in self.forms.items()}
         self.scales = [scales[name.partition("_")[0]] for name in self.forms]
 
     def _forms(self) -> dict[str, dict[str, float]]:
-        """Return each factor's coefficients of the latents: the variable less its mean, but for x_n, its mean."""
+        """Return each factor's coefficients of the latents: of variable minus mean, and for x_n of the mean alone."""
         places = torch.linspace(-1, 1, self.num_points, dtype=torch.float64).tolist()
         forms = {"v": {"v": 1.0}, "z": {"z": 1.0, "v": -1.0}, "w_1": {"w_1": 1.0}, "w_2": {"w_2": 1.0}}
         rows = list(enumerate(places, start=1))
@@ -88,7 +88,7 @@ class GaussianNetwork(Model):
         return forms | {f"x_{n}": {"z": 1.0, f"y_{n}": 1.0} for n, _ in rows}
 
     def knows(self, layout: Layout) -> bool:
-        """Mean field."""
+        """Whether q is a mean field of Normals."""
         return layout == dict.fromkeys(self.latents, frozenset({"loc", "scale"}))
 
     def check_data(self, x: Tensor) -> None:

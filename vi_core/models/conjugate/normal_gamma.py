@@ -19,12 +19,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vi_core.distributions import supports
 from vi_core.distributions.gamma import Gamma, kl_gamma
 from vi_core.distributions.gamma_functions import log_gamma_ratio
 from vi_core.distributions.normal import HALF_LOG_2PI, Normal
 from vi_core.errors import Unsupported
 from vi_core.models.base import Factors, Layout, Model
-from vi_core.per_replicate import PerReplicate, each, hold, require_each
+from vi_core.per_replicate import PerReplicate, each, hold, require_each, require_positive
 from vi_core.types import Latent, Latents, Params
 
 TAU = frozenset({"concentration", "rate"})
@@ -33,28 +34,38 @@ STRUCTURED = {"mu": frozenset({"loc", "precision_ratio"}), "tau": TAU}
 
 
 class NormalStatistics(NamedTuple):
-    """Sufficient statistics of univariate data, each a scalar tensor."""
+    """Sufficient statistics of univariate data, each a scalar tensor.
+
+    Attributes:
+        num_points: n.
+        mean: x̄.
+        sum_squares: S = Σ (x_n − x̄)², centred, so that nothing cancels.
+    """
 
     num_points: Tensor
     mean: Tensor
     sum_squares: Tensor
-    """Σ (x_n − x̄)²: centred, so that nothing cancels."""
 
 
 class Expectations(NamedTuple):
-    """What the closed-form ELBO needs of q, each (*batch)."""
+    """Expectations under q in the closed-form ELBO, each (*batch).
+
+    Attributes:
+        loc: E[mu].
+        tau, log_tau: E[tau] and E[log tau].
+        spread: E[tau (mu − E mu)²].
+        entropy_mu: Entropy of q(mu), or the mean over q(tau) of that of q(mu | tau).
+    """
 
     loc: Tensor
     tau: Tensor
     log_tau: Tensor
     spread: Tensor
-    """E[tau (mu − E mu)²]."""
     entropy_mu: Tensor
-    """E_q(tau) of the entropy of q(mu) or q(mu | tau)."""
 
 
 class NormalGamma(Model):
-    """The model above. Latents `mu` (real) and `tau` (positive), shared by all data points.
+    """Normal data, with latents `mu` (real) and `tau` (positive) shared by all data points.
 
     Each setting is one number, or one for each replicate: numbers or buffers (R, 1).
 
@@ -64,6 +75,10 @@ class NormalGamma(Model):
         precision_ratio: lambda_0, the prior precision of mu in units of tau.
         concentration: a_0 of tau's Gamma prior.
         rate: b_0 of tau's Gamma prior.
+
+    Attributes:
+        normalizer_mu: ½ log(lambda_0/2π).
+        normalizer_tau: a_0 log b_0 − log Γ(a_0).
     """
 
     loc: float | Tensor
@@ -71,9 +86,7 @@ class NormalGamma(Model):
     concentration: float | Tensor
     rate: float | Tensor
     normalizer_mu: float | Tensor
-    """½ log(lambda_0/2π)"""
     normalizer_tau: float | Tensor
-    """a_0 log b_0 − log Γ(a_0)"""
 
     def __init__(
         self,
@@ -86,11 +99,10 @@ class NormalGamma(Model):
         rate: PerReplicate = 2.0,
     ):
         super().__init__()
-        self.latents = {"mu": Latent("real"), "tau": Latent("positive")}
+        self.latents = {"mu": Latent(supports.real), "tau": Latent(supports.positive)}
         require_each(math.isfinite, loc, f"model.loc={loc} must be finite.")
         settings = {"precision_ratio": precision_ratio, "concentration": concentration, "rate": rate}
-        for name, value in settings.items():
-            require_each(lambda v: 0 < v < math.inf, value, f"model.{name}={value} must be positive and finite.")
+        require_positive("model", **settings)
         for name, value in {"loc": loc, **settings}.items():
             hold(self, name, value, replicates, f"model.{name}")
         half_log_ratio = each(lambda ratio: 0.5 * math.log(ratio) - HALF_LOG_2PI, precision_ratio)
@@ -99,14 +111,12 @@ class NormalGamma(Model):
         hold(self, "normalizer_tau", gamma, replicates, "model.concentration")
 
     def knows(self, layout: Layout) -> bool:
-        """Mean field, with `mu.scale`, and the structured family, with `mu.precision_ratio`."""
+        """Whether q is a mean field, with `mu.scale`, or structured, with `mu.precision_ratio`."""
         return layout in (MEAN_FIELD, STRUCTURED)
 
     def check_data(self, x: Tensor) -> None:
         if x.dim() != 1:
-            raise Unsupported(
-                "model=normal_gamma describes single numbers, not images; use dataset=normal or dataset=csv."
-            )
+            raise Unsupported("model=normal_gamma describes single numbers; use dataset=normal or dataset=csv.")
 
     def summarize(self, x: Tensor) -> NormalStatistics:
         """Reduce data (N,) to sufficient statistics, computed in float64."""
@@ -155,7 +165,7 @@ class NormalGamma(Model):
         return loc, self.precision_ratio + count, self.concentration + 0.5 * count, self.rate + gain
 
     def exact(self, x: NormalStatistics) -> dict[str, float]:
-        """Nothing where the replicates have priors of their own: then there is not one answer."""
+        """Return the exact answers, or {} where the replicates have priors of their own and so no common answer."""
         prior = (self.loc, self.precision_ratio, self.concentration, self.rate)
         if any(isinstance(value, Tensor) for value in prior):
             return {}

@@ -1,4 +1,4 @@
-"""A denoising diffusion model: data x_0 out of noise x_T by T learned steps, with x_1, ..., x_T as its latents.
+"""A denoising diffusion model: data x_0 are made from noise x_T in T learned steps, with latents x_1, ..., x_T.
 
     p(x_T) = N(0, I),   p(x_{t−1} | x_t) = N(μ_θ(x_t, t), σ_t² I) for t > 1,   p(x_0 | x_1) by a decoder on μ_θ(x_1, 1),
     μ_θ(x_t, t) = (x_t − β_t/√(1 − ᾱ_t) · ε_θ(x_t, t)) / √α_t.
@@ -16,7 +16,8 @@ The variances σ_t², fixed, are those of `reverse_variance`. Ho, Jain, Abbeel 2
 import torch
 from torch import Tensor
 
-from vi_core.distributions.normal import Normal, kl_normal
+from vi_core.distributions import supports
+from vi_core.distributions.normal import Normal, kl_normal, standard_normal
 from vi_core.errors import Unsupported, require
 from vi_core.execution.recording import is_recorded
 from vi_core.models.base import Factors, Layout, Model
@@ -28,15 +29,15 @@ from vi_core.types import Latent, Latents
 
 
 class DDPM(Model):
-    """The model above, with one latent per data point: `path`, the states x_1, ..., x_T, (T, D).
+    """The reverse process, with one latent per data point: `path`, the states x_1, ..., x_T, (T, D).
 
     Args:
-        event_size: D; known from the data.
-        num_steps: T.
-        schedule: β_1, ..., β_T.
-        reverse_variance: σ_1², ..., σ_T².
+        event_size: D, length of a data point; known from the data.
+        num_steps: T, number of steps of the diffusion; at least 2.
+        schedule: Noise β_1, ..., β_T of the forward process.
+        reverse_variance: Variances σ_1², ..., σ_T² of the reverse process.
         decoder: p(x_0 | x_1), and the scale on which data are diffused.
-        denoiser: ε_θ.
+        denoiser: The network ε_θ.
     """
 
     variance: Tensor
@@ -58,18 +59,16 @@ class DDPM(Model):
         self.decoder, self.denoiser = decoder, denoiser
         self.process = Diffusion(schedule.betas(num_steps), decoder.lift)
         self.register_buffer("variance", reverse_variance.variances(self.process), persistent=False)
-        self.latents = {"path": Latent("real", (num_steps, event_size), local=True)}
+        self.latents = {"path": Latent(supports.real, (num_steps, event_size), local=True)}
         self.units = decoder.units
 
     def knows(self, layout: Layout) -> bool:
-        """The forward process."""
+        """Whether q is the forward process."""
         return layout == {"path": frozenset({"start"})}
 
     def check_data(self, x: Tensor) -> None:
         if x.dim() != 2:
-            raise Unsupported(
-                "model=ddpm describes vectors, one in each row; use dataset=gaussian_2d, two_moons or digits."
-            )
+            raise Unsupported("model=ddpm describes vectors; use dataset=gaussian_2d, two_moons or digits.")
         self.decoder.check(x)
         self.denoiser.check(self.process.lift(x))
 
@@ -90,7 +89,7 @@ class DDPM(Model):
         first = Normal(back.loc[..., 0, :], back.scale[0])
         later = Normal(back.loc[..., 1:, :], back.scale[1:])
         terms = {
-            "prior": self._noise(path).log_prob(path[..., -1, :]).sum(dim=-1),
+            "prior": standard_normal(path).log_prob(path[..., -1, :]).sum(dim=-1),
             "reverse": later.log_prob(path[..., :-1, :]).sum(dim=(-2, -1)),
             "likelihood": self.decoder.log_prob(self.process.lift(x), first).sum(dim=-1),
         }
@@ -98,7 +97,7 @@ class DDPM(Model):
 
     def end_term(self, x: Tensor) -> Tensor:
         last = torch.full((1,), self.num_steps, device=x.device)  # a scalar would be fetched from the device
-        return kl_normal(self.process.marginal(self.process.lift(x), last), self._noise(x)).sum(dim=-1).unsqueeze(0)
+        return kl_normal(self.process.marginal(self.process.lift(x), last), standard_normal(x)).sum(dim=-1).unsqueeze(0)
 
     def denoising(self, x: Tensor, t: Tensor, noise: Tensor) -> Denoising:
         start = self.process.lift(x)
@@ -142,7 +141,3 @@ class DDPM(Model):
             state = back.rsample(1).squeeze(0) if step > 1 else self.decoder.sample(back)
             states.append(state)
         return self.decoder.lower(torch.stack(states))
-
-    @staticmethod
-    def _noise(like: Tensor) -> Normal:
-        return Normal(like.new_zeros(()), like.new_ones(()))

@@ -1,4 +1,7 @@
-"""The last step of a diffusion model, p(x_0 | x_1), whose −log is L_0: a density, or a probability of grey levels."""
+"""Decoders of a diffusion model: the last step p(x_0 | x_1), a density or a probability of grey levels.
+
+The bound contains it as L_0 = −E log p(x_0 | x_1).
+"""
 
 import math
 from abc import ABC, abstractmethod
@@ -11,30 +14,33 @@ from vi_core.errors import Unsupported, require
 
 
 class Decoder(ABC):
-    """p(x_0 | x_1) from a mean and a standard deviation, and the scale on which x_0 is diffused."""
+    """p(x_0 | x_1) from a mean and a standard deviation, and the scale on which x_0 is diffused.
+
+    Attributes:
+        units: Name of −log₂ p per dimension: `bits per dimension` of data that have a probability, or `differential`.
+    """
 
     units: str
-    """What −log p per dimension is: `bits per dimension` of data that have a probability, or `differential`."""
 
     @abstractmethod
     def check(self, x: Tensor) -> None:
-        """Raise `Unsupported` for a batch of data (B, D) that it cannot describe."""
+        """Raise `Unsupported` for a batch of data (B, D) that the decoder does not describe."""
 
-    @abstractmethod
     def lift(self, x: Tensor) -> Tensor:
-        """Map data to x_0; same shape."""
+        """Map data to x_0; same shape, and the data themselves by default."""
+        return x
 
-    @abstractmethod
     def lower(self, start: Tensor) -> Tensor:
-        """Map x_0, or a noisy state, to the data's units; same shape."""
+        """Map x_0, or a noisy state, to the data's units; the inverse of `lift`."""
+        return start
 
     @abstractmethod
     def log_prob(self, start: Tensor, p: Normal) -> Tensor:
         """Return log p(x_0 | x_1), elementwise, from the Normal around μ_θ(x_1, 1)."""
 
-    @abstractmethod
     def expected_term(self, squared_error: Tensor, variance: Tensor, size: int) -> Tensor:
-        """Return E[L_0] from E‖x_0 − μ_θ‖² for D = `size`, or NaN where it depends on more."""
+        """Return E[L_0] from E‖x_0 − μ_θ‖² and σ_1² for D = `size`; NaN, the default, where it depends on more."""
+        return torch.full_like(variance, torch.nan)
 
     @abstractmethod
     def sample(self, p: Normal) -> Tensor:
@@ -56,12 +62,6 @@ class GaussianDecoder(Decoder):
                 "model/decoder=gaussian is a density, and these data take few distinct values; "
                 "use model/decoder=discretized with model.decoder.levels."
             )
-
-    def lift(self, x: Tensor) -> Tensor:
-        return x
-
-    def lower(self, start: Tensor) -> Tensor:
-        return start
 
     def log_prob(self, start: Tensor, p: Normal) -> Tensor:
         return p.log_prob(start)
@@ -115,9 +115,6 @@ class DiscretizedDecoder(Decoder):
         edge = 1 - 0.5 * self.half
         left, right = torch.special.log_ndtr(above), torch.special.log_ndtr(-below)
         return torch.where(start < -edge, left, torch.where(start > edge, right, inside))
-
-    def expected_term(self, squared_error: Tensor, variance: Tensor, size: int) -> Tensor:
-        return torch.full_like(variance, torch.nan)
 
     def sample(self, p: Normal) -> Tensor:
         step = 2 * self.half

@@ -1,4 +1,4 @@
-"""What a diffusion model learns: ε_θ(x_t, t), the noise that a state holds."""
+"""Denoisers of a diffusion model: ε_θ(x_t, t), a prediction of the noise in a state, which training fits."""
 
 import math
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ class Denoiser(nn.Module, ABC):
     """E[ε | x_t], or an approximation of it, where x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε."""
 
     def check(self, start: Tensor) -> None:
-        """Raise `Unsupported` for x_0, (B, D), that it cannot describe."""
+        """Raise `Unsupported` for x_0, (B, D), that the denoiser is not made for."""
 
     @abstractmethod
     def forward(self, state: Tensor, time: Tensor, signal: Tensor) -> Tensor:
@@ -23,7 +23,11 @@ class Denoiser(nn.Module, ABC):
 
 
 class Clock(nn.Module):
-    """sin and cos of 2^f π t/T/2 for f = 0, ..., F − 1."""
+    """Fourier features of the time: sin and cos of 2^f π t/T/2 for f = 0, ..., F − 1.
+
+    Args:
+        frequencies: F, at least 1.
+    """
 
     octaves: Tensor
 
@@ -46,10 +50,10 @@ class NetworkDenoiser(Denoiser):
     signal gone the noise is the state itself, and a perceptron alone is slow to find the identity in many dimensions.
 
     Args:
-        event_size: D; known from the data.
+        event_size: D, length of a data point; known from the data.
         hidden: Widths of the hidden layers.
         activation: See `vi_core.networks.mlp.ACTIVATIONS`.
-        frequencies: F of the `Clock`.
+        frequencies: F, number of octaves of the Fourier features.
     """
 
     def __init__(
@@ -78,16 +82,16 @@ class GreyLevelDenoiser(Denoiser):
         w_j ∝ exp(b_j + h g_j + k g_j²) N(x_t; √ᾱ_t g_j, 1 − ᾱ_t)   in each pixel,
 
     with a table b, by pixel and level, and with h and k, by pixel, from a perceptron on all of x_t and on the time. At
-    h = k = 0 this is E[ε | x_t] of independent pixels with level j as frequent as exp(b_j); with h and k the prior
-    is tilted by a Normal factor, what the other pixels say. Where noise is low x̂_0 is a staircase in x_t, which
-    the Normal makes and a perceptron would have to learn.
+    h = k = 0 this is E[ε | x_t] of independent pixels with level j as frequent as exp(b_j); h and k multiply the prior
+    by a Normal factor that depends on the other pixels. At low noise x̂_0 is a staircase in x_t, which the likelihood
+    N yields and a perceptron would have to learn.
 
     Args:
-        event_size: D; known from the data.
-        levels: n; that of the decoder.
+        event_size: D, length of a data point; known from the data.
+        levels: n, number of grey levels; that of the decoder.
         hidden: Widths of the hidden layers.
         activation: See `vi_core.networks.mlp.ACTIVATIONS`.
-        frequencies: F of the `Clock`.
+        frequencies: F, number of octaves of the Fourier features.
     """
 
     grid: Tensor
@@ -132,5 +136,5 @@ class GreyLevelDenoiser(Denoiser):
 
 
 def beside(state: Tensor, clock: Tensor) -> Tensor:
-    """Join states (..., D) and the times (..., 2 F) of their steps, of shapes that broadcast."""
+    """Concatenate states (..., D) and the Fourier features of their times (..., 2 F), of shapes that broadcast."""
     return torch.cat([state, clock.expand(*state.shape[:-1], -1)], dim=-1)

@@ -1,11 +1,11 @@
-"""The forward process of a diffusion model, its noise schedules and the variances of the way back.
+"""The forward process of a diffusion model, its noise schedules and the variances of the reverse process.
 
     q(x_t | x_{t−1}) = N(√α_t x_{t−1}, β_t I),  t = 1, ..., T,   α_t = 1 − β_t,   ᾱ_t = Π_{s≤t} α_s,  ᾱ_0 = 1,
     q(x_t | x_0) = N(√ᾱ_t x_0, (1 − ᾱ_t) I),
     q(x_{t−1} | x_t, x_0) = N(√ᾱ_{t−1} β_t/(1 − ᾱ_t) x_0 + √α_t (1 − ᾱ_{t−1})/(1 − ᾱ_t) x_t,  β̃_t I),
     β̃_t = β_t (1 − ᾱ_{t−1})/(1 − ᾱ_t).
 
-q has no free parameters. One `Diffusion` serves the model, which walks back, and the family, which is q.
+q has no free parameters. The model, which reverses the process, and the family, which is q, share one `Diffusion`.
 Sohl-Dickstein, Weiss, Maheswaranathan, Ganguli 2015; Ho, Jain, Abbeel 2020.
 """
 
@@ -21,7 +21,7 @@ from vi_core.errors import require
 
 
 class Schedule(ABC):
-    """A choice of β_1, ..., β_T for every T."""
+    """A noise schedule: β_1, ..., β_T for every T."""
 
     @abstractmethod
     def betas(self, num_steps: int) -> Tensor:
@@ -45,11 +45,8 @@ class Linear(Schedule):
         self.first, self.last = first, last
 
     def betas(self, num_steps: int) -> Tensor:
-        largest = max(self.first, self.last)
-        require(
-            num_steps > largest,
-            f"model.num_steps={num_steps} must exceed {largest}, the largest T beta_t of model.schedule.",
-        )
+        most = max(self.first, self.last)
+        require(num_steps > most, f"model.num_steps={num_steps} must exceed {most}, the largest T beta_t.")
         return torch.linspace(self.first, self.last, num_steps, dtype=torch.float64) / num_steps
 
 
@@ -87,10 +84,8 @@ class LogSNR(Schedule):
 
     def __init__(self, *, first: float = 5.0e-4, last: float = 1.0e-4):
         require(0 < first < 1, f"model.schedule.first={first} must lie between 0 and 1; it is 1 - alpha_bar_1.")
-        require(
-            0 < last < 1 - first,
-            f"model.schedule.last={last} must lie between 0 and {1 - first}, alpha_bar_1; it is alpha_bar_T.",
-        )
+        most = 1 - first
+        require(0 < last < most, f"model.schedule.last={last} must lie between 0 and alpha_bar_1={most}.")
         self.first, self.last = first, last
 
     def betas(self, num_steps: int) -> Tensor:
@@ -100,23 +95,22 @@ class LogSNR(Schedule):
 
 
 class Diffusion(nn.Module):
-    """q(x_1, ..., x_T | x_0). Tables over t have β_t at index t − 1; t counts from 1.
+    """q(x_1, ..., x_T | x_0). Tables over t have the entry of t at index t − 1; t counts from 1.
 
     Args:
         betas: β_1, ..., β_T, (T,), in float64.
-        lift: A data point to x_0, the same shape: the scale on which noise is added.
+        lift: Map from a data point to x_0, the same shape: the scale on which noise is added.
+
+    Attributes:
+        beta, beta_tilde: β_t and β̃_t, (T,), like all tables in torch's default dtype.
+        signal, noise: ᾱ_t and 1 − ᾱ_t.
+        signal_before, noise_before: ᾱ_{t−1} and 1 − ᾱ_{t−1}.
     """
 
     beta: Tensor
     beta_tilde: Tensor
     signal: Tensor
-    """ᾱ_t"""
     noise: Tensor
-    """1 − ᾱ_t"""
-    signal_before: Tensor
-    """ᾱ_{t−1}"""
-    noise_before: Tensor
-    """1 − ᾱ_{t−1}"""
 
     def __init__(self, betas: Tensor, lift: Callable[[Tensor], Tensor]):
         super().__init__()
@@ -146,7 +140,7 @@ class Diffusion(nn.Module):
 
 
 class ReverseVariance(ABC):
-    """σ_t² of p(x_{t−1} | x_t) = N(μ_θ(x_t, t), σ_t² I); at t = 1 it is the scale of the L_0 decoder."""
+    """Variances σ_t² of p(x_{t−1} | x_t) = N(μ_θ(x_t, t), σ_t² I); σ_1 is the scale of the decoder p(x_0 | x_1)."""
 
     @abstractmethod
     def variances(self, process: Diffusion) -> Tensor:
@@ -161,7 +155,7 @@ class Beta(ReverseVariance):
 
 
 class BetaTilde(ReverseVariance):
-    """σ_t² = β̃_t for t > 1, exact if x_0 is one point, and σ_1² = β_1, as β̃_1 = 0 is no decoder's variance."""
+    """σ_t² = β̃_t for t > 1, exact if x_0 is one point, and σ_1² = β_1, since a decoder with β̃_1 = 0 has no density."""
 
     def variances(self, process: Diffusion) -> Tensor:
         return torch.cat([process.beta[:1], process.beta_tilde[1:]])

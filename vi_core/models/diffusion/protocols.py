@@ -1,8 +1,4 @@
-"""The contract of a model: an unnormalised target p(x, z) that knows its own truth where one exists.
-
-Every model has `latents` and `factors`. The other abilities are protocols, and whoever needs one asks for it before
-the first step and refuses in one line where it is missing. Closed forms hold for some families: `knows` says which.
-"""
+"""Protocol of diffusion models, whose bound is a sum over the steps of the diffusion."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -13,23 +9,30 @@ from vi_core.models.diffusion.process import Diffusion
 
 
 class Denoising(NamedTuple):
-    """One step of a diffusion model's bound at given noise, each (K, *batch) and differentiable."""
+    """One term of a diffusion model's bound at given noise, each (K, *batch) and differentiable.
+
+    Attributes:
+        squared_error: ‖ε − ε_θ(x_t, t)‖².
+        term: An unbiased estimate of L_{t−1}; L_0 where t = 1.
+    """
 
     squared_error: Tensor
-    """‖ε − ε_θ(x_t, t)‖²"""
     term: Tensor
-    """An unbiased estimate of L_{t−1}; L_0 where t = 1."""
 
 
 @runtime_checkable
 class HasDenoisingTerms(Protocol):
-    """A diffusion model: −ELBO = L_T + Σ_{t>1} L_{t−1} + L_0, for the q that it `knows`."""
+    """A diffusion model: −ELBO = L_T + Σ_{t>1} L_{t−1} + L_0, for the q that it `knows`.
+
+    Attributes:
+        num_steps: T.
+        process: The forward process, which the family uses too.
+        units: Name of nats per dimension divided by log 2: `bits per dimension`, or `differential` ones of a density.
+    """
 
     num_steps: int
     process: Diffusion
-    """The noise, for the family that adds it."""
     units: str
-    """What nats per dimension, divided by log 2, are."""
 
     def end_term(self, x: Tensor) -> Tensor:
         """Return L_T = KL(q(x_T | x_0) ‖ p(x_T)), in closed form, (1, B), for data (B, D)."""
@@ -42,12 +45,12 @@ class HasDenoisingTerms(Protocol):
     def affine_optimum(self, mean: Tensor, covariance: Tensor) -> Tensor:
         """Return L_0, L_1, ..., L_T, (T + 1,), of the best affine denoiser for x_0 with these moments.
 
-        Gaussian data have no better one. NaN for what the moments do not determine.
+        It is the best of all denoisers for Gaussian data. NaN for terms that the moments do not determine.
         """
         ...
 
     def generate(self, num_samples: int) -> Tensor:
-        """Walk back from noise; return x_T, ..., x_0 in the data's units, (T + 1, num_samples, D)."""
+        """Sample the reverse process; return x_T, ..., x_0 in the data's units, (T + 1, num_samples, D)."""
         ...
 
 

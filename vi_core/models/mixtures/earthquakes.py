@@ -1,4 +1,4 @@
-"""Earthquakes from K super-epicentres: a mixture over places and strengths, with its assignments summed out.
+"""A mixture model of earthquakes from K super-epicentres, over their places and strengths.
 
 Event n has a place x_n in the plane, a strength s_n in 0, 1, 2, ... and an unknown origin k_n:
 
@@ -25,6 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vi_core.distributions import supports
 from vi_core.distributions.gamma import Gamma, kl_gamma
 from vi_core.distributions.normal import HALF_LOG_2PI, Normal, kl_normal
 from vi_core.errors import Unsupported, require
@@ -32,11 +33,11 @@ from vi_core.models.base import Factors, Layout, Model
 from vi_core.models.mixtures.hyperparameters import Constants, Hyperparameters, Moments
 from vi_core.models.mixtures.one_pass import Components, expected_sums, log_normalizer, pieces, responsibilities
 from vi_core.models.mixtures.protocols import Completed
+from vi_core.per_replicate import require_positive
 from vi_core.types import Latent, Latents, Params
 
 MEAN_FIELD = {"epicentre": frozenset({"loc", "scale"}), "strength": frozenset({"concentration", "rate"})}
-SEEN_BY_START = 10_000
-"""Events among which the first epicentres are drawn."""
+SEEN_BY_START = 10_000  # events among which the initial epicentres are drawn; bounds the cost of k-means++
 
 
 class Events(NamedTuple):
@@ -76,7 +77,7 @@ class Completion(NamedTuple):
 
 
 class Earthquakes(Model):
-    """The model above. Latents `epicentre` (K, 2) and `strength` (K,), shared by all events.
+    """The mixture, with latents `epicentre` (K, 2) and `strength` (K,) shared by all events.
 
     Args:
         replicates: R; the constants may differ between them once they are estimated.
@@ -85,15 +86,8 @@ class Earthquakes(Model):
         precision: Of a place around its epicentre, in each coordinate.
         loc, loc_precision: Prior of the epicentres.
         concentration, rate: Prior of the strengths.
-        hyperparameters: Whether all these stay, or follow by empirical Bayes.
+        hyperparameters: Whether these constants are fixed, or estimated by empirical Bayes.
     """
-
-    constants_weights: Tensor
-    constants_precision: Tensor
-    constants_loc: Tensor
-    constants_loc_precision: Tensor
-    constants_concentration: Tensor
-    constants_rate: Tensor
 
     def __init__(
         self,
@@ -117,16 +111,11 @@ class Earthquakes(Model):
         valid = len(weights) == components and min(weights) > 0 and abs(sum(weights) - 1) < 1e-6
         require(valid, f"model.weights={list(weights)} must be {components} positive numbers with sum 1, or null.")
         require(len(loc) == 2 and all(map(math.isfinite, loc)), f"model.loc={list(loc)} must be two finite numbers.")
-        positive = {
-            "precision": precision,
-            "loc_precision": loc_precision,
-            "concentration": concentration,
-            "rate": rate,
-        }
-        for name, value in positive.items():
-            require(0 < value < math.inf, f"model.{name}={value} must be positive and finite.")
+        require_positive("model", precision=precision, loc_precision=loc_precision)
+        require_positive("model", concentration=concentration, rate=rate)
         self.components = components
-        self.latents = {"epicentre": Latent("real", (components, 2)), "strength": Latent("positive", (components,))}
+        epicentre, strength = Latent(supports.real, (components, 2)), Latent(supports.positive, (components,))
+        self.latents = {"epicentre": epicentre, "strength": strength}
         start = Constants(*map(torch.tensor, (weights, precision, loc, loc_precision, concentration, rate)))
         for name, value in start._asdict().items():
             value = value.to(torch.get_default_dtype()).expand(replicates, 1, *value.shape)
@@ -143,10 +132,8 @@ class Earthquakes(Model):
     def check_data(self, x: Tensor) -> None:
         wrong = x.dim() != 2 or x.shape[1] != 3 or bool((x[:, 2] < 0).any()) or bool((x[:, 2] != x[:, 2].round()).any())
         if wrong:
-            raise Unsupported(
-                "model=earthquakes describes events with two coordinates and a count 0, 1, 2, ...; "
-                "use dataset=earthquakes or dataset=catalogue."
-            )
+            events = "events with two coordinates and a count 0, 1, 2, ..."
+            raise Unsupported(f"model=earthquakes describes {events}; use dataset=earthquakes or dataset=catalogue.")
 
     def summarize(self, x: Tensor) -> Events:
         """Centre the places of events (N, 3)."""
@@ -172,25 +159,25 @@ class Earthquakes(Model):
 
     def factors(self, z: Latents, x: Events) -> Factors:
         """The likelihood with the assignments summed out, and both priors, each (K, *batch)."""
-        place, strength, constants = z["epicentre"], z["strength"], self.constants
+        place, strength = z["epicentre"], z["strength"]
         components = self._components(place, 0.0, strength, strength.log(), x)
         likelihood = log_normalizer(components, x.places, x.strengths).reshape(place.shape[:-2]) - x.log_factorials
-        prior_place = self._prior_place(constants).log_prob(place).sum(dim=(-2, -1))
-        prior_strength = self._prior_strength(constants).log_prob(strength).sum(dim=-1)
+        prior_place = self._prior_place().log_prob(place).sum(dim=(-2, -1))
+        prior_strength = self._prior_strength().log_prob(strength).sum(dim=-1)
         return {
             "likelihood": (likelihood, frozenset({"epicentre", "strength"})),
             "prior_epicentre": (prior_place, frozenset({"epicentre"})),
             "prior_strength": (prior_strength, frozenset({"strength"})),
         }
 
-    @staticmethod
-    def _prior_place(constants: Constants) -> Normal:
+    def _prior_place(self) -> Normal:
         """p(mu), broadcasting over (R, 1, K, 2)."""
+        constants = self.constants
         return Normal(constants.loc.unsqueeze(-2), constants.loc_precision.rsqrt()[..., None, None])
 
-    @staticmethod
-    def _prior_strength(constants: Constants) -> Gamma:
+    def _prior_strength(self) -> Gamma:
         """p(λ), broadcasting over (R, 1, K)."""
+        constants = self.constants
         return Gamma(constants.concentration.unsqueeze(-1), constants.rate.unsqueeze(-1))
 
     def _expected_components(self, params: Params, events: Events) -> Components:
@@ -200,8 +187,8 @@ class Earthquakes(Model):
 
     def kl(self, params: Params) -> Tensor:
         """KL(q(mu) q(λ) ‖ prior), (R, 1)."""
-        place = kl_normal(Normal(**params["epicentre"]), self._prior_place(self.constants)).sum(dim=(-2, -1))
-        return place + kl_gamma(Gamma(**params["strength"]), self._prior_strength(self.constants)).sum(dim=-1)
+        place = kl_normal(Normal(**params["epicentre"]), self._prior_place()).sum(dim=(-2, -1))
+        return place + kl_gamma(Gamma(**params["strength"]), self._prior_strength()).sum(dim=-1)
 
     def expected_bound(self, params: Params, x: Events) -> Tensor:
         """The ELBO of q(k) q(mu) q(λ) with q(k) at its optimum, (R, 1), differentiable."""
@@ -219,7 +206,7 @@ class Earthquakes(Model):
     def update(self, block: str, params: Params, x: Completion) -> dict[str, Tensor]:
         constants = self.constants
         if block == "strength":
-            prior = self._prior_strength(constants)
+            prior = self._prior_strength()
             return {"concentration": prior.concentration + x.strengths, "rate": prior.rate + x.counts}
         tau, rho = constants.precision.unsqueeze(-1), constants.loc_precision.unsqueeze(-1)
         precision = (rho + tau * x.counts).unsqueeze(-1)
@@ -281,7 +268,7 @@ class Earthquakes(Model):
         return (self.constants.weights.squeeze(1).unsqueeze(-1) * log_mass.exp()).sum(dim=1)
 
     def misfit(self, params: Params, x: Events) -> dict[str, Tensor]:
-        """Return how far the strengths are from Poisson: see docs/earthquakes.md, each (R,).
+        """Return posterior predictive checks of the strengths' Poisson law, each (R,); see docs/earthquakes.md.
 
         `count_dispersion` is Σ_nk r_nk (s_n − E λ_k)² / E λ_k / N, about 1 for Poisson strengths.
         """

@@ -8,7 +8,7 @@ falls. With N_k, the expected number of events of component k under q, and expec
     rate = a / mean_k E[λ_k],                  log a − ψ(a) = log mean_k E[λ_k] − mean_k E[log λ_k]
 
 with a = concentration. The last equation is solved by Newton steps in 1/a (Minka 2002, "Estimating a Gamma
-distribution"), which converge from the start that is used here for every right-hand side.
+distribution"), which converge from the start used here for every right-hand side.
 """
 
 from abc import ABC, abstractmethod
@@ -17,48 +17,55 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-NEWTON_STEPS = 12
+NEWTON_STEPS = 12  # two reach rounding from the start below, for differences of logarithms from 1e-10 to 100
 
 
 class Constants(NamedTuple):
-    """θ of each replicate; see the module."""
+    """Constants θ of each replicate.
+
+    Attributes:
+        weights: Probabilities of the components, (R, 1, K).
+        precision: Of a place around its epicentre in each coordinate, (R, 1).
+        loc: Prior mean of the epicentres, (R, 1, 2).
+        loc_precision: Prior precision of the epicentres, (R, 1).
+        concentration, rate: Of the Gamma prior of the strengths, each (R, 1).
+    """
 
     weights: Tensor
-    """(R, 1, K)"""
     precision: Tensor
-    """(R, 1), tau."""
     loc: Tensor
-    """(R, 1, 2), the prior mean of the epicentres."""
     loc_precision: Tensor
-    """(R, 1), the prior precision of the epicentres."""
     concentration: Tensor
-    """(R, 1), of the Gamma prior of the strengths."""
     rate: Tensor
-    """(R, 1), of the same."""
 
 
 class Moments(NamedTuple):
-    """What the ELBO's terms in θ need of q."""
+    """Moments of q in the ELBO's terms in θ.
+
+    Attributes:
+        counts: N_k, (R, 1, K).
+        squared_distance: Σ_nk r_nk E|x_n − mu_k|², (R, 1).
+        loc: E[mu_k], (R, 1, K, 2).
+        loc_variance: Var[mu_k] by coordinate, (R, 1, K, 2).
+        strength, log_strength: E[λ_k] and E[log λ_k], each (R, 1, K).
+    """
 
     counts: Tensor
-    """N_k, (R, 1, K)."""
     squared_distance: Tensor
-    """Σ_nk r_nk E|x_n − mu_k|², (R, 1)."""
     loc: Tensor
-    """E[mu_k], (R, 1, K, 2)."""
     loc_variance: Tensor
-    """Var[mu_k] by coordinate, (R, 1, K, 2)."""
     strength: Tensor
-    """E[λ_k], (R, 1, K)."""
     log_strength: Tensor
-    """E[log λ_k], (R, 1, K)."""
 
 
 class Hyperparameters(ABC):
-    """How the constants of a model follow from q."""
+    """A rule for the constants of a model given q.
+
+    Attributes:
+        estimated: Whether the rule changes them.
+    """
 
     estimated: bool
-    """Whether they move at all."""
 
     @abstractmethod
     def update(self, constants: Constants, moments: Moments) -> Constants:
@@ -66,7 +73,7 @@ class Hyperparameters(ABC):
 
 
 class Fixed(Hyperparameters):
-    """The constants are those of the model's settings."""
+    """Constants stay those of the model's settings."""
 
     estimated = False
 
@@ -75,7 +82,7 @@ class Fixed(Hyperparameters):
 
 
 class EmpiricalBayes(Hyperparameters):
-    """The constants maximise the ELBO given q; the model's settings are where they start."""
+    """Constants maximise the ELBO given q, starting from the model's settings."""
 
     estimated = True
 

@@ -1,8 +1,4 @@
-"""The contract of a model: an unnormalised target p(x, z) that knows its own truth where one exists.
-
-Every model has `latents` and `factors`. The other abilities are protocols, and whoever needs one asks for it before
-the first step and refuses in one line where it is missing. Closed forms hold for some families: `knows` says which.
-"""
+"""Protocols of mixtures with a latent assignment of each data point, for coordinate ascent and figures."""
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -27,7 +23,7 @@ class Completed(NamedTuple):
 
 @runtime_checkable
 class HasAssignments(Protocol):
-    """A mixture with a component for each data point, which coordinate ascent keeps and `factors` sums out."""
+    """A mixture whose assignments of data points coordinate ascent keeps, and `factors` sums out."""
 
     def complete(self, params: Params, x: Any) -> Completed:
         """Set the assignments to their optimum given `params`; one pass over the data, with no gradient."""
@@ -40,7 +36,7 @@ class HasAssignments(Protocol):
 
 @runtime_checkable
 class HasStart(Protocol):
-    """A model that draws where coordinate ascent begins: restarts are replicates."""
+    """A model that draws initial parameters for coordinate ascent, so that replicates are random restarts."""
 
     def start(self, params: Params, x: Any) -> Params:
         """Return initial parameters like `params`, drawn for each replicate from torch's default stream."""
@@ -53,17 +49,16 @@ class HasConstants(Protocol):
 
     @property
     def estimates_constants(self) -> bool:
-        """Whether the constants move."""
+        """Whether the constants are estimated."""
         ...
 
     def estimate_constants(self, params: Params, x: Any, alive: Tensor) -> None:
         """Set the constants of replicates that are `alive` (R,) to the maximum of the ELBO given q."""
-        ...
 
 
 @runtime_checkable
 class HasCounts(Protocol):
-    """A mixture of places around a latent `epicentre` and of counts, which can be held against what it predicts."""
+    """A mixture of places around a latent `epicentre` and of counts, with posterior predictive checks of the counts."""
 
     def place_scale(self) -> Tensor:
         """Return the standard deviation of a place around its epicentre, (R,)."""

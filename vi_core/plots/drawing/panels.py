@@ -1,4 +1,4 @@
-"""What several figures draw on their axes: replicates, reference lines, and the scales of a bound.
+"""Elements that several figures share: curves of replicates, reference lines, and the two panels of a bound.
 
 A bound starts thousands of nats below its optimum and ends within its own noise, so it gets two panels.
 `show_whole_run` puts it on an inverse hyperbolic sine scale: logarithmic far from zero, linear within a given width, so
@@ -18,11 +18,17 @@ from numpy import ndarray
 from vi_core.plots.drawing.series import envelope, last_half, quantiles, robust_limits, thin
 from vi_core.plots.drawing.style import BAND_ALPHA, DASHES, GREY, INK
 
-BAND_LABEL = "5–95 %"
+BAND_LABEL = "5–95 %"  # quantiles over replicates
 
 
 class Anchor(NamedTuple):
-    """What the whole-run panel subtracts from a bound, and the width of its linear part around zero."""
+    """Scale of the whole-run panel.
+
+    Attributes:
+        suffix: Text that the axis label gets, such as ` − log evidence`.
+        value: Number that is subtracted from the bound.
+        width: Half width of the linear part of the axis around zero, in nats.
+    """
 
     suffix: str
     value: float
@@ -85,17 +91,24 @@ def anchor_of(values: ndarray, references: dict[str, float]) -> Anchor:
     return Anchor(f" − {name}" if references else "", value, width)
 
 
-def bound_panels(figure: Figure, anchor: Anchor, *, name: str, xlabel: str) -> tuple[Axes, Axes]:
-    """Return panels for the whole run and the last half of the bound called `name`, as in `ELBO` or `ELBO (nats)`."""
+def bound_panels(figure: Figure, anchor: Anchor, *, name: str) -> tuple[Axes, Axes]:
+    """Return labelled panels for the whole run and its last half; `name` of the bound is `ELBO` or `ELBO (nats)`."""
     whole, end = figure.subplots(1, 2)
     quantity, bracket, unit = name.partition(" (")
-    whole.set(xlabel=xlabel, ylabel=quantity + anchor.suffix + bracket + unit, title="whole run")
-    end.set(xlabel=xlabel, ylabel=name, title="last half")
+    whole.set(xlabel="step", ylabel=quantity + anchor.suffix + bracket + unit, title="whole run")
+    end.set(xlabel="step", ylabel=name, title="last half")
     return whole, end
 
 
 def show_whole_run(axes: Axes, step: ndarray, shown: ndarray, width: float) -> None:
-    """Scale `axes` for a whole run that starts far from zero: `shown` is all it has to hold, linear within `width`."""
+    """Scale `axes` for a whole run that starts far from zero.
+
+    Args:
+        axes: The panel.
+        step: Recorded steps, (T,).
+        shown: All numbers that the axis has to hold.
+        width: Half width of the linear part of the axis around zero.
+    """
     places = np.arcsinh(shown[np.isfinite(shown)] / width)
     low, high = (float(places.min()), float(places.max())) if places.size else (-1.0, 1.0)
     margin = max(0.06 * (high - low), 0.1)
@@ -103,13 +116,13 @@ def show_whole_run(axes: Axes, step: ndarray, shown: ndarray, width: float) -> N
     if max(-low, high) > math.asinh(10):
         axes.set_yscale("asinh", linear_width=width)
         axes.yaxis.set_major_locator(FixedLocator(asinh_ticks(low, high, width)))
-        axes.yaxis.set_major_formatter(lambda number, _: tick_text(number))
+        axes.yaxis.set_major_formatter(tick_text)
         axes.yaxis.set_minor_locator(NullLocator())
     axes.set_ylim(width * math.sinh(low), width * math.sinh(high))
     positive = step[step > 0]
     if positive.size and positive[-1] >= 100 * positive[0]:
         axes.set_xscale("symlog", linthresh=positive[0], linscale=0.5)
-        axes.xaxis.set_major_formatter(lambda number, _: tick_text(number))
+        axes.xaxis.set_major_formatter(tick_text)
     show_steps(axes, step)
 
 
@@ -131,8 +144,8 @@ def asinh_ticks(low: float, high: float, width: float) -> list[float]:
     return sorted(ticks)
 
 
-def tick_text(number: float) -> str:
-    """Return a tick's label: digits where they are short, else a power of ten."""
+def tick_text(number: float, _: object = None) -> str:
+    """Return a tick's label: digits where they are short, else a power of ten; matplotlib adds the tick's position."""
     if number == 0 or 1e-3 <= abs(number) < 1e5:
         return number_text(number)
     power = math.floor(math.log10(abs(number)) + 1e-9)

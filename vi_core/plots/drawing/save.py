@@ -1,4 +1,4 @@
-"""Writing a figure to a file, completely or not at all, with the same bytes for the same figure."""
+"""Writing a figure to a file, atomically, and with the same bytes for the same figure."""
 
 from pathlib import Path
 from typing import Final
@@ -9,17 +9,23 @@ from vi_core.errors import require
 from vi_core.files import replacing
 from vi_core.plots.drawing.style import theme
 
-METADATA: Final[dict[str, dict[str, str | None]]] = {
-    "png": {"Software": None},
-    "pdf": {"CreationDate": None},
-}
-DPI = 120
+# Entries of a file that name a version or a time are left out.
+METADATA: Final[dict[str, dict[str, str | None]]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
+DPI = 120  # pixels in an inch, of PNG files
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write `figure` to `path`, as its suffix says (png or pdf), and return the path.
+    """Write a figure as PNG or PDF; the file appears under its name only when it is complete.
 
-    The file appears under its name only when it is complete: it is written beside it and renamed.
+    Args:
+        figure: The figure; its margins are fitted to its labels.
+        path: Where to, with the suffix .png or .pdf; missing folders are made.
+
+    Returns:
+        The path.
+
+    Raises:
+        ConfigError: For another suffix.
     """
     path = Path(path)
     kind = path.suffix.removeprefix(".")
@@ -32,7 +38,7 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 
 def lay_out(figure: Figure) -> None:
-    """Fit the margins of `figure` to its labels, once: `savefig` would draw everything for that, and then again."""
+    """Fit the margins of `figure` to its labels, once; `savefig` by itself would draw everything twice for that."""
     engine = figure.get_layout_engine()
     if engine is not None:
         figure.set_dpi(DPI)

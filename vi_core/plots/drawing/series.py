@@ -1,7 +1,7 @@
-"""Arithmetic on traces before they are drawn: smoothing, quantiles over replicates, thinning, limits of an axis.
+"""Arithmetic on recorded series before they are drawn: smoothing, quantiles over replicates, thinning, axis limits.
 
-A trace has shape (T, R): T recorded steps of R replicates. Entries that are not finite are missing: a replicate that
-was frozen or diverged leaves the statistics from there on and never removes the others.
+A series has shape (T, R): T recorded steps of R replicates. Entries that are not finite count as missing, so that a
+replicate that was frozen or diverged leaves the statistics from there on, and the others stay in.
 """
 
 from collections.abc import Iterable
@@ -9,8 +9,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy import ndarray
 
-MAX_POINTS = 2000
-BAND = (0.05, 0.5, 0.95)
+MAX_POINTS = 2000  # of a drawn line, about twice the pixels of a panel
+BAND = (0.05, 0.5, 0.95)  # quantiles over replicates: band, median, band
 
 
 def smooth(step: ndarray, values: ndarray, window: int) -> tuple[ndarray, ndarray]:
@@ -78,10 +78,10 @@ def last_half(values: ndarray) -> ndarray:
     return values[len(values) // 2 :]
 
 
-def robust_limits(values: ndarray, include: Iterable[float], *, reach: float = 10.0) -> tuple[float, float]:
+def robust_limits(values: ndarray, include: Iterable[float]) -> tuple[float, float]:
     """Return limits of an axis that show `values` but their outermost 0.5 per cent at each end, and all of `include`.
 
-    A number of `include` further away than `reach` times the spread of the values is left out: it would flatten them.
+    A number of `include` further away than ten times the spread of the values is left out: it would flatten them.
     """
     numbers = [number for number in include if np.isfinite(number)]
     finite = values[np.isfinite(values)]
@@ -89,7 +89,7 @@ def robust_limits(values: ndarray, include: Iterable[float], *, reach: float = 1
         finite = np.asarray(numbers or [0.0])
     low, high = np.percentile(finite, [0.5, 99.5])
     size = max(abs(low), abs(high), 1e-12)
-    far = reach * max(high - low, 1e-4 * size)
+    far = 10 * max(high - low, 1e-4 * size)
     near = [number for number in numbers if low - far < number < high + far]
     low, high = min([low, *near]), max([high, *near])
     margin = 0.08 * max(high - low, 1e-5 * size)

@@ -1,12 +1,14 @@
-"""The look of every figure: one theme, applied in a context so that matplotlib's global settings never change.
+"""Theme of every figure, applied in a context so that matplotlib's global settings never change.
 
-The palette is that of Okabe and Ito 2008, which readers with any common colour vision can tell apart.
+Fonts, sizes and lines are in theme.mplstyle, colours and dashes here. The palette is that of Okabe and
+Ito 2008, which readers with any common colour vision can tell apart.
 """
 
 import functools
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, ParamSpec
 
 import matplotlib as mpl
@@ -20,49 +22,14 @@ PALETTE: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E
 DASHES: Final = ((0, (6, 2)), (0, (1.2, 1.4)), (0, (6, 2, 1.2, 2)), (0, (3, 1.5)))
 INK: Final = "#262626"
 GREY: Final = "#7A7A7A"
-BAND_ALPHA: Final = 0.22
+BAND_ALPHA: Final = 0.22  # opacity of the bands over replicates
 
-STYLE: Final = mpl.RcParams(
-    {
-        "font.family": "sans-serif",
-        "font.sans-serif": ["DejaVu Sans"],
-        "font.size": 9.0,
-        "axes.titlesize": 9.5,
-        "axes.titley": 1.0,
-        "axes.labelsize": 9.5,
-        "figure.titlesize": 10.0,
-        "xtick.labelsize": 9.0,
-        "ytick.labelsize": 9.0,
-        "legend.fontsize": 9.0,
-        "legend.title_fontsize": 9.0,
-        "legend.frameon": False,
-        "legend.handlelength": 2.4,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": INK,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "axes.linewidth": 0.8,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "axes.formatter.useoffset": False,
-        "figure.constrained_layout.h_pad": 0.04,
-        "figure.constrained_layout.w_pad": 0.04,
-        "figure.constrained_layout.hspace": 0.0,
-        "figure.constrained_layout.wspace": 0.02,
-        "grid.color": "#E3E3E3",
-        "grid.linewidth": 0.6,
-        "lines.linewidth": 1.4,
-        "pdf.fonttype": 42,
-    }
-)
+STYLE: Final = mpl.rc_params_from_file(Path(__file__).with_name("theme.mplstyle"), use_default_template=False)
 
 
 @contextmanager
 def theme() -> Iterator[None]:
-    """Draw with `STYLE` on matplotlib's own defaults, whatever the user's settings are, and leave those untouched."""
+    """Context manager: `STYLE` on matplotlib's own defaults is in force; the user's settings come back afterwards."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
@@ -70,7 +37,7 @@ def theme() -> Iterator[None]:
 
 
 def themed(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Run `draw` under the theme."""
+    """Decorator: `draw` runs under the theme."""
 
     @functools.wraps(draw)
     def draw_in_theme(*args: P.args, **kwargs: P.kwargs) -> Figure:

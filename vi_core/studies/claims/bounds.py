@@ -1,4 +1,4 @@
-"""Evidence, ELBO and IWELBO: questions 1.1.1, 1.1.2, 1.2.4, 2.1.10 and 2.1.11, and report 003, 2.1."""
+"""Claims on evidence, ELBO and IWELBO: questions 1.1.1, 1.1.2, 1.2.4, 2.1.10 and 2.1.11, and report 003, 2.1."""
 
 import math
 from itertools import pairwise
@@ -11,24 +11,11 @@ from torch import Tensor
 
 from vi_core.bounds.elbo import ELBO
 from vi_core.bounds.iwelbo import IWELBO
-from vi_core.studies.base import Quantity
-from vi_core.studies.claims.base import (
-    CONCENTRATION,
-    LOC,
-    RATE,
-    SCALE,
-    Problem,
-    Rule,
-    average,
-    largest,
-    log_prior,
-    nodes,
-    parameters,
-)
+from vi_core.studies.base import Quantity, average
+from vi_core.studies.claims.base import Problem, Rule, largest, log_prior, nodes, normal_gamma, parameters
 
+IMPORTANCE = (1, 2, 5, 10, 25, 50)  # values of K, each a divisor of the largest
 LARGEST = 50
-IMPORTANCE = (1, 2, 5, 10, 25, 50)
-"""Values of K, each a divisor of the largest."""
 
 
 def densities(problem: Problem) -> dict[str, Quantity]:
@@ -53,11 +40,9 @@ def log_posterior(problem: Problem, rule: Rule) -> ndarray:
 
 def decomposition(problem: Problem) -> dict[str, Quantity]:
     """log p(x) = ELBO + KL(q ‖ posterior), ELBO = E[log p(x | z)] − KL(q ‖ prior): questions 1.1.1, 1.1.2; 003, 2.1."""
-    rule, model, x = Rule(), problem.model, problem.x
-    q = parameters((LOC, SCALE, CONCENTRATION, RATE))
-    elbo, log_q = model.expected_bound(q, x).item(), rule.log_q()
-    by_quadrature = rule.mean(problem.log_joint(rule.mu, rule.tau) - log_q)
-    divergence = rule.mean(log_q - log_posterior(problem, rule))
+    rule, model, x, q = Rule(), problem.model, problem.x, parameters()
+    elbo, by_quadrature = model.expected_bound(q, x).item(), rule.mean(rule.log_weights(problem))
+    divergence = rule.mean(rule.log_q() - log_posterior(problem, rule))
     likelihood = rule.mean(problem.log_likelihood(rule.mu, rule.tau))
     return {
         "evidence_decomposition": Quantity(elbo + divergence, None, problem.evidence),
@@ -68,28 +53,27 @@ def decomposition(problem: Problem) -> dict[str, Quantity]:
 
 
 def _structured_bound(problem: Problem) -> float:
-    """Return the ELBO of q(tau) q(mu | tau) at the exact posterior: no family does better."""
-    loc, ratio, a, b = (value.reshape(1, 1) for value in problem.model.posterior(problem.x))
-    q = {"mu": {"loc": loc, "precision_ratio": ratio}, "tau": {"concentration": a, "rate": b}}
+    """Return the ELBO of q(tau) q(mu | tau) at the exact posterior, the largest that any family reaches."""
+    q = normal_gamma(*(value.reshape(1, 1) for value in problem.model.posterior(problem.x)))
     return problem.model.expected_bound(q, problem.x).item()
 
 
 def log_weights(problem: Problem) -> Tensor:
-    """Draw log-weights (50, N/50)."""
+    """Return log-weights of fresh draws from q, (50, N/50): one column for each group of the largest K."""
     q = problem.joint()
     z = q.sample(problem.num_samples // LARGEST * LARGEST)
     return (problem.model.log_joint(z, problem.x) - q.log_prob(z)).reshape(LARGEST, -1)
 
 
 def importance_bounds(log_w: Tensor) -> dict[int, Tensor]:
-    """Return the IWELBO of each column for each K, (N/50,): its groups of K draws averaged."""
+    """Return the IWELBO by K, (N/50,): each column is divided into groups of K draws, whose bounds are averaged."""
     return {k: IWELBO()(log_w.reshape(k, LARGEST // k, -1)).mean(dim=0) for k in IMPORTANCE}
 
 
 def iwelbo(problem: Problem, log_w: Tensor) -> dict[str, Quantity]:
     """ELBO = L_1 ≤ L_K ≤ log p(x), rising in K, and E[w] = p(x): questions 2.1.10, 2.1.11."""
     bounds, rule = importance_bounds(log_w), Rule()
-    exact = {1: rule.mean(exact_log_weights(problem, rule)), 2: iwelbo_of_two(problem, rule)}
+    exact = {1: rule.mean(rule.log_weights(problem)), 2: iwelbo_of_two(problem, rule)}
     rises = [bounds[high] - bounds[low] for low, high in pairwise(IMPORTANCE)]
     below = [problem.evidence - bound for bound in bounds.values()]
     jensen = ELBO()(log_w) - IWELBO()(log_w)
@@ -103,41 +87,34 @@ def iwelbo(problem: Problem, log_w: Tensor) -> dict[str, Quantity]:
 
 
 def worst_shortfall(positives: list[Tensor]) -> float:
-    """Return by how many standard errors a mean that should not be negative is, at worst: 0 where none is."""
+    """Return the largest number of standard errors by which a mean that should not be negative lies below zero."""
     scores = [value.mean() / (value.std() / math.sqrt(len(value))) for value in positives]
     return max(0.0, -min(score.item() for score in scores))
 
 
-def exact_log_weights(problem: Problem, rule: Rule) -> ndarray:
-    """Return log w at the nodes by scipy, (M,)."""
-    return problem.log_joint(rule.mu, rule.tau) - rule.log_q()
-
-
 def iwelbo_of_two(problem: Problem, rule: Rule) -> float:
     """Return L_2 by quadrature over all pairs of nodes that carry weight."""
-    log_w, kept = exact_log_weights(problem, rule), rule.weight > 1e-18
+    log_w, kept = rule.log_weights(problem), rule.weight > 1e-18
     values, weights = log_w[kept], rule.weight[kept]
     pairs = np.logaddexp(values[:, None], values) - math.log(2)
     return float(weights @ pairs @ weights)
 
 
 def records(problem: Problem, log_w: Tensor) -> dict[str, ndarray]:
-    """Return what the figure of the IWELBO is drawn from."""
-    bounds = importance_bounds(log_w)
-    found = [average(bound) for bound in bounds.values()]
+    """Return the arrays that the figure of the IWELBO is drawn from: K, estimates, errors, evidence, quadrature."""
+    found, rule = [average(bound) for bound in importance_bounds(log_w).values()], Rule()
     return {
         "importance": np.array(IMPORTANCE),
         "iwelbo": np.array([q.value for q in found]),
         "iwelbo_se": np.array([q.se for q in found]),
         "evidence": np.array(problem.evidence),
-        "exact": np.array([Rule().mean(exact_log_weights(problem, Rule())), iwelbo_of_two(problem, Rule())]),
+        "exact": np.array([rule.mean(rule.log_weights(problem)), iwelbo_of_two(problem, rule)]),
     }
 
 
 def optimum(problem: Problem) -> dict[str, Quantity]:
     """log q*(z_i) = E_−i[log p(x, z)] + const, and the fixed point: question 1.1.3."""
-    rule, model, x = Rule(), problem.model, problem.x
-    q = parameters((LOC, SCALE, CONCENTRATION, RATE))
+    rule, model, x, q = Rule(), problem.model, problem.x, parameters()
     mu, tau = (np.unique(axis) for axis in (rule.mu, rule.tau))
     surface = problem.log_joint(rule.mu, rule.tau).reshape(len(mu), len(tau))
     weight = rule.weight.reshape(len(mu), len(tau))
@@ -145,7 +122,7 @@ def optimum(problem: Problem) -> dict[str, Quantity]:
     of_mu = surface @ weight.sum(axis=0) - stats.norm.logpdf(mu, best["mu"]["loc"], best["mu"]["scale"])
     density_tau = stats.gamma.logpdf(tau, best["tau"]["concentration"], scale=1 / best["tau"]["rate"])
     of_tau = weight.sum(axis=1) @ surface - density_tau
-    slopes = np.array(list(Rule(fixed_point(problem)).gradient(problem.log_joint).values()))
+    slopes = np.array(list(Rule(fixed_point(problem)).gradient(problem).values()))
     return {
         "optimal_factor[mu]": largest(of_mu - of_mu.mean()),
         "optimal_factor[tau]": largest(of_tau - of_tau.mean()),
@@ -154,8 +131,8 @@ def optimum(problem: Problem) -> dict[str, Quantity]:
 
 
 def fixed_point(problem: Problem) -> tuple[float, ...]:
-    """Return the parameters at which 30 sweeps of coordinate ascent end."""
-    q = parameters((LOC, SCALE, CONCENTRATION, RATE))
+    """Return (loc, scale, concentration, rate) of q after 30 sweeps of coordinate ascent, which have converged."""
+    q = parameters()
     for _ in range(30):
         for block in ("mu", "tau"):
             q[block] = problem.model.update(block, q, problem.x)

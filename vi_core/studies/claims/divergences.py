@@ -1,4 +1,4 @@
-"""Divergences and entropies in closed form: report 003, 2.2, and what the ELBO of Normal–Gamma is made of."""
+"""Claims on divergences and entropies in closed form: report 003, 2.2, and the terms of the ELBO of Normal–Gamma."""
 
 import numpy as np
 import torch
@@ -11,12 +11,11 @@ from vi_core.studies.claims.base import NODES
 
 
 def divergences() -> dict[str, Quantity]:
-    """KL of diagonal Normals against torch, KL of Gammas by quadrature, entropies against scipy."""
+    """Check the KL of diagonal Normals against torch, KL of Gammas by quadrature, entropies against scipy."""
     loc, scale = torch.tensor([[0.3, -1.2, 2.0], [0.5, 1.0, 1.7]], dtype=torch.float64)
     standard = Normal(torch.zeros_like(loc), torch.ones_like(scale))
-    covariance = torch.diag(scale.square())
     theirs = torch.distributions.kl_divergence(
-        torch.distributions.MultivariateNormal(loc, covariance),
+        torch.distributions.MultivariateNormal(loc, torch.diag(scale.square())),
         torch.distributions.MultivariateNormal(standard.loc, torch.eye(3, dtype=torch.float64)),
     )
     q, p = (Gamma(*torch.tensor(values, dtype=torch.float64)) for values in ((3.5, 1.5), (2.0, 4.0)))
@@ -33,7 +32,10 @@ def _normal_entropy(scale: torch.Tensor) -> float:
 
 
 def _gamma_divergence(q: tuple[float, float], p: tuple[float, float]) -> float:
-    """Return E_q[log q − log p], where E_q[log z] = ψ(a) − log b takes the singular part off the quadrature."""
+    """Return E_q[log q − log p] of two Gammas by quadrature.
+
+    The singular part of the integrand is left out of the quadrature: E_q[log z] = ψ(a) − log b is known.
+    """
     standard, weights = special.roots_genlaguerre(NODES, q[0] - 1)
     z = standard / q[1]
     difference = stats.gamma.logpdf(z, q[0], scale=1 / q[1]) - stats.gamma.logpdf(z, p[0], scale=1 / p[1])

@@ -1,4 +1,4 @@
-"""Exponential families and natural gradients: questions 2.2.14 to 2.2.17, and 1.1.3 as a natural-gradient step."""
+"""Claims on exponential families and natural gradients, questions 2.2.14 to 2.2.17 and 1.1.3."""
 
 import numpy as np
 import torch
@@ -20,11 +20,10 @@ from vi_core.families.natural_mean_field import NaturalMeanField
 from vi_core.models.conjugate.gamma import GammaLikelihood
 from vi_core.optimizers.natural_gradient import NaturalGradient
 from vi_core.studies.base import Quantity
-from vi_core.studies.claims.base import CONCENTRATION, LOC, RATE, SCALE, Problem, largest, parameters
+from vi_core.studies.claims.base import Problem, largest, parameters
 from vi_core.types import flatten
 
-SHAPE, WIDTH = 2.0, 3.0
-"""Shape and scale of the Gamma."""
+SHAPE, WIDTH = 2.0, 3.0  # shape and scale of the Gamma
 
 
 def gamma_points() -> Tensor:
@@ -57,23 +56,22 @@ def natural_gradient() -> dict[str, Quantity]:
     """F(θ)⁻¹ ∇_θ against the natural gradient in η carried to θ, and ∇_θ by differences: questions 2.2.15, 2.2.17."""
     points = gamma_points()
     gradient, information = gamma_gradient(points)
-    found = torch.linalg.solve(information, gradient)
+    found, differences = torch.linalg.solve(information, gradient), finite_differences(points.numpy())
     eta = doubles(-1 / WIDTH, SHAPE - 1)
     statistics = torch.stack([points.mean(), points.log().mean()])
     slope = statistics - mean_parameters(gamma_log_normalizer, eta)
     in_eta = torch.linalg.solve(fisher_information(gamma_log_normalizer, eta), slope)
     carried = torch.stack([in_eta[1], WIDTH**2 * in_eta[0]])
-    differences = finite_differences(points.numpy())
+    pairs = {"natural_gradient": (found, carried.tolist()), "gamma_gradient": (gradient, differences)}
     return {
-        "natural_gradient[shape]": Quantity(found[0].item(), None, carried[0].item()),
-        "natural_gradient[scale]": Quantity(found[1].item(), None, carried[1].item()),
-        "gamma_gradient[shape]": Quantity(gradient[0].item(), None, differences[0]),
-        "gamma_gradient[scale]": Quantity(gradient[1].item(), None, differences[1]),
+        f"{name}[{parameter}]": Quantity(value[i].item(), None, exact[i])
+        for name, (value, exact) in pairs.items()
+        for i, parameter in enumerate(("shape", "scale"))
     }
 
 
 def gamma_gradient(points: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ∇ of the mean log-likelihood in (shape, scale), (2,), and the information, (2, 2), by the model."""
+    """Return the model's gradient of the mean log-likelihood in (shape, scale), (2,), and its information, (2, 2)."""
     theta = doubles(SHAPE, WIDTH).requires_grad_()
     z = {"shape": theta[0].reshape(1, 1, 1), "scale": theta[1].reshape(1, 1, 1)}
     model = GammaLikelihood()
@@ -94,8 +92,7 @@ def finite_differences(points: np.ndarray, step: float = 1e-4) -> tuple[float, f
 
 def natural_step(problem: Problem) -> dict[str, Quantity]:
     """In natural coordinates a step of size 1 is each factor's coordinate update: question 1.1.3."""
-    family = NaturalMeanField(problem.model.latents, 1).double()
-    q = parameters((LOC, SCALE, CONCENTRATION, RATE))
+    family, q = NaturalMeanField(problem.model.latents, 1).double(), parameters()
     family.assign(q)
     updates = {block: problem.model.update(block, q, problem.x) for block in q}
     GradientStep(problem.model, family, ELBO(), Exact(), NaturalGradient(lr=1.0))(problem.x)
@@ -104,5 +101,5 @@ def natural_step(problem: Problem) -> dict[str, Quantity]:
 
 
 def doubles(*values: float | list[float]) -> Tensor:
-    """Return a float64 tensor."""
+    """Return a float64 tensor of the values."""
     return torch.tensor(values, dtype=torch.float64)

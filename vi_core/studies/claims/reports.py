@@ -1,6 +1,6 @@
-"""Formulas that a report has wrong: each value is the report's, beside the right one in the column `exact`.
+"""Formulas that a report has wrong, as the report prints them, each beside the right value in the column `exact`.
 
-They are written here as the reports print them, and differ from the right ones; docs/identities.md says where.
+docs/identities.md says where they stand and what is wrong.
 """
 
 import math
@@ -15,16 +15,14 @@ from vi_core.estimators.score_function.coefficients import InSample
 from vi_core.estimators.score_function.estimator import ScoreFunction, per_sample_scores
 from vi_core.estimators.score_function.scopes import Everything
 from vi_core.families.normal_gamma import NormalGammaFamily
-from vi_core.studies.base import Quantity
-from vi_core.studies.claims.base import CONCENTRATION, LOC, RATE, SCALE, Problem, Rule, average
-from vi_core.studies.claims.bounds import exact_log_weights
+from vi_core.studies.base import Quantity, average
+from vi_core.studies.claims.base import CONCENTRATION, LOC, RATE, SCALE, Problem, Rule, normal_gamma
 from vi_core.studies.claims.gradients import SLOPES, by_name, gradients
 from vi_core.studies.claims.natural import SHAPE, WIDTH, doubles, gamma_gradient, gamma_points
 
-FEW = 5
-"""Samples of an estimate with an in-sample coefficient, at which its bias is plain."""
-PRINTED_INVERSE = np.array([[0.24922, -1.15022], [-1.15022, 6.90734]])
-SOFTPLUS_RAW = 1.0
+FEW = 5  # samples of an estimate with an in-sample coefficient: few enough that its bias shows
+PRINTED_INVERSE = np.array([[0.24922, -1.15022], [-1.15022, 6.90734]])  # of the Fisher information, in report 001
+SOFTPLUS_RAW = 1.0  # where the slope of softplus is taken
 
 
 def report_000(problem: Problem) -> dict[str, Quantity]:
@@ -49,7 +47,7 @@ def report_000(problem: Problem) -> dict[str, Quantity]:
 def report_001(problem: Problem) -> dict[str, Quantity]:
     """The score with ψ(lambda_N), the ELBO as KL(p ‖ q), the inverse, the Hessian in (shape, scale), the NLL."""
     rule, ratio = Rule(), 100.0
-    log_w = exact_log_weights(problem, rule)
+    log_w = rule.log_weights(problem)
     score = math.log(RATE) + rule.mean(np.log(rule.tau)) - special.digamma(ratio)
     matrix = np.array([[SHAPE * WIDTH**2, WIDTH], [WIDTH, special.polygamma(1, SHAPE)]])
     points = gamma_points()
@@ -74,7 +72,7 @@ def _hessian_in_scale() -> float:
 
 def report_001_estimators(problem: Problem) -> dict[str, Quantity]:
     """The in-sample coefficient, said to be without bias, and z detached where the path derivative is asked for."""
-    exact = {name: SLOPES[name] * g for name, g in Rule().gradient(problem.log_joint).items()}
+    exact = {name: SLOPES[name] * g for name, g in Rule().gradient(problem).items()}
     in_sample = ScoreFunction(num_samples=FEW, coefficient=InSample(), scope=Everything())
     biased = by_name(gradients(problem, in_sample, problem.num_samples // FEW))
     detached = by_name(gradients(problem, DetachedLatent(num_samples=1), 100))
@@ -91,8 +89,7 @@ def report_003() -> dict[str, Quantity]:
     tau = 0.5
     mass = float(np.sqrt(tau / (2 * math.pi)) * np.exp(-tau * squares / 2).sum() * area)
     inverted = float(2 * math.pi * np.exp(-squares / 2).sum() * area)
-    logits = np.log([0.3, 0.7]) - np.array([1.0, 2.5])
-    rate, level = 2.0, 0.25
+    logits, rate, level = np.log([0.3, 0.7]) - np.array([1.0, 2.5]), 2.0, 0.25
     return {
         "report_003_density": Quantity(mass, None, 1.0),
         "report_003_normaliser": Quantity(inverted, None, 1.0),
@@ -105,12 +102,8 @@ def report_003() -> dict[str, Quantity]:
 def report_004(problem: Problem) -> dict[str, Quantity]:
     """The hand-made score of mu_N, (mu − mu_N)/lambda_N, without tau and with a precision taken for a variance."""
     family = NormalGammaFamily(problem.model.latents, 1, positive=Exponential()).double()
-    one = {"loc": LOC, "precision_ratio": 1 / SCALE**2, "concentration": CONCENTRATION, "rate": RATE}
-    value = {name: doubles(number).reshape(1, 1) for name, number in one.items()}
-    q = {
-        "mu": {k: value[k] for k in ("loc", "precision_ratio")},
-        "tau": {k: value[k] for k in ("concentration", "rate")},
-    }
+    ratio = 1 / SCALE**2
+    q = normal_gamma(*(doubles(value).reshape(1, 1) for value in (LOC, ratio, CONCENTRATION, RATE)))
     z = {"mu": doubles(LOC + 0.1).reshape(1, 1, 1), "tau": doubles(0.6).reshape(1, 1, 1)}
     _, right = per_sample_scores(family, q, z)
-    return {"report_004_score": Quantity(0.1 / one["precision_ratio"], None, right[0].item())}
+    return {"report_004_score": Quantity(0.1 / ratio, None, right[0].item())}

@@ -1,0 +1,107 @@
+"""The settings of a run, resolved once, before anything is built: references, replaced parts, threads."""
+
+import logging
+from typing import Any
+
+from omegaconf import OmegaConf, open_dict
+
+from vi_core.errors import ConfigError, LabError
+
+from ..config.hydra_adapter import part_settings
+from ..config.messages import keys_of
+from ..config.validate import PARTS, plain_values, validate
+from ..results.expectations import chosen_key
+from .jobs import Job
+from .process import faster_threads, sees_images
+
+log = logging.getLogger(__name__)
+
+
+class Occupied(LabError):
+    """The folder holds another run, in which nothing may be written."""
+
+
+def check_folder(job: Job) -> None:
+    """Refuse a folder that holds another run, and a sweep to go on with where there is none."""
+    if not job.resume and any((job.folder / name).exists() for name in ("summary.json", "checkpoint.pt")):
+        raise Occupied(
+            f"{job.folder} already holds a run; choose another hydra.run.dir, or go on with resume={job.folder}."
+        )
+    if job.in_sweep or job.resume:
+        return
+    if job.cfg.sweep.resume:
+        raise LabError(f"sweep.resume={job.cfg.sweep.resume} goes on with a sweep: add -m and what it sweeps.")
+    if job.cfg.sweep.batched:
+        raise LabError("sweep.batched=true trains the jobs of a sweep together: add -m and what it sweeps.")
+
+
+def resolved(job: Job) -> dict[str, Any]:
+    """Return the settings of a job that can run, in plain dicts: adapted, checked, with a number of threads.
+
+    `threads=auto` becomes a number here, so that a resumed run sums in the same order: one for small problems, where
+    threads wait for each other more than they work, and for images whatever a matrix product finds faster.
+
+    Raises:
+        LabError: In one line, where the settings cannot run.
+    """
+    config = adapted(job)
+    validate(config)
+    if config["threads"] == "auto":
+        config["threads"] = faster_threads() if sees_images(config) else 1
+    return config | {"overrides": job.overrides}
+
+
+def adapted(job: Job) -> dict[str, Any]:
+    """Return the settings of a job in plain dicts, without those that are not for its parts; `job.cfg` loses them."""
+    plain_values(job.cfg)  # every interpolation resolves, or this raises
+    if job.cfg.study is not None or job.cfg.benchmark is not None:
+        drop_parts(job)
+    elif not job.resume:
+        drop_foreign_settings(job)
+    return plain_values(job.cfg)
+
+
+def drop_parts(job: Job) -> None:
+    """Leave out the parts of a fit, which studies and the benchmark have none of; refuse to set them.
+
+    The benchmark keeps the data set, whose folder says where images are.
+    """
+    benchmark = job.cfg.benchmark is not None
+    kept, allowed = ("dataset", "dataset.root") if benchmark else ("study", "study")
+    what = "experiment=benchmark" if benchmark else f"study={job.cfg.parts['study']}, which trains nothing"
+    for key in map(chosen_key, job.overrides):
+        if key.split(".")[0] in (*PARTS, "replicates", "callback", "callbacks") and key != allowed:
+            own = "benchmark" if benchmark else "study"
+            raise ConfigError(f"{key} is not a setting of {what}; its settings are {own}.*.")
+    for part in PARTS:
+        if part != kept:
+            job.cfg[part] = None
+    job.cfg.parts = {kept: job.cfg.parts[kept]}
+
+
+def drop_foreign_settings(job: Job) -> None:
+    """Undo what an experiment sets of a part that the command line replaces: the new part has values of its own.
+
+    `python run.py optimizer=sgd` replaces the optimizer of experiment=bbvi, whose learning rate was chosen for Adam.
+    What the user sets by hand stays.
+    """
+    by_hand = {chosen_key(text) for text in job.overrides}
+    chosen = {part: name for part, name in job.cfg.parts.items() if name and part in by_hand and part in PARTS}
+    for part, name in chosen.items():
+        node = job.cfg[part]
+        own = part_settings(part, name)
+        known = {*own, *keys_of(f"{part}.")}  # others are mistakes, of which the user hears
+        dropped = [
+            key
+            for key, value in node.items()
+            if not OmegaConf.is_dict(value) and f"{part}.{key}" not in by_hand and key in known
+            if value != own.get(key)
+        ]
+        with open_dict(node):
+            for key in dropped:
+                if key in own:
+                    node[key] = own[key]
+                else:
+                    del node[key]
+        if dropped:
+            log.info("%s=%s keeps its own %s", part, name, ", ".join(dropped))

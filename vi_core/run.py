@@ -1,0 +1,101 @@
+"""A run: settings, problem, loop and history in one object, from which every summary and every file is made."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vi_core.execution.choice import Execution
+from vi_core.problem import Problem
+from vi_core.schema import Config, construct
+from vi_core.training.callbacks import Callback, Callbacks, CheckpointWriter, HistoryWriter
+from vi_core.training.history import History
+from vi_core.training.loop import Loop, Status
+from vi_core.training.recorder import Recorder
+from vi_core.training.trainer import Trainer
+
+Summary = dict[str, Any]
+
+
+class Run:
+    """A fit of one problem.
+
+    Args:
+        config: Resolved settings, of which it uses `trainer`, `replicates` and, where there are some, `callbacks`.
+        problem: At its first parameters.
+        folder: Where checkpoint.pt and trace.csv are written; None writes no files.
+        own: Callbacks of the program, beside those that write the files.
+        interrupted: Asked after every step; True ends training in good order.
+        content: Of the checkpoint from which `resume` goes on, for which the history reserves rows.
+        code: Folder where machine code of steps is stored, or None for nowhere.
+
+    Attributes:
+        diagnostics: What was measured at the first and at the last parameters.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        problem: Problem,
+        folder: Path | None = None,
+        *,
+        own: Sequence[Callback] = (),
+        interrupted: Callable[[], bool] = lambda: False,
+        content: dict[str, Any] | None = None,
+        code: Path | None = None,
+    ):
+        self.config, self.problem, self.folder, self.content = config, problem, folder, content
+        self.trainer: Trainer = construct(config["trainer"], "trainer")
+        self.device, self.diagnostics = problem.step.alive.device, {}
+        self.plan = self.trainer.plan(problem.batches.steps_per_epoch, config["replicates"])
+        writers = [CheckpointWriter(folder / "checkpoint.pt"), HistoryWriter(folder / "trace.csv")] if folder else []
+        chosen = {name: construct(part, f"callbacks.{name}") for name, part in config.get("callbacks", {}).items()}
+        self.callbacks = Callbacks([*writers, *own], chosen)
+        self.trainer.stopping.bind(problem.step.moving, problem.family.replicates)
+        rows = len(content["recorder"]["steps"]) if content else 0
+        self.loop = Loop(
+            step=problem.step,
+            batches=problem.batches,
+            recorder=Recorder(problem.step, rows + self.plan.rows),
+            stopping=self.trainer.stopping.to(self.device),
+            plan=self.plan,
+            execution=Execution(self.trainer.execution, problem.step, self.plan, problem.batches, code),
+            on_nonfinite=self.trainer.on_nonfinite,
+            evaluate=problem.held_out,
+            interrupted=interrupted,
+            callbacks=self.callbacks,
+            device=self.device,
+            checksum=problem.checksum,
+        )
+
+    def fit(self, summarize: Callable[["Run"], Summary], trained: Status | None = None) -> Summary:
+        """Train, summarize, and publish the start and then the end or the failure.
+
+        Args:
+            summarize: Returns the summary of the trained run, after it has written the other files.
+            trained: Why training had ended before `content` was saved; None goes on with training.
+        """
+        if self.content is not None:
+            self.loop.load_state_dict(self.content)
+        if trained is not None:
+            self.loop.published = 0
+        self.callbacks.publish(Callback.on_start, self.loop, self.config, self.folder)
+        try:
+            self.loop.run() if trained is None else self.loop.conclude(trained)
+            summary = summarize(self)
+        except BaseException as error:
+            self.callbacks.publish(Callback.on_failure, self.loop, error)
+            raise
+        self.callbacks.publish(Callback.on_end, self.loop, summary)
+        return summary
+
+    @property
+    def alive(self) -> np.ndarray:
+        """(R,) which replicates have not diverged."""
+        return self.problem.step.alive.cpu().numpy()
+
+    @property
+    def history(self) -> History:
+        """The recorded rows, on the host."""
+        return self.loop.recorder.trace()
