@@ -5,6 +5,7 @@ filled with what other parts provide: `latents`, `replicates`, `event_size`, `nu
 `data_mean` and `process`.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -32,6 +33,8 @@ from vi_core.training.evaluate import held_out_bound
 from vi_core.training.trainer import Trainer
 
 # Base class of the part of each group.
+log = logging.getLogger(__name__)
+KEPT_DIGITS = 100  # least spread of data in units of the distance of neighbouring numbers, for two digits of it
 KINDS: dict[str, type | tuple[type, ...]] = {
     "model": Model,
     "family": Family,
@@ -85,17 +88,28 @@ class Loaded(NamedTuple):
     Attributes:
         data: The tensors, after the cast to the type of the run.
         checksum: Of the data as they were read or drawn, before any cast.
+        wide: Training points as they were read, in float64 on the CPU, where the cast made them narrower.
     """
 
     data: Data
     checksum: str
+    wide: Tensor | None = None
 
 
 def load_data(config: Config, device: torch.device, dtype: torch.dtype) -> Loaded:
     """Read or draw the data set of a resolved configuration; raise `ConfigError` or `DataError` where that fails."""
     check_part(config["dataset"], "dataset", KINDS["dataset"])
     data: Data = construct(config["dataset"], "dataset").load()
-    return Loaded(data.to(device, dtype), data.checksum)
+    if not data.train.is_floating_point() or dtype == torch.float64:
+        return Loaded(data.to(device, dtype), data.checksum)
+    if bool((data.train.std(dim=0) < KEPT_DIGITS * spacing(data.train, dtype)).any()):
+        log.warning("dtype=%s rounds away the spread of these data around their mean; use dtype=float64", dtype)
+    return Loaded(data.to(device, dtype), data.checksum, data.train.double())
+
+
+def spacing(points: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the distance of neighbouring numbers of a type where the largest of `points` (N, ...) lies, (...)."""
+    return points.abs().amax(dim=0) * torch.finfo(dtype).eps
 
 
 def assemble(
@@ -121,7 +135,7 @@ def assemble(
         check_part(config[group], group, KINDS[group])
     dataset: Dataset = construct(config["dataset"], "dataset")
     bound, estimator = (construct(config[group], group) for group in ("bound", "estimator"))
-    data, checksum = load_data(config, device, dtype) if loaded is None else loaded
+    data, checksum, wide = load_data(config, device, dtype) if loaded is None else loaded
     context: dict[str, Any] = {
         "event_size": data.train[0].numel(),
         "num_points": len(data.train),
@@ -136,7 +150,7 @@ def assemble(
     family: Family = construct(config["family"], "family", context)
     multiply_in(config.get("matmul", "auto"), model.to(device), family.to(device))
     step = make_step(model, family, bound, estimator, optimizer).to(device)
-    batches = Batches(data, model, dataset.batch_size, generator)
+    batches = Batches(data, model, dataset.batch_size, generator, wide)
     step.begin(batches.full)
     return Problem(data, checksum, model, family, bound, estimator, step, batches)
 

@@ -4,7 +4,8 @@ docs/outputs.md describes each. Numbers of replicates are reduced by `spread` ov
 """
 
 import math
-from typing import Any
+from copy import deepcopy
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,16 +13,19 @@ from torch import Tensor
 
 from vi_core.diagnostics.denoising import denoising_report
 from vi_core.diagnostics.importance import effective_sample_size, pareto_k
+from vi_core.errors import LabError
 from vi_core.estimators.score_function.estimator import ScoreFunction
 from vi_core.estimators.score_function.scopes import MarkovBlanket, markov_blankets
 from vi_core.models.base import HasExactPosterior, HasExpectedBound
 from vi_core.models.diffusion.protocols import HasDenoisingTerms
 from vi_core.problem import Problem
-from vi_core.training.batches import Batches
+from vi_core.training.batches import Batches, converted
 from vi_core.training.evaluate import log_weights
 from vi_core.training.history import History
 from vi_core.training.loop import Loop
+from vi_core.types import flatten, unflatten
 
+ROUNDING = 1e-9  # of a log evidence and of an ELBO, relative to their size
 SCHEMA = 1  # version of the layout of summary.json
 Spread = dict[str, Any]  # median, mean, se and replicate_sd
 
@@ -99,10 +103,18 @@ def gradient_bias(problem: Problem) -> str:
 
 
 def exact_answers(problem: Problem) -> dict[str, float]:
-    """Return the model's exact posterior moments and evidence, or nothing where it knows none."""
-    if isinstance(problem.model, HasExactPosterior) and problem.batches.full is not None:
-        return problem.model.exact(problem.batches.full)
-    return {}
+    """Return the model's exact posterior moments and evidence, from the data as read; {} where it knows none.
+
+    Raises:
+        LabError: For an answer that is no number.
+    """
+    if not isinstance(problem.model, HasExactPosterior) or problem.batches.exact is None:
+        return {}
+    exact = problem.model.exact(problem.batches.exact)
+    wrong = [name for name, value in exact.items() if math.isnan(value)]
+    if wrong:
+        raise LabError(f"the exact answer {wrong[0]} of {type(problem.model).__name__} is no number for these data.")
+    return exact
 
 
 def final_bound(problem: Problem, repeats: int, exact: dict[str, float], alive: np.ndarray) -> dict[str, Any]:
@@ -127,7 +139,7 @@ def final_bound(problem: Problem, repeats: int, exact: dict[str, float], alive: 
         method = f"{repeats} fresh estimates with K = {estimator.num_samples}"
     kl = None
     if closed_form is not None and "log_evidence" in exact:
-        kl = spread((exact["log_evidence"] - closed_form).cpu().numpy(), alive)["mean"]
+        kl = spread(divergence(exact["log_evidence"], closed_form.numpy(), alive), alive)["mean"]
     array = values.cpu().double().numpy()
     return {
         "name": bound.name,
@@ -139,12 +151,34 @@ def final_bound(problem: Problem, repeats: int, exact: dict[str, float], alive: 
     }
 
 
+def divergence(evidence: float, elbo: np.ndarray, alive: np.ndarray) -> np.ndarray:
+    """Return KL(q ‖ posterior) of each replicate, (R,), which rounding does not make negative.
+
+    Raises:
+        LabError: Where an ELBO exceeds the log evidence by more than rounding: one of the two is wrong.
+    """
+    gap = evidence - elbo
+    if bool((gap < -ROUNDING * (1 + abs(evidence) + np.abs(elbo)))[alive].any()):
+        highest = elbo[alive].max()
+        raise LabError(
+            f"the exact log evidence {evidence:.10g} is below an ELBO, {highest:.10g}: one of them is wrong."
+        )
+    return np.maximum(gap, 0.0)
+
+
 def closed_form_elbo(problem: Problem) -> Tensor | None:
-    """Return the exact ELBO of the final q, (R,), or None where model and family have none."""
+    """Return the exact ELBO of the final q, (R,), or None where model and family have none.
+
+    It is evaluated in float64 on the CPU, from the data as they were read, whatever the type of the fit.
+    """
     if not isinstance(problem.model, HasExpectedBound) or not problem.model.knows(problem.family.layout):
         return None
+    wide = torch.device("cpu"), torch.float64
+    model = cast(HasExpectedBound, deepcopy(problem.model).to(*wide))
     with torch.no_grad():
-        return problem.model.expected_bound(problem.family.variational(), problem.batches.full).mean(dim=1)
+        params = problem.family.variational()
+        params = unflatten([value.to(*wide) for value in flatten(params)], params)
+        return model.expected_bound(params, converted(problem.batches.exact, *wide)).mean(dim=1)
 
 
 def diagnostics(problem: Problem, num_samples: int, alive: np.ndarray) -> dict[str, Any]:

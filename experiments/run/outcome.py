@@ -149,7 +149,7 @@ def results_of(problem: Problem, alive: np.ndarray) -> tuple[np.ndarray, int]:
     bounds = summary.closed_form_elbo(problem)
     if bounds is None:
         return alive, int(alive.argmax())
-    kept = problem.step.kept(bounds).cpu().numpy()
+    kept = problem.step.kept(bounds.to(problem.step.alive.device)).cpu().numpy()
     return kept, mixtures.best_replicate(bounds.cpu().numpy(), kept)
 
 

@@ -7,6 +7,7 @@ the formula that it caught.
 
 import math
 from pathlib import Path
+from typing import Any
 
 import mpmath as mp
 import numpy as np
@@ -34,7 +35,7 @@ def double() -> None:
     torch.set_default_dtype(torch.float64)
 
 
-def exact(value: float) -> mp.mpf:
+def exact(value: float) -> Any:
     """The number itself, without rounding."""
     return mp.mpf(value)
 
@@ -42,7 +43,7 @@ def exact(value: float) -> mp.mpf:
 # --- Normal–Gamma ---------------------------------------------------------------------------------------------------
 
 
-def normal_gamma_reference(x: np.ndarray, loc: float, ratio: float, a: float, b: float) -> tuple[mp.mpf, ...]:
+def normal_gamma_reference(x: np.ndarray, loc: float, ratio: float, a: float, b: float) -> tuple[Any, ...]:
     """Log evidence, E[mu] and E[tau] from the definition."""
     data, m0, k0, a0, b0 = [exact(v) for v in x.tolist()], *map(exact, (loc, ratio, a, b))
     n = len(data)
@@ -124,7 +125,7 @@ def test_kl_gamma(a: float, c: float, b: float, d: float, near: bool) -> None:
 # --- the network of Normals -----------------------------------------------------------------------------------------
 
 
-def network_reference(model: GaussianNetwork, x: torch.Tensor) -> tuple[mp.mpf, list[mp.mpf]]:
+def network_reference(model: GaussianNetwork, x: torch.Tensor) -> tuple[Any, list[Any]]:
     """Log evidence and posterior means by the normal equations, which 50 digits bear."""
     forms = model.summarize(x)
     scales = [exact(s) for s in forms.scale.tolist()]
@@ -221,3 +222,48 @@ def test_a_change_of_units(cli: CommandLine, tmp_path: Path, unit: float) -> Non
     for name, row in runs["one"]["estimates"].items():
         factor = unit if name.startswith("epicentre") else 1.0
         assert runs["other"]["estimates"][name]["mean"] == pytest.approx(factor * row["mean"], rel=1e-9)
+
+
+# --- data in a narrow type ------------------------------------------------------------------------------------------
+
+
+def offset_data(path: Path) -> str:
+    """Write 100 numbers with a spread of 1e-3 around a million; return the override that names the file."""
+    path.write_text("x\n" + "\n".join(f"{1e6 + 1e-3 * math.sin(i * i + 1):.9f}" for i in range(100)) + "\n")
+    return f"dataset.path={path}"
+
+
+def test_exact_answers_come_from_the_data_as_read(cli: CommandLine, tmp_path: Path) -> None:
+    """Caught: sums of data that float32 had rounded to a single number, under the name of exact.
+
+    The decimals of the file give E[tau] = 2053457.834, and their nearest float64 numbers 2053457.822.
+    """
+    result = cli(
+        "--run", "dataset=csv", offset_data(tmp_path / "offset.csv"), "optimizer=coordinate_ascent", "estimator=exact",
+        "trainer.steps=100", "replicates=1", "model.loc=1e6", "model.rate=1e-9", "dtype=float32",
+        "plot.enabled=false", "hydra.run.dir=run",
+    )  # fmt: skip
+    assert result.code == 0
+    assert "dtype=float64" in result.out + result.err
+    found = summary_of(tmp_path / "run")
+    assert found["estimates"]["tau"]["exact"] == pytest.approx(2053457.834, rel=1e-8)
+    assert found["estimates"]["tau"]["exact"] == pytest.approx(2053457.822485, rel=1e-10)
+    assert found["final"]["kl_to_posterior"] > 0
+
+
+def test_float32_says_nothing_of_data_that_it_can_hold(cli: CommandLine, tmp_path: Path) -> None:
+    result = cli("--run", "trainer=smoke", "replicates=1", "plot.enabled=false", "dtype=float32", "hydra.run.dir=run")
+    assert (result.code, result.err) == (0, "")
+    assert "dtype=float64" not in result.out
+    assert summary_of(tmp_path / "run")["estimates"]["mu"]["exact"] == pytest.approx(0.890227, abs=1e-6)
+
+
+def test_an_evidence_below_a_bound_is_never_shown(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong exact answer ends the run in one line."""
+    right = NormalGamma.exact
+    wrong = lambda model, x: right(model, x) | {"log_evidence": -1000.0}  # noqa: E731
+    monkeypatch.setattr(NormalGamma, "exact", wrong)
+    result = cli("--run", "trainer=smoke", "replicates=2", "plot.enabled=false", "hydra.run.dir=run")
+    assert result.code == 1
+    assert "log evidence -1000 is below an ELBO" in result.err
+    assert result.err.count("\n") == 1

@@ -19,6 +19,13 @@ def steps_per_epoch(num_points: int, batch_size: int | None) -> int:
     return 1 if batch_size is None else math.ceil(num_points / min(batch_size, num_points))
 
 
+def converted(summary: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """Return a summary of the data, a tensor or a named tuple of them, on another device and in another type."""
+    if isinstance(summary, torch.Tensor):
+        return summary.to(device, dtype)
+    return type(summary)(*(converted(part, device, dtype) for part in summary))
+
+
 class Batches:
     """An endless stream of batches with a state that resumes.
 
@@ -27,16 +34,32 @@ class Batches:
         model: Summarises a full data set; decides whether minibatches have a meaning.
         batch_size: None for the whole data set at each step.
         generator: Orders the minibatches.
+        wide: Training points as they were read, in float64 on the CPU, where `data` has them in a narrower type.
+
+    Attributes:
+        full: What each step sees where that is the whole data set, else None.
+        exact: The same in float64, from the points as they were read: exact answers are computed from it.
     """
 
-    def __init__(self, data: Data, model: Model, batch_size: int | None, generator: torch.Generator):
+    def __init__(
+        self,
+        data: Data,
+        model: Model,
+        batch_size: int | None,
+        generator: torch.Generator,
+        wide: torch.Tensor | None = None,
+    ):
         self.data, self.generator = data, generator
         self.size = len(data.train) if batch_size is None else min(batch_size, len(data.train))
         self.steps_per_epoch = steps_per_epoch(len(data.train), batch_size)
         self.full: Any = None
+        self.exact: Any = None
         model.check_data(data.decode(data.train[: self.size]))
         if batch_size is None:
-            self.full = model.summarize(data.decode(data.train))
+            self.full = self.exact = model.summarize(data.decode(data.train))
+            if wide is not None:
+                self.exact = model.summarize(wide)
+                self.full = converted(self.exact, data.train.device, data.train.dtype)
         elif not model.has_local:
             raise Unsupported(
                 f"dataset.batch_size={batch_size} needs a model whose latents belong to single data points; "

@@ -16,7 +16,7 @@ its own and not an element of a vector, because a vector is one node, whose Mark
 The optimum of a mean field has the exact means, variances 1/Λ_ii and KL to the posterior ½ (Σ_i log Λ_ii − log |Λ|).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -134,7 +134,7 @@ class GaussianNetwork(Model):
         design, target, scale = (value.cpu().double() for value in x)
         weighted, values = (design / scale.unsqueeze(-1)).numpy(), (target / scale).numpy()
         rows = abs(weighted).max(axis=1).argsort()[::-1]
-        orthogonal, upper, columns = qr(weighted[rows], mode="economic", pivoting=True)
+        orthogonal, upper, columns = cast(Any, qr(weighted[rows], mode="economic", pivoting=True))
         mean, factor = torch.empty(len(columns)).double(), torch.empty(upper.shape).double()
         mean[columns] = torch.from_numpy(solve_triangular(upper, orthogonal.T @ values[rows]))
         factor[:, columns] = torch.from_numpy(upper)

@@ -169,12 +169,12 @@ class NormalGamma(Model):
         prior = (self.loc, self.precision_ratio, self.concentration, self.rate)
         if any(isinstance(value, Tensor) for value in prior):
             return {}
-        loc, ratio, a, b = (value.item() for value in self.posterior(x))
-        half, gain = 0.5 * x.num_points.cpu().double(), self.gains(x)[1].item()
-        prior = torch.tensor(self.concentration, dtype=torch.float64)
-        growth = log_gamma_ratio(prior, half).item() - self.concentration * math.log1p(gain / self.rate)
-        evidence = growth + half.item() * (math.log(self.concentration / b) - 2 * HALF_LOG_2PI)
-        evidence += 0.5 * math.log(self.precision_ratio / ratio)
+        loc, ratio, a, b = (float(value) for value in self.posterior(x))
+        a_0, b_0, gain = float(self.concentration), float(self.rate), float(self.gains(x)[1])
+        half = 0.5 * x.num_points.cpu().double()
+        growth = float(log_gamma_ratio(torch.tensor(a_0, dtype=torch.float64), half)) - a_0 * math.log1p(gain / b_0)
+        evidence = growth + float(half) * (math.log(a_0 / b) - 2 * HALF_LOG_2PI)
+        evidence += 0.5 * math.log(float(self.precision_ratio) / ratio)
         variance_mu = b / (ratio * (a - 1)) if a > 1 else math.inf
         return {
             "mu": loc,

@@ -149,13 +149,8 @@ class Earthquakes(Model):
         scatter = torch.zeros_like(offset) + variance
         constant = constants.weights.log() + (tau.log() - 2 * HALF_LOG_2PI) - 0.5 * tau * scatter.sum(dim=-1) - strength
         precision = constants.precision.expand(constant.shape[:-1]).flatten()
-        flat = (
-            constant.flatten(0, -2),
-            offset.flatten(0, -3),
-            precision,
-            log_strength.expand_as(constant).flatten(0, -2),
-        )
-        return Components(*flat)
+        log_strengths = log_strength.expand_as(constant).flatten(0, -2)
+        return Components(constant.flatten(0, -2), offset.flatten(0, -3), precision, log_strengths)
 
     def factors(self, z: Latents, x: Events) -> Factors:
         """The likelihood with the assignments summed out, and both priors, each (K, *batch)."""
@@ -200,8 +195,9 @@ class Earthquakes(Model):
         sums, kl = expected_sums(components, x.places, x.strengths), self.kl(params)
         bound = sums.log_normalizer.unsqueeze(-1) - x.log_factorials - kl
         magnitude = sums.magnitude.unsqueeze(-1) + x.log_factorials + kl.abs()
-        statistics = (value.unsqueeze(1) for value in (*sums[2:], components.place))
-        return Completed(bound, Completion(*statistics, x.centre), magnitude)
+        counts, places, strengths, distances = (value.unsqueeze(1) for value in sums[2:])
+        loc = components.place.unsqueeze(1)
+        return Completed(bound, Completion(counts, places, strengths, distances, loc, x.centre), magnitude)
 
     def update(self, block: str, params: Params, x: Completion) -> dict[str, Tensor]:
         constants = self.constants
