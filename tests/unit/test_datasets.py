@@ -611,3 +611,12 @@ def test_csv_reads_a_catalogue() -> None:
     data = CSV(path=str(SHARED / "quakes" / "quakes.csv"), column="stations").load()
     assert data.train.shape == (1000,)
     assert data.train[:3].tolist() == [41.0, 15.0, 43.0]
+
+
+def test_gaussian_2d_has_the_covariance_of_its_settings() -> None:
+    """Off by at most 5 standard errors (false alarms: the draws are fixed); a correlation 0.05 off is found."""
+    points = Gaussian2D(num_points=20_000).load().train.double()
+    expected = torch.tensor([[1.44, 0.576], [0.576, 0.64]], dtype=torch.float64)
+    scale = torch.tensor([1.2, 0.8], dtype=torch.float64)
+    error = (points.T.cov() - expected) / torch.outer(scale, scale)
+    assert error.abs().max() < 5 * (2 / 20_000) ** 0.5
