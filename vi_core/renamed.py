@@ -7,11 +7,19 @@ that reads a configuration passes it through `modernised` first; `vi_core.schema
 from typing import Any
 
 TARGETS = {
-    "datasets.earthquakes.Earthquakes": "datasets.earthquakes.EarthquakeDraws",
-    "datasets.gamma.Gamma": "datasets.gamma.GammaDraws",
-    "datasets.gaussian_network.GaussianNetwork": "datasets.gaussian_network.GaussianNetworkDraws",
-    "datasets.normal.Normal": "datasets.normal.NormalDraws",
-    "datasets.normal_numpy.NormalNumpy": "datasets.normal_numpy.NormalNumpyDraws",
+    "datasets.fashion_mnist.FashionMNIST": "datasets.mnist.FashionMNIST",
+    "datasets.gaussian_2d.Gaussian2D": "datasets.synthetic.Gaussian2D",
+    "datasets.earthquakes.EarthquakeDraws": "datasets.synthetic.EarthquakeDraws",
+    "datasets.gamma.GammaDraws": "datasets.synthetic.GammaDraws",
+    "datasets.gaussian_network.GaussianNetworkDraws": "datasets.synthetic.GaussianNetworkDraws",
+    "datasets.normal.NormalDraws": "datasets.synthetic.NormalDraws",
+    "datasets.normal_numpy.NormalNumpyDraws": "datasets.synthetic.NormalNumpyDraws",
+    "datasets.two_moons.TwoMoons": "datasets.synthetic.TwoMoons",
+    "datasets.earthquakes.Earthquakes": "datasets.synthetic.EarthquakeDraws",
+    "datasets.gamma.Gamma": "datasets.synthetic.GammaDraws",
+    "datasets.gaussian_network.GaussianNetwork": "datasets.synthetic.GaussianNetworkDraws",
+    "datasets.normal.Normal": "datasets.synthetic.NormalDraws",
+    "datasets.normal_numpy.NormalNumpy": "datasets.synthetic.NormalNumpyDraws",
     "estimators.score_function.ScoreFunction": "estimators.score_function.estimator.ScoreFunction",
     "estimators.coefficients.LeaveOneOut": "estimators.score_function.coefficients.LeaveOneOut",
     "estimators.scopes.Everything": "estimators.score_function.scopes.Everything",
@@ -50,7 +58,7 @@ TARGETS = {
     "models.vae.VAE": "models.autoencoders.vae.VAE",
     "optimizers.coordinate_ascent.CoordinateAscent": "algorithms.coordinate_ascent.CoordinateAscent",
 }
-"""Dotted name of a part below `vi_core`, as version 0.1 had it -> as it is now."""
+"""Dotted name of a part below `vi_core`, as it was once -> as it is now."""
 
 SETTINGS = {"trainer.compile": "trainer.execution"}
 """Setting, as version 0.1 had it -> as it is now."""

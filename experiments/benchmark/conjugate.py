@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import torch
 
-from vi_core.datasets.normal import NormalDraws
+from vi_core.datasets.synthetic import NormalDraws
 from vi_core.models.conjugate.normal_gamma import NormalGamma
 
 from .entries import Answers, Entry, Place, Problem, ours

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vi_core.datasets.normal import NormalDraws
+from vi_core.datasets.synthetic import NormalDraws
 
 from .protocol import Settings
 

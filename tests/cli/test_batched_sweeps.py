@@ -20,7 +20,7 @@ from experiments.config.hydra_adapter import yaml_text
 from experiments.sweeps import batch
 from experiments.sweeps.composing import sets_a_number
 from tests.conftest import CommandLine, run_in, summary_of
-from vi_core.datasets.normal import NormalDraws
+from vi_core.datasets.synthetic import NormalDraws
 from vi_core.distributions import supports
 from vi_core.distributions.transforms import Exponential
 from vi_core.errors import ConfigError

@@ -21,8 +21,7 @@ from tests import fakes, oracles
 from vi_core.bounds.base import Bound
 from vi_core.bounds.elbo import ELBO
 from vi_core.bounds.iwelbo import IWELBO
-from vi_core.datasets.normal import NormalDraws
-from vi_core.datasets.normal_numpy import NormalNumpyDraws
+from vi_core.datasets.synthetic import NormalDraws, NormalNumpyDraws
 from vi_core.distributions.transforms import Exponential, Positive, Precision, Softplus
 from vi_core.errors import LabError
 from vi_core.estimators.base import Estimate, Estimator

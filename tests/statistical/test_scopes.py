@@ -20,8 +20,7 @@ from tests import fakes, oracles
 from vi_core.bounds.base import Bound
 from vi_core.bounds.elbo import ELBO
 from vi_core.bounds.iwelbo import IWELBO
-from vi_core.datasets.gaussian_network import GaussianNetworkDraws
-from vi_core.datasets.normal import NormalDraws
+from vi_core.datasets.synthetic import GaussianNetworkDraws, NormalDraws
 from vi_core.distributions.transforms import Exponential
 from vi_core.estimators.score_function import scopes
 from vi_core.estimators.score_function.coefficients import Coefficient, LeaveOneOut, NoControl

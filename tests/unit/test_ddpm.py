@@ -21,8 +21,7 @@ from tests import oracles
 from tests.conftest import CommandLine, configuration, summary_of
 from vi_core.bounds.elbo import ELBO
 from vi_core.datasets.digits import Digits
-from vi_core.datasets.gaussian_2d import Gaussian2D
-from vi_core.datasets.two_moons import TwoMoons
+from vi_core.datasets.synthetic import Gaussian2D, TwoMoons
 from vi_core.distributions.normal import Normal
 from vi_core.estimators.base import Estimator
 from vi_core.estimators.diffusion_simple import DiffusionSimple

@@ -20,7 +20,7 @@ from tests.conftest import DATA, CommandLine, needs_quakes
 from vi_core.algorithms.coordinate_ascent import CoordinateAscentStep
 from vi_core.bounds.elbo import ELBO
 from vi_core.datasets.catalogue import Catalogue
-from vi_core.datasets.earthquakes import EarthquakeDraws
+from vi_core.datasets.synthetic import EarthquakeDraws
 from vi_core.diagnostics.clustering import adjusted_rand_index, renumbering
 from vi_core.distributions.transforms import Exponential
 from vi_core.errors import ConfigError, DataError, LabError, Unsupported

@@ -10,7 +10,7 @@ from tests import fakes
 from tests.oracles import limit, max_z
 from vi_core.algorithms.gradient import GradientStep
 from vi_core.bounds.elbo import ELBO
-from vi_core.datasets.normal import NormalDraws
+from vi_core.datasets.synthetic import NormalDraws
 from vi_core.distributions import supports
 from vi_core.distributions.transforms import Clamp, Exponential
 from vi_core.estimators.base import Estimator

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from vi_core.algorithms.gradient import GradientStep
 from vi_core.bounds.elbo import ELBO
-from vi_core.datasets.gamma import GammaDraws
-from vi_core.datasets.normal import NormalDraws
+from vi_core.datasets.synthetic import GammaDraws, NormalDraws
 from vi_core.distributions import supports
 from vi_core.distributions.gamma import Gamma
 from vi_core.distributions.normal import Normal

@@ -16,7 +16,7 @@ from tests import fakes
 from vi_core.algorithms.coordinate_ascent import CoordinateAscentStep
 from vi_core.algorithms.gradient import GradientStep
 from vi_core.bounds.elbo import ELBO
-from vi_core.datasets.normal_numpy import NormalNumpyDraws
+from vi_core.datasets.synthetic import NormalNumpyDraws
 from vi_core.estimators.base import Estimator
 from vi_core.estimators.closed_form_kl import ClosedFormKL
 from vi_core.estimators.exact import Exact

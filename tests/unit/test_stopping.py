@@ -13,7 +13,7 @@ from vi_core.algorithms.coordinate_ascent import CoordinateAscentStep
 from vi_core.algorithms.gradient import GradientStep
 from vi_core.bounds.elbo import ELBO
 from vi_core.datasets.base import Data
-from vi_core.datasets.normal import NormalDraws
+from vi_core.datasets.synthetic import NormalDraws
 from vi_core.errors import LabError, NonFinite
 from vi_core.estimators.exact import Exact
 from vi_core.estimators.pathwise import Pathwise

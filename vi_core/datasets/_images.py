@@ -10,13 +10,15 @@ A pixel is an integer from 0 to L (255 for MNIST, 16 for scikit-learn's digits) 
                 own draw differ).
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from vi_core.datasets.base import Data
+from vi_core.datasets.base import Data, Dataset
 from vi_core.errors import did_you_mean, require
 
 BYTE_LEVELS = 255  # largest grey level of an image with one byte for each pixel
@@ -71,10 +73,36 @@ class Pixels:
         return replace(self, dtype=dtype)
 
 
-def require_binarization(binarization: str) -> None:
-    """Refuse a `dataset.binarization` that does not exist, with `ConfigError`."""
-    hint = did_you_mean(binarization, RULES)
-    require(binarization in RULES, f"dataset.binarization={binarization} must be one of {', '.join(RULES)}.{hint}")
+@dataclass(kw_only=True, eq=False)
+class Images(Dataset):
+    """Grey images of bytes, of which some are held out.
+
+    Attributes:
+        binarization: How grey levels become 0s and 1s: none, threshold, dynamic or fixed.
+        batch_size: Images in a step, or None for all.
+        seed: Start of the generator that `read` may use, and that draws the pixels of binarization=fixed.
+        levels: Largest grey level.
+    """
+
+    binarization: str = "threshold"
+    batch_size: int | None = 100
+    seed: int = 0
+    images = True
+    levels: ClassVar[int] = BYTE_LEVELS
+
+    def __post_init__(self) -> None:
+        known, hint = ", ".join(RULES), did_you_mean(self.binarization, RULES)
+        require(self.binarization in RULES, f"dataset.binarization={self.binarization} must be one of {known}.{hint}")
+        super().__post_init__()
+
+    @abstractmethod
+    def read(self, generator: torch.Generator) -> tuple[Tensor, Tensor, str]:
+        """Return the training and the test images, uint8 (N, rows, columns), and where they come from."""
+
+    def load(self) -> Data:
+        generator = torch.Generator().manual_seed(self.seed)
+        train, test, provenance = self.read(generator)
+        return image_data(train, test, self.levels, self.binarization, generator, provenance)
 
 
 def image_data(

@@ -6,15 +6,16 @@ bytes on the device until a batch of them is needed.
 """
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol, get_type_hints, runtime_checkable
+from typing import Annotated, Any, ClassVar, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from vi_core.datasets._checks import whole
+from vi_core.errors import ConfigError, require
 
 POINTS_AT_ONCE = 1000  # data points decoded in one piece by `Data.mean`, which bounds its memory
 RANGES = {"num_points": (2, None), "num_test": (1, None), "seed": (0, 2**63 - 1), "batch_size": (1, None)}
@@ -101,8 +102,8 @@ class Dataset(ABC):
     """Settings of one data set; `load` reads or draws its tensors.
 
     The constructor's keywords are the keys of the YAML file in conf/dataset. Data sets of this library are dataclasses,
-    and the ranges of the settings that many of them share (`num_points`, `num_test`, `seed`, `batch_size`) are checked
-    here.
+    whose settings are checked here: those that many share (`num_points`, `num_test`, `seed`, `batch_size`) against
+    `RANGES`, and others by the rule in their annotation, such as `Positive`.
 
     Attributes:
         batch_size: Rows in a step, or None for the whole data set at each step.
@@ -114,9 +115,10 @@ class Dataset(ABC):
     images: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        for name, hint in get_type_hints(type(self)).items():
+        for name, hint in get_type_hints(type(self), include_extras=True).items():
             if name in RANGES and not (getattr(self, name) is None and hint == int | None):
                 whole(name, getattr(self, name), *RANGES[name])
+            check(name, getattr(self, name), hint)
 
     @abstractmethod
     def load(self) -> Data:
@@ -125,3 +127,45 @@ class Dataset(ABC):
         Raises:
             DataError: Where a file is missing, damaged or not what its checksum says.
         """
+
+
+def check(name: str, value: Any, hint: Any) -> None:
+    """Apply the rules in the annotation of a setting to its value, and to each element of a list."""
+    options = get_args(hint)
+    if get_origin(hint) is Annotated:
+        for rule in options[1:]:
+            rule(name, value)
+    elif get_origin(hint) is Sequence:
+        for element in value:
+            check(name, element, options[0])
+    elif value is not None:
+        for option in options:
+            check(name, value, option)
+
+
+def whole(name: str, value: object, least: int, most: int | None = None) -> None:
+    """Refuse `value` of `dataset.<name>` unless it is an integer from `least` to `most`.
+
+    Raises:
+        ConfigError: With the setting, its value and the bound that it breaks.
+    """
+    shown = f"dataset.{name}={value}"
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigError(f"{shown} must be a whole number.")
+    require(value >= least, f"{shown} must be at least {least}.")
+    require(most is None or value <= most, f"{shown} must be at most {most}.")
+
+
+def finite(name: str, value: object) -> None:
+    """Refuse `value` of `dataset.<name>` with `ConfigError` unless it is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ConfigError(f"dataset.{name}={value} must be a finite number.")
+
+
+def positive(name: str, value: float) -> None:
+    """Refuse `value` of `dataset.<name>` with `ConfigError` unless it is a number above zero."""
+    require(value > 0, f"dataset.{name}={value} must be above 0.")
+
+
+Finite = Annotated[float, finite]
+Positive = Annotated[float, finite, positive]

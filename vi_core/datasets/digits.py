@@ -5,19 +5,20 @@ They are the test part of the "Optical Recognition of Handwritten Digits" of the
 """
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
 
 import torch
+from torch import Tensor
 
-from vi_core.datasets._checks import whole
-from vi_core.datasets._images import image_data, require_binarization
-from vi_core.datasets.base import Data, Dataset
+from vi_core.datasets._images import Images
+from vi_core.datasets.base import whole
 
-LEVELS = 16
 NUM_IMAGES = 1797
 
 
 @dataclass(kw_only=True, eq=False)
-class Digits(Dataset):
+class Digits(Images):
     """All images in shuffled order, the last `num_test` held out.
 
     Attributes:
@@ -27,24 +28,14 @@ class Digits(Dataset):
         num_test: Held-out images, from 1 to 1795.
     """
 
-    binarization: str = "threshold"
-    batch_size: int | None = 100
-    seed: int = 0
-    num_test: int = 297
-    images = True
+    num_test: Annotated[int, partial(whole, least=1, most=NUM_IMAGES - 2)] = 297
+    levels = 16
 
-    def __post_init__(self) -> None:
-        require_binarization(self.binarization)
-        super().__post_init__()
-        whole("num_test", self.num_test, 1, NUM_IMAGES - 2)
-
-    def load(self) -> Data:
-        """Shuffle and split; train has shape (1797 - num_test, 64), test (num_test, 64), both uint8."""
+    def read(self, generator: torch.Generator) -> tuple[Tensor, Tensor, str]:
+        """Shuffle and split into (1797 - num_test, 8, 8) training images and (num_test, 8, 8) test images."""
         from sklearn.datasets import load_digits  # a slow import that only this data set needs
 
         images = torch.from_numpy(load_digits(return_X_y=True)[0]).to(torch.uint8).unflatten(1, (8, 8))
-        generator = torch.Generator().manual_seed(self.seed)
         images = images[torch.randperm(NUM_IMAGES, generator=generator)]
-        train, test = images[: -self.num_test], images[-self.num_test :]
         provenance = f"scikit-learn's digits (UCI optical recognition, 1998), shuffled by torch seed {self.seed}"
-        return image_data(train, test, LEVELS, self.binarization, generator, provenance)
+        return images[: -self.num_test], images[-self.num_test :], provenance

@@ -1,12 +1,17 @@
-"""MNIST: 60,000 and 10,000 handwritten digits of 28 x 28 pixels (LeCun, Bottou, Bengio, Haffner 1998)."""
+"""MNIST and its twin Fashion-MNIST: 60,000 and 10,000 images of 28 x 28 pixels, from files or a download.
+
+MNIST are handwritten digits (LeCun, Bottou, Bengio, Haffner 1998), Fashion-MNIST pictures of clothes (Xiao, Rasul,
+Vollgraf 2017, arXiv:1708.07747). Of the latter only the MD5 of the compressed files is published, which torchvision
+checks as it downloads them; files that lie there already are checked against their headers.
+"""
 
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from vi_core.datasets._idx import read_images
-from vi_core.datasets._images import BYTE_LEVELS, image_data, require_binarization
-from vi_core.datasets.base import Data, Dataset
+from vi_core.datasets._images import Images
 
 CHECKSUMS = {  # MD5 of the uncompressed files
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -17,31 +22,44 @@ CHECKSUMS = {  # MD5 of the uncompressed files
 
 
 @dataclass(kw_only=True, eq=False)
-class MNIST(Dataset):
-    """The images in <root>/MNIST/raw, verified by their MD5.
+class StoredImages(Images):
+    """Images in four files of a folder, which may be downloaded.
 
     Attributes:
-        root: Folder that holds MNIST/raw.
-        binarization: How grey levels become 0s and 1s: none, threshold, dynamic or fixed.
-        batch_size: Images in a step, or None for all.
-        seed: Start of the generator that draws the pixels of binarization=fixed.
+        root: Folder that holds <name of the data set>/raw.
         download: Whether missing files may be downloaded.
     """
 
     root: str = "data"
-    binarization: str = "threshold"
-    batch_size: int | None = 100
-    seed: int = 0
     download: bool = True
-    images = True
 
-    def __post_init__(self) -> None:
-        require_binarization(self.binarization)
-        super().__post_init__()
 
-    def load(self) -> Data:
-        """Verify and read the files; train has shape (60000, 784), test (10000, 784), both uint8."""
-        train, test = read_images(self.root, "MNIST", CHECKSUMS, self.download)
-        generator = torch.Generator().manual_seed(self.seed)
-        provenance = "MNIST (LeCun et al. 1998), MD5 verified"
-        return image_data(train, test, BYTE_LEVELS, self.binarization, generator, provenance)
+class MNIST(StoredImages):
+    """The images in <root>/MNIST/raw, verified by their MD5.
+
+    Attributes:
+        binarization: How grey levels become 0s and 1s: none, threshold, dynamic or fixed.
+        batch_size: Images in a step, or None for all.
+        seed: Start of the generator that draws the pixels of binarization=fixed.
+        root: Folder that holds MNIST/raw.
+        download: Whether missing files may be downloaded.
+    """
+
+    def read(self, generator: torch.Generator) -> tuple[Tensor, Tensor, str]:
+        images = read_images(self.root, "MNIST", CHECKSUMS, self.download)
+        return *images, "MNIST (LeCun et al. 1998), MD5 verified"
+
+
+class FashionMNIST(StoredImages):
+    """The images in <root>/FashionMNIST/raw.
+
+    Attributes:
+        binarization: How grey levels become 0s and 1s: none, threshold, dynamic or fixed.
+        batch_size: Images in a step, or None for all.
+        seed: Start of the generator that draws the pixels of binarization=fixed.
+        root: Folder that holds FashionMNIST/raw.
+        download: Whether missing files may be downloaded.
+    """
+
+    def read(self, generator: torch.Generator) -> tuple[Tensor, Tensor, str]:
+        return *read_images(self.root, "FashionMNIST", {}, self.download), "Fashion-MNIST (Xiao et al. 2017)"

@@ -14,7 +14,7 @@ from numpy import ndarray
 from scipy import special, stats
 from torch import Tensor
 
-from vi_core.datasets.normal import NormalDraws
+from vi_core.datasets.synthetic import NormalDraws
 from vi_core.distributions.transforms import Exponential
 from vi_core.families.mean_field import MeanField, MeanFieldDistribution
 from vi_core.models.conjugate.normal_gamma import NormalGamma, NormalStatistics

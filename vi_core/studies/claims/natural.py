@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vi_core.algorithms.gradient import GradientStep
 from vi_core.bounds.elbo import ELBO
-from vi_core.datasets.gamma import GammaDraws
+from vi_core.datasets.synthetic import GammaDraws
 from vi_core.distributions.exponential_family import (
     fisher_information,
     gamma_log_normalizer,
