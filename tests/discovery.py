@@ -33,9 +33,7 @@ from vi_core.errors import LabError, Unsupported
 from vi_core.estimators.base import Estimate, Estimator
 from vi_core.estimators.exact import Exact
 from vi_core.families.base import Family
-from vi_core.models.base import Model
-from vi_core.models.diffusion.protocols import HasDenoisingTerms
-from vi_core.models.mixtures.protocols import HasAssignments
+from vi_core.models.base import HasAssignments, HasDenoisingTerms, Model
 from vi_core.schema import construct
 from vi_core.training.batches import Batches
 

@@ -21,9 +21,7 @@ from vi_core.datasets.base import Data, Dataset
 from vi_core.errors import Unsupported
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import Family
-from vi_core.models.base import Model
-from vi_core.models.diffusion.protocols import HasDenoisingTerms
-from vi_core.models.mixtures.protocols import HasConstants
+from vi_core.models.base import HasConstants, HasDenoisingTerms, Model
 from vi_core.networks.mlp import multiply_in
 from vi_core.optimizers.base import Optimizer
 from vi_core.schema import Config, check_part, construct

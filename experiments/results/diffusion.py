@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vi_core.models.diffusion.protocols import HasDenoisingTerms
+from vi_core.models.base import HasDenoisingTerms
 from vi_core.problem import Problem
 
 POINTS, IMAGES = 2000, 64  # how many are generated

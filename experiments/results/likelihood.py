@@ -4,7 +4,7 @@ from typing import Any
 
 from vi_core.diagnostics.likelihood import held_out_likelihood
 from vi_core.errors import Unsupported
-from vi_core.models.diffusion.protocols import HasDenoisingTerms
+from vi_core.models.base import HasDenoisingTerms
 from vi_core.problem import Problem
 
 

@@ -12,7 +12,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from vi_core.diagnostics.clustering import adjusted_rand_index, renumbering
-from vi_core.models.mixtures.protocols import HasAssignments, HasCounts
+from vi_core.models.base import HasAssignments, HasCounts
 from vi_core.problem import Problem
 
 SCORED = 100_000  # points whose responsibilities are in memory at once

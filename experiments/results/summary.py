@@ -16,8 +16,7 @@ from vi_core.diagnostics.importance import effective_sample_size, pareto_k
 from vi_core.errors import LabError
 from vi_core.estimators.score_function.estimator import ScoreFunction
 from vi_core.estimators.score_function.scopes import MarkovBlanket, markov_blankets
-from vi_core.models.base import HasExactPosterior, HasExpectedBound
-from vi_core.models.diffusion.protocols import HasDenoisingTerms
+from vi_core.models.base import HasDenoisingTerms, HasExactPosterior, HasExpectedBound
 from vi_core.problem import Problem
 from vi_core.training.batches import Batches, converted
 from vi_core.training.evaluate import log_weights

@@ -12,8 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vi_core.errors import LabError, NonFinite
-from vi_core.models.autoencoders.protocols import GeneratesImages
-from vi_core.models.diffusion.protocols import HasDenoisingTerms
+from vi_core.models.base import GeneratesImages, HasDenoisingTerms
 from vi_core.problem import Problem
 from vi_core.run import Run
 from vi_core.schema import Config

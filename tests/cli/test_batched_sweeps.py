@@ -29,7 +29,7 @@ from vi_core.estimators.exact import Exact
 from vi_core.families.mean_field import MeanField
 from vi_core.models.conjugate.normal_gamma import NormalGamma
 from vi_core.optimizers.natural_gradient import NaturalGradient
-from vi_core.optimizers.robbins_monro import RobbinsMonro
+from vi_core.optimizers.sgd import RobbinsMonro
 from vi_core.per_replicate import column, each
 from vi_core.stacking.shares import cut
 from vi_core.training.history import History, read_history

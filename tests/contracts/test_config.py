@@ -28,14 +28,13 @@ from vi_core.distributions.transforms import Positive
 from vi_core.errors import LabError
 from vi_core.estimators.base import Estimator
 from vi_core.estimators.exact import Exact
-from vi_core.families.amortized.temperature import Relaxation
+from vi_core.families.amortized.categorical import Relaxation
 from vi_core.families.base import Family, HasInformation
-from vi_core.models.base import HasFisher, HasUpdates, Model
+from vi_core.models.base import HasConstants, HasFisher, HasUpdates, Model
 from vi_core.models.diffusion.decoders import Decoder
 from vi_core.models.diffusion.denoisers import Denoiser
 from vi_core.models.diffusion.process import ReverseVariance, Schedule
 from vi_core.models.mixtures.hyperparameters import Hyperparameters
-from vi_core.models.mixtures.protocols import HasConstants
 from vi_core.networks.initialization import Initialization, OutputBias
 from vi_core.optimizers.base import Optimizer
 from vi_core.optimizers.natural_gradient import NaturalGradient

@@ -30,13 +30,11 @@ from vi_core.estimators.base import Estimate, Estimator
 from vi_core.estimators.closed_form_kl import ClosedFormKL
 from vi_core.estimators.pathwise import Pathwise
 from vi_core.execution.recording import tracing
-from vi_core.families.amortized.categorical import AmortizedCategorical
+from vi_core.families.amortized.categorical import AmortizedCategorical, GumbelSoftmaxRelaxation
 from vi_core.families.amortized.normal import AmortizedNormal
-from vi_core.families.amortized.temperature import GumbelSoftmaxRelaxation
 from vi_core.families.base import Family
 from vi_core.families.mean_field import MeanField
-from vi_core.models.autoencoders.categorical_vae import CategoricalVAE
-from vi_core.models.autoencoders.vae import VAE
+from vi_core.models.autoencoders.vae import VAE, CategoricalVAE
 from vi_core.models.base import Model
 from vi_core.models.conjugate.normal_gamma import NormalGamma
 from vi_core.networks import bernoulli

@@ -17,8 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import CommandLine, summary_of
-from vi_core.distributions.gamma import Gamma, kl_gamma
-from vi_core.distributions.gamma_functions import binet, digamma_less_log, log_gamma_ratio
+from vi_core.distributions.gamma import Gamma, binet, digamma_less_log, kl_gamma, log_gamma_ratio
 from vi_core.models.conjugate.gaussian_network import GaussianNetwork
 from vi_core.models.conjugate.normal_gamma import NormalGamma
 

@@ -27,23 +27,24 @@ from vi_core.algorithms.gradient import GradientStep
 from vi_core.bounds.base import Bound
 from vi_core.bounds.elbo import ELBO
 from vi_core.bounds.iwelbo import IWELBO
-from vi_core.distributions import categorical, relaxations
-from vi_core.distributions.categorical import OneHotCategorical, gumbel, one_hot_argmax
-from vi_core.distributions.relaxations import GumbelSoftmax, StraightThrough
+from vi_core.distributions.categorical import GumbelSoftmax, OneHotCategorical, StraightThrough, gumbel, one_hot_argmax
 from vi_core.distributions.transforms import Softplus
 from vi_core.errors import ConfigError, Unsupported
 from vi_core.estimators.base import Estimator
 from vi_core.estimators.closed_form_kl import ClosedFormKL
-from vi_core.estimators.pathwise import Pathwise
+from vi_core.estimators.pathwise import Pathwise, StickingTheLanding
 from vi_core.estimators.score_function.coefficients import InSample, LeaveOneOut, NoControl
 from vi_core.estimators.score_function.estimator import ScoreFunction
 from vi_core.estimators.score_function.scopes import Everything
-from vi_core.estimators.sticking_the_landing import StickingTheLanding
-from vi_core.families.amortized.categorical import AmortizedCategorical
+from vi_core.families.amortized.categorical import (
+    AmortizedCategorical,
+    GumbelSoftmaxRelaxation,
+    Relaxation,
+    StraightThroughRelaxation,
+)
 from vi_core.families.amortized.normal import AmortizedNormal
-from vi_core.families.amortized.temperature import GumbelSoftmaxRelaxation, Relaxation, StraightThroughRelaxation
 from vi_core.families.mean_field import MeanField
-from vi_core.models.autoencoders.categorical_vae import CategoricalVAE
+from vi_core.models.autoencoders.vae import CategoricalVAE
 from vi_core.optimizers.sgd import SGD
 from vi_core.studies.exponential_inverse_cdf import ExponentialInverseCDF
 from vi_core.studies.gumbel_softmax import GumbelSoftmaxStudy
@@ -93,8 +94,7 @@ def test_argmax_is_categorical_at_every_temperature(law: Callable, temperature: 
 
 
 def test_noise_of_the_wrong_sign_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (categorical, relaxations):
-        monkeypatch.setattr(module, "gumbel", lambda count, like: -gumbel(count, like))
+    monkeypatch.setattr(categorical, "gumbel", lambda count, like: -gumbel(count, like))
     assert classes_p_value(GumbelSoftmax(LOGITS, scalar(0.1)).rsample(20_000)) < LEAST_P
     assert classes_p_value(OneHotCategorical(LOGITS).sample(20_000)) < LEAST_P
 

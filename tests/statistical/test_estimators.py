@@ -25,14 +25,12 @@ from vi_core.datasets.synthetic import NormalDraws, NormalNumpyDraws
 from vi_core.distributions.transforms import Exponential, Positive, Precision, Softplus
 from vi_core.errors import LabError
 from vi_core.estimators.base import Estimate, Estimator
-from vi_core.estimators.closed_form_kl import ClosedFormKL
-from vi_core.estimators.detached_latent import DetachedLatent
+from vi_core.estimators.closed_form_kl import ClosedFormKL, DetachedLatent
 from vi_core.estimators.exact import Exact
-from vi_core.estimators.pathwise import Pathwise
+from vi_core.estimators.pathwise import Pathwise, StickingTheLanding
 from vi_core.estimators.score_function.coefficients import Coefficient, InSample, LeaveOneOut, NoControl
 from vi_core.estimators.score_function.estimator import ScoreFunction
 from vi_core.estimators.score_function.scopes import Everything, MarkovBlanket, Scope
-from vi_core.estimators.sticking_the_landing import StickingTheLanding
 from vi_core.families.amortized.normal import AmortizedNormal
 from vi_core.families.base import Family
 from vi_core.families.mean_field import MeanField

@@ -16,8 +16,7 @@ from vi_core.errors import Unsupported
 from vi_core.estimators.score_function.coefficients import NoControl
 from vi_core.estimators.score_function.estimator import ScoreFunction
 from vi_core.estimators.score_function.scopes import MarkovBlanket
-from vi_core.families.amortized.normal import AmortizedNormal
-from vi_core.families.amortized.normal_chain import AmortizedNormalChain
+from vi_core.families.amortized.normal import AmortizedNormal, AmortizedNormalChain
 from vi_core.families.base import Family, suited_families
 from vi_core.families.mean_field import MeanField, MeanFieldDistribution
 from vi_core.families.normal_gamma import NormalGammaFamily

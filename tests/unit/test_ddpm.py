@@ -24,10 +24,10 @@ from vi_core.datasets.digits import Digits
 from vi_core.datasets.synthetic import Gaussian2D, TwoMoons
 from vi_core.distributions.normal import Normal
 from vi_core.estimators.base import Estimator
-from vi_core.estimators.diffusion_simple import DiffusionSimple
-from vi_core.estimators.diffusion_variational import DiffusionVariational
+from vi_core.estimators.diffusion import DiffusionSimple, DiffusionVariational
 from vi_core.execution.recording import tracing
 from vi_core.families.forward_process import ForwardProcess
+from vi_core.models.base import denoising_terms
 from vi_core.models.diffusion.ddpm import DDPM
 from vi_core.models.diffusion.decoders import Decoder, DiscretizedDecoder, GaussianDecoder
 from vi_core.models.diffusion.denoisers import Denoiser, GreyLevelDenoiser, NetworkDenoiser
@@ -41,7 +41,6 @@ from vi_core.models.diffusion.process import (
     ReverseVariance,
     Schedule,
 )
-from vi_core.models.diffusion.protocols import denoising_terms
 from vi_core.plots.denoising import reverse_figure, terms_figure
 
 T, N = 25, 20_000
@@ -553,7 +552,7 @@ PATHWISE = ["model=ddpm", "family=forward_process", "estimator=pathwise"]
         ([*PATHWISE[:2], "dataset=two_moons", "estimator=exact"], "use estimator=pathwise"),
         (
             ["experiment=ddpm_bound", "bound=iwelbo"],
-            "estimator=diffusion_variational sums terms of the ELBO, not of bound=iwelbo",
+            "estimator=diffusion_variational is for the ELBO, not for bound=iwelbo",
         ),
         (["experiment=bbvi", "estimator=diffusion_simple"], "have no denoising terms"),
         (["experiment=ddpm_bound", "replicates=2"], "replicates=2 needs a model without weights"),

@@ -22,12 +22,11 @@ from vi_core.bounds.base import Bound
 from vi_core.bounds.elbo import ELBO
 from vi_core.errors import LabError
 from vi_core.estimators.base import Estimate, Estimator
-from vi_core.estimators.diffusion_simple import DiffusionSimple
-from vi_core.estimators.diffusion_variational import DiffusionVariational, every_step
-from vi_core.families.amortized.categorical import AmortizedCategorical
-from vi_core.families.amortized.temperature import GumbelSoftmaxRelaxation
+from vi_core.estimators.diffusion import DiffusionSimple, DiffusionVariational
+from vi_core.families.amortized.categorical import AmortizedCategorical, GumbelSoftmaxRelaxation
 from vi_core.families.base import VariationalDistribution
-from vi_core.models.autoencoders.categorical_vae import CategoricalVAE
+from vi_core.models.autoencoders.vae import CategoricalVAE
+from vi_core.models.base import denoising_terms
 from vi_core.models.diffusion.process import Linear
 from vi_core.schema import construct
 from vi_core.types import Latents
@@ -193,7 +192,7 @@ def test_random_steps_count_t_times(enumerate_draws: int) -> None:
 
 
 def test_gradient_of_random_steps_is_that_of_the_sum(enumerate_draws: int) -> None:
-    """In the scale θ of the denoiser, away from its optimum; `every_step` sums the same terms one t after the other."""
+    """In the scale θ of the denoiser, away from its optimum; `denoising_terms` takes one t after the other."""
     model, x = optimal_model(), gaussian_data()
     theta = next(model.parameters())
     with torch.no_grad():
@@ -204,7 +203,7 @@ def test_gradient_of_random_steps_is_that_of_the_sum(enumerate_draws: int) -> No
     for sign in (1, -1):
         with torch.no_grad():
             theta.fill_(0.9 + sign * step)
-        values.append(float(every_step(model, x, len(NODES)).mean()))
+        values.append(-denoising_terms(model, x, len(NODES)).sum(dim=0).mean().item())
     assert float(found) == pytest.approx(
         (values[0] - values[1]) / (2 * step), rel=1e-8
     )  # the bound is a quadratic in θ

@@ -21,17 +21,14 @@ from vi_core.distributions.transforms import Exponential
 from vi_core.errors import LabError
 from vi_core.estimators.base import Estimator
 from vi_core.estimators.closed_form_kl import ClosedFormKL
-from vi_core.estimators.pathwise import Pathwise
+from vi_core.estimators.pathwise import Pathwise, StickingTheLanding
 from vi_core.estimators.score_function.coefficients import NoControl
 from vi_core.estimators.score_function.estimator import ScoreFunction
 from vi_core.estimators.score_function.scopes import Everything, MarkovBlanket
-from vi_core.estimators.sticking_the_landing import StickingTheLanding
-from vi_core.families.amortized.normal import AmortizedNormal
-from vi_core.families.amortized.normal_chain import AmortizedNormalChain
+from vi_core.families.amortized.normal import AmortizedNormal, AmortizedNormalChain
 from vi_core.families.base import Family, VariationalDistribution
 from vi_core.families.mean_field import MeanField
-from vi_core.models.autoencoders.hierarchical_vae import HierarchicalVAE
-from vi_core.models.autoencoders.vae import VAE
+from vi_core.models.autoencoders.vae import VAE, HierarchicalVAE
 from vi_core.types import Graph, Latents
 
 IMAGES = torch.tensor([[1.0, 0.0, 1.0, 0.25, 0.0], [0.0, 1.0, 1.0, 1.0, 0.0]], dtype=torch.float64)

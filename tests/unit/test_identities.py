@@ -17,11 +17,10 @@ from vi_core.distributions.gamma import Gamma, kl_gamma
 from vi_core.distributions.normal import Normal, kl_normal
 from vi_core.estimators.base import Estimate
 from vi_core.estimators.exact import Exact
-from vi_core.estimators.pathwise import Pathwise
+from vi_core.estimators.pathwise import Pathwise, StickingTheLanding
 from vi_core.estimators.score_function import coefficients
 from vi_core.estimators.score_function import estimator as score_function
-from vi_core.estimators.sticking_the_landing import StickingTheLanding
-from vi_core.families.natural_mean_field import NaturalMeanField
+from vi_core.families.mean_field import NaturalMeanField
 from vi_core.models.base import Factors
 from vi_core.models.conjugate.gamma import GammaLikelihood
 from vi_core.models.conjugate.normal_gamma import NormalGamma

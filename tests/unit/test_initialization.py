@@ -8,8 +8,8 @@ from tests import oracles
 from vi_core.datasets.digits import Digits
 from vi_core.datasets.synthetic import NormalDraws
 from vi_core.errors import LabError
-from vi_core.families.amortized.normal_chain import AmortizedNormalChain
-from vi_core.models.autoencoders.hierarchical_vae import HierarchicalVAE
+from vi_core.families.amortized.normal import AmortizedNormalChain
+from vi_core.models.autoencoders.vae import HierarchicalVAE
 from vi_core.networks.initialization import DataLogits, Glorot, initialize
 
 

@@ -21,8 +21,7 @@ from vi_core.estimators.score_function.estimator import ScoreFunction
 from vi_core.estimators.score_function.scopes import Everything
 from vi_core.execution.choice import Execution
 from vi_core.families.base import Family, HasInformation
-from vi_core.families.mean_field import MeanField
-from vi_core.families.natural_mean_field import NaturalMeanField
+from vi_core.families.mean_field import MeanField, NaturalMeanField
 from vi_core.models.conjugate.normal_gamma import NormalGamma, NormalStatistics
 from vi_core.optimizers.adam import Adam
 from vi_core.optimizers.base import Optimizer

@@ -12,8 +12,7 @@ from vi_core.errors import LabError
 from vi_core.optimizers.adagrad import AdaGrad
 from vi_core.optimizers.adam import Adam
 from vi_core.optimizers.base import Optimizer
-from vi_core.optimizers.robbins_monro import RobbinsMonro
-from vi_core.optimizers.sgd import SGD
+from vi_core.optimizers.sgd import SGD, RobbinsMonro
 from vi_core.per_replicate import PerReplicate
 
 STEPS = 50

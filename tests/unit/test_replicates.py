@@ -31,8 +31,7 @@ from vi_core.models.conjugate.normal_gamma import NormalGamma
 from vi_core.optimizers.adagrad import AdaGrad
 from vi_core.optimizers.adam import Adam
 from vi_core.optimizers.base import Optimizer
-from vi_core.optimizers.robbins_monro import RobbinsMonro
-from vi_core.optimizers.sgd import SGD
+from vi_core.optimizers.sgd import SGD, RobbinsMonro
 
 K, R = 6, 5
 SPOILED = {1: math.nan, 2: math.inf, 4: 1e300}

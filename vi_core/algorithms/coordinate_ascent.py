@@ -11,8 +11,7 @@ from vi_core.errors import LabError, Unsupported
 from vi_core.estimators.base import Estimator, require_known
 from vi_core.estimators.exact import Exact
 from vi_core.families.base import Family
-from vi_core.models.base import HasUpdates, Model
-from vi_core.models.mixtures.protocols import HasAssignments, HasConstants, HasStart
+from vi_core.models.base import HasAssignments, HasConstants, HasStart, HasUpdates, Model
 from vi_core.optimizers.base import over_replicates
 from vi_core.types import Params
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vi_core.datasets.base import Data
-from vi_core.models.diffusion.protocols import HasDenoisingTerms, denoising_terms
+from vi_core.models.base import HasDenoisingTerms, denoising_terms
 
 POINTS_AT_ONCE = 1000  # data points in one piece, which bounds memory
 

@@ -69,6 +69,25 @@ class Estimator(nn.Module, ABC):
         return bound(in_chunks(model.log_joint, z, x, self.chunk_size) - q.log_prob(z))
 
 
+class ELBOEstimator(Estimator):
+    """An abstract estimator of the ELBO alone, with closed forms that the model knows for the family.
+
+    Attributes:
+        name: Value of the setting `estimator`, for messages.
+        needs: Protocol of the model.
+        lacking: What a model without it does not have, in words, with the way out.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[type]
+    lacking: ClassVar[str]
+
+    def check(self, model: Model, family: Family, bound: Bound) -> None:
+        if not bound.linear:
+            raise Unsupported(f"estimator={self.name} is for the ELBO, not for bound={bound.name}; use bound=elbo.")
+        require_known(model, family, self.needs, self.lacking)
+
+
 def refuse_relaxed(name: str, family: Family) -> None:
     """Raise `Unsupported` where differentiable draws leave the support, on which alone densities have a meaning."""
     if family.relaxed:

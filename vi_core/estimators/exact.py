@@ -10,29 +10,24 @@ import torch
 from torch import Tensor
 
 from vi_core.bounds.base import Bound
-from vi_core.errors import Unsupported
-from vi_core.estimators.base import Estimate, Estimator, require_known
+from vi_core.estimators.base import ELBOEstimator, Estimate
 from vi_core.families.base import Family
 from vi_core.models.base import HasExpectedBound, Model
 
 
-class Exact(Estimator):
+class Exact(ELBOEstimator):
     """The closed-form ELBO, differentiated by autograd."""
 
     differentiates_draws = False
+    name, needs, lacking = "exact", HasExpectedBound, "ELBO in closed form; use estimator=pathwise"
 
     def __init__(self):
         super().__init__()
-
-    def check(self, model: Model, family: Family, bound: Bound) -> None:
-        if not bound.linear:
-            raise Unsupported(f"estimator=exact knows only the ELBO, not bound={bound.name}; use bound=elbo.")
-        require_known(model, family, HasExpectedBound, "ELBO in closed form; use estimator=pathwise")
 
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
         value = cast(HasExpectedBound, model).expected_bound(family.variational(x), x)
         return Estimate(value.detach(), value, None, {})
 
+    @torch.no_grad()
     def value(self, model: Model, family: Family, bound: Bound, x: Any) -> Tensor:
-        with torch.no_grad():
-            return self(model, family, bound, x).bound
+        return self(model, family, bound, x).bound

@@ -8,10 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import reduce
 from operator import add
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
+from vi_core.models.diffusion.process import Diffusion
 from vi_core.types import Latent, Latents, Params
 
 Factors = dict[str, tuple[Tensor, frozenset[str]]]  # name -> (log density (K, *batch), latents that it mentions)
@@ -58,11 +60,9 @@ class HasClosedFormKL(Protocol):
 
     def log_likelihood(self, z: Latents, x: Any) -> Tensor:
         """Return log p(x | z), with shape (K, *batch)."""
-        ...
 
     def kl(self, params: Params) -> Tensor:
         """Return KL(q ‖ prior), with shape (*batch), differentiable."""
-        ...
 
 
 @runtime_checkable
@@ -71,7 +71,6 @@ class HasExpectedBound(Protocol):
 
     def expected_bound(self, params: Params, x: Any) -> Tensor:
         """Return the ELBO of q, with shape (*batch), differentiable in its parameters."""
-        ...
 
 
 @runtime_checkable
@@ -80,7 +79,6 @@ class HasExactPosterior(Protocol):
 
     def exact(self, x: Any) -> dict[str, float]:
         """Return posterior means by latent name, deviations as `<latent>.std`, and `log_evidence`, in nats."""
-        ...
 
 
 @runtime_checkable
@@ -92,7 +90,6 @@ class HasUpdates(Protocol):
 
         x is what `summarize` returns, or what `complete` returns for models with assignments.
         """
-        ...
 
 
 @runtime_checkable
@@ -101,7 +98,6 @@ class HasFisher(Protocol):
 
     def fisher(self, z: Latents, x: Any) -> Tensor:
         """Return the information on the scalar latents, in their order, (*batch, L, L), at z (*batch)."""
-        ...
 
 
 @runtime_checkable
@@ -110,4 +106,125 @@ class HasPredictive(Protocol):
 
     def log_density(self, points: Tensor, z: Latents) -> Tensor:
         """Return log p(point | z), with shape (G, *shape of z), at `points` (G,)."""
-        ...
+
+
+@runtime_checkable
+class GeneratesImages(Protocol):
+    """A model that maps latents to the means of pixels."""
+
+    def pixel_means(self, z: Latents) -> Tensor:
+        """Return E[x | z] in [0, 1], with shape (K, *batch, pixels)."""
+
+    def sample_prior(self, num_samples: int) -> Latents:
+        """Draw z ~ p(z), each (num_samples, 1, 1, *event)."""
+
+
+class Completed(NamedTuple):
+    """The step of coordinate ascent that goes over the data.
+
+    Attributes:
+        bound: The ELBO with the assignments of the data points at their optimum, (*batch).
+        statistics: The data completed by their expected assignments: what `update` sees in place of the data.
+        magnitude: Sum of the absolute values of what `bound` adds up, (*batch): its rounding is relative to this.
+    """
+
+    bound: Tensor
+    statistics: Any
+    magnitude: Tensor
+
+
+@runtime_checkable
+class HasAssignments(Protocol):
+    """A mixture whose assignments of data points coordinate ascent keeps, and `factors` sums out."""
+
+    def complete(self, params: Params, x: Any) -> Completed:
+        """Set the assignments to their optimum given `params`; one pass over the data, with no gradient."""
+
+    def responsibilities(self, params: Params, points: Tensor, x: Any) -> Tensor:
+        """Return q(component) of `points` (B, *event), (R, B, components)."""
+
+
+@runtime_checkable
+class HasStart(Protocol):
+    """A model that draws initial parameters for coordinate ascent, so that replicates are random restarts."""
+
+    def start(self, params: Params, x: Any) -> Params:
+        """Return initial parameters like `params`, drawn for each replicate from torch's default stream."""
+
+
+@runtime_checkable
+class HasConstants(Protocol):
+    """A model whose constants can be estimated by empirical Bayes; they are buffers, one set per replicate."""
+
+    @property
+    def estimates_constants(self) -> bool:
+        """Whether the constants are estimated."""
+
+    def estimate_constants(self, params: Params, x: Any, alive: Tensor) -> None:
+        """Set the constants of replicates that are `alive` (R,) to the maximum of the ELBO given q."""
+
+
+@runtime_checkable
+class HasCounts(Protocol):
+    """A mixture of places around a latent `epicentre` and of counts, with posterior predictive checks of the counts."""
+
+    def place_scale(self) -> Tensor:
+        """Return the standard deviation of a place around its epicentre, (R,)."""
+
+    def count_probabilities(self, params: Params, counts: Tensor) -> Tensor:
+        """Return the posterior predictive probability of `counts` (G,), (R, G)."""
+
+    def misfit(self, params: Params, x: Any) -> dict[str, Tensor]:
+        """Return statistics of the observed and the predicted counts by name, each (R,)."""
+
+
+class Denoising(NamedTuple):
+    """One term of a diffusion model's bound at given noise, each (K, *batch) and differentiable.
+
+    Attributes:
+        squared_error: ‖ε − ε_θ(x_t, t)‖².
+        term: An unbiased estimate of L_{t−1}; L_0 where t = 1.
+    """
+
+    squared_error: Tensor
+    term: Tensor
+
+
+@runtime_checkable
+class HasDenoisingTerms(Protocol):
+    """A diffusion model: −ELBO = L_T + Σ_{t>1} L_{t−1} + L_0, for the q that it `knows`.
+
+    Attributes:
+        num_steps: T.
+        process: The forward process, which the family uses too.
+        units: Name of nats per dimension divided by log 2: `bits per dimension`, or `differential` ones of a density.
+    """
+
+    num_steps: int
+    process: Diffusion
+    units: str
+
+    def end_term(self, x: Tensor) -> Tensor:
+        """Return L_T = KL(q(x_T | x_0) ‖ p(x_T)), in closed form, (1, B), for data (B, D)."""
+
+    def denoising(self, x: Tensor, t: Tensor, noise: Tensor) -> Denoising:
+        """Return the step t, (K, 1, B), from x_t at noise ε ~ N(0, I), (K, 1, B, D), for data (B, D)."""
+
+    def affine_optimum(self, mean: Tensor, covariance: Tensor) -> Tensor:
+        """Return L_0, L_1, ..., L_T, (T + 1,), of the best affine denoiser for x_0 with these moments.
+
+        It is the best of all denoisers for Gaussian data. NaN for terms that the moments do not determine.
+        """
+
+    def generate(self, num_samples: int) -> Tensor:
+        """Sample the reverse process; return x_T, ..., x_0 in the data's units, (T + 1, num_samples, D)."""
+
+
+def denoising_terms(model: HasDenoisingTerms, x: Tensor, num_samples: int) -> Tensor:
+    """Return independent estimates of L_0, L_1, ..., L_T by data point, (T + 1, B), each from `num_samples` draws."""
+    terms = []
+    for step in range(1, model.num_steps + 1):
+        noise = torch.randn(num_samples, 1, *x.shape, dtype=x.dtype, device=x.device)
+        t = torch.full(noise.shape[:-1], step, device=x.device)
+        terms.append(model.denoising(x, t, noise).term.mean(dim=(0, 1)))
+    return torch.stack([*terms, model.end_term(x).squeeze(0)])

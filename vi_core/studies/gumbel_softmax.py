@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vi_core.distributions.categorical import OneHotCategorical
-from vi_core.distributions.relaxations import GumbelSoftmax, StraightThrough
+from vi_core.distributions.categorical import GumbelSoftmax, OneHotCategorical, StraightThrough
 from vi_core.errors import require
 from vi_core.studies.base import Figures, Finding, Quantity, Records, Study, average
 

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from vi_core.distributions import supports
-from vi_core.distributions.gamma import Gamma, kl_gamma
-from vi_core.distributions.gamma_functions import log_gamma_ratio
+from vi_core.distributions.gamma import Gamma, kl_gamma, log_gamma_ratio
 from vi_core.distributions.normal import HALF_LOG_2PI, Normal
 from vi_core.errors import Unsupported
 from vi_core.models.base import Factors, Layout, Model

@@ -29,10 +29,9 @@ from vi_core.distributions import supports
 from vi_core.distributions.gamma import Gamma, kl_gamma
 from vi_core.distributions.normal import HALF_LOG_2PI, Normal, kl_normal
 from vi_core.errors import Unsupported, require
-from vi_core.models.base import Factors, Layout, Model
+from vi_core.models.base import Completed, Factors, Layout, Model
 from vi_core.models.mixtures.hyperparameters import Constants, Hyperparameters, Moments
 from vi_core.models.mixtures.one_pass import Components, expected_sums, log_normalizer, pieces, responsibilities
-from vi_core.models.mixtures.protocols import Completed
 from vi_core.per_replicate import require_positive
 from vi_core.types import Latent, Latents, Params
 

@@ -8,11 +8,10 @@ from vi_core.distributions.transforms import Exponential
 from vi_core.estimators.base import Estimator
 from vi_core.estimators.closed_form_kl import ClosedFormKL
 from vi_core.estimators.exact import Exact
-from vi_core.estimators.pathwise import Pathwise
+from vi_core.estimators.pathwise import Pathwise, StickingTheLanding
 from vi_core.estimators.score_function.coefficients import InSample, LeaveOneOut, NoControl
 from vi_core.estimators.score_function.estimator import ScoreFunction, per_sample_scores
 from vi_core.estimators.score_function.scopes import Everything
-from vi_core.estimators.sticking_the_landing import StickingTheLanding
 from vi_core.families.base import Family
 from vi_core.families.normal_gamma import NormalGammaFamily
 from vi_core.studies.base import Quantity, average

@@ -16,7 +16,7 @@ from vi_core.distributions.exponential_family import (
 )
 from vi_core.distributions.normal import Normal
 from vi_core.estimators.exact import Exact
-from vi_core.families.natural_mean_field import NaturalMeanField
+from vi_core.families.mean_field import NaturalMeanField
 from vi_core.models.conjugate.gamma import GammaLikelihood
 from vi_core.optimizers.natural_gradient import NaturalGradient
 from vi_core.studies.base import Quantity

@@ -10,7 +10,7 @@ import torch
 from scipy import special
 
 from vi_core.distributions.transforms import Exponential
-from vi_core.estimators.detached_latent import DetachedLatent
+from vi_core.estimators.closed_form_kl import DetachedLatent
 from vi_core.estimators.score_function.coefficients import InSample
 from vi_core.estimators.score_function.estimator import ScoreFunction, per_sample_scores
 from vi_core.estimators.score_function.scopes import Everything
