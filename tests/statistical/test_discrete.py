@@ -27,6 +27,7 @@ from vi_core.algorithms.gradient import GradientStep
 from vi_core.bounds.base import Bound
 from vi_core.bounds.elbo import ELBO
 from vi_core.bounds.iwelbo import IWELBO
+from vi_core.distributions import categorical
 from vi_core.distributions.categorical import GumbelSoftmax, OneHotCategorical, StraightThrough, gumbel, one_hot_argmax
 from vi_core.distributions.transforms import Softplus
 from vi_core.errors import ConfigError, Unsupported
