@@ -1,1 +1,1 @@
-"""Variational families q(z) and q(z | x), one per file."""
+"""Variational families q(z) and q(z | x)."""

@@ -1,1 +1,1 @@
-"""Target densities p(x, z), one per file."""
+"""Target densities p(x, z)."""
