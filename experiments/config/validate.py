@@ -100,5 +100,9 @@ def check_node(settings: dict[str, Any], schema: type, prefix: str) -> None:
 
 
 def plain_values(node: Any) -> Any:
-    """Return a resolved copy in plain dicts, lists and values."""
+    """Return a resolved copy in plain dicts, lists and values; what is plain already is returned as it is.
+
+    Raises:
+        OmegaConfBaseException: For an interpolation that leads nowhere.
+    """
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
