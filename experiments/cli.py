@@ -28,7 +28,8 @@ from .config.places import CONF, PROGRAM
 from .run.jobs import Job, failures, finished_job, make_job, run_job
 
 TASKS_ON_FOLDER = {
-    "plot": "results.plot", "collect": "sweeps.collect", "report": "report.single", "docs_benchmarks": "benchmark.docs"
+    "plot": "results.figures", "collect": "sweeps.collect",
+    "report": "report.render", "docs_benchmarks": "benchmark.docs",
 }  # fmt: skip
 """Tasks on a finished folder, and their modules, which are imported only where they are asked for."""
 TASKS_WITHOUT_FOLDER = ("reproduce", "docs_figures")

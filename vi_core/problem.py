@@ -27,12 +27,13 @@ from vi_core.optimizers.base import Optimizer
 from vi_core.schema import Config, check_part, construct
 from vi_core.stacking.networks import StackedBatches, StackedStep
 from vi_core.training.batches import Batches, steps_per_epoch
-from vi_core.training.evaluate import held_out_bound
+from vi_core.training.checkpoint import same_draws_after
 from vi_core.training.trainer import Trainer
 
-# Base class of the part of each group.
 log = logging.getLogger(__name__)
+POINTS_AT_ONCE = 1000  # held-out data points in a call, for the sake of memory
 KEPT_DIGITS = 100  # least spread of data in units of the distance of neighbouring numbers, for two digits of it
+# Base class of the part of each group.
 KINDS: dict[str, type | tuple[type, ...]] = {
     "model": Model,
     "family": Family,
@@ -66,8 +67,29 @@ class Problem:
     batches: Batches
 
     def held_out(self) -> Tensor:
-        """Return the bound per data point on the held-out part, or on all data where there is none, (R,)."""
-        return held_out_bound(self.estimator, self.model, self.family, self.bound, self.data)
+        """Return the bound per data point averaged over the held-out part, or over all data where there is none, (R,).
+
+        The random stream is put back afterwards: evaluating does not change what training draws.
+        """
+        data, parts = self.data, (self.model, self.family, self.bound)
+        points = data.train if data.test is None else data.test
+        with same_draws_after(points.device):
+            pieces = map(data.decode, points.split(POINTS_AT_ONCE))
+            batches = [self.estimator.value(*parts, piece).sum(dim=1) for piece in pieces]
+        return torch.stack(batches).sum(dim=0) / len(points)
+
+    def log_weights(self, num_samples: int, x: Any = None) -> Tensor:
+        """Return log p(x, z_k) − log q(z_k) of K fresh draws z_k ~ q(z | x), (K, *batch), without gradients.
+
+        Args:
+            num_samples: K.
+            x: A batch as the model sees it; by default what each step sees where that is the whole data set.
+        """
+        x = self.batches.full if x is None else x
+        with torch.no_grad():
+            q = self.family.distribution(self.family.variational(x))
+            z = q.sample(num_samples)
+            return self.model.log_joint(z, x) - q.log_prob(z)
 
 
 @dataclass

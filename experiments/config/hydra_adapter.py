@@ -34,11 +34,6 @@ from vi_core.errors import ConfigError
 from .places import CONF, PROGRAM
 from .schema import Root
 
-try:
-    from yaml import CSafeDumper
-except ImportError:  # PyYAML was built without libyaml
-    from yaml import SafeDumper as CSafeDumper
-
 HYDRAS_CHOICE = Plugins.instantiate_sweeper
 
 
@@ -89,7 +84,12 @@ def choose_sweeper(
 
 
 def grid(overrides: Sequence[Override], max_batch_size: int | None) -> list[list[list[str]]]:
-    """Return the overrides of each job of a grid, in batches, as Hydra's own sweeper makes them."""
+    """Return the overrides of each job of a grid, in batches, as Hydra's own sweeper makes them.
+
+    Args:
+        overrides: Parsed; those that sweep have several values.
+        max_batch_size: Most jobs of a batch, null for one batch of all.
+    """
     return BasicSweeper.split_arguments(list(overrides), max_batch_size)  # it is no public function
 
 
@@ -124,7 +124,7 @@ def chosen_callbacks(overrides: Sequence[str], options: Sequence[str]) -> DictCo
         return hydra.compose("config", [*path, *overrides]).callbacks
 
 
-class _Dumper(CSafeDumper):  # pyright: ignore[reportGeneralTypeIssues]
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # PyYAML may be built without libyaml
     """OmegaConf's dumper, by the library in C, in a fifth of the time; it folds long texts elsewhere."""
 
 

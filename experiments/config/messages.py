@@ -92,7 +92,10 @@ def configuration_groups() -> list[str]:
 
 
 def part_names(group: str) -> list[str]:
-    """Return the names of the files in one folder of the configuration."""
+    """Return the names of the files in one folder of the configuration, sorted, without `.yaml`.
+
+    The files are the program's own: those of `--config-dir` are not among them.
+    """
     entries = (_configuration() / group).iterdir()
     return sorted(entry.name.removesuffix(".yaml") for entry in entries if entry.name.endswith(".yaml"))
 

@@ -12,7 +12,11 @@ CONF = f"{PROGRAM.removesuffix('experiments')}conf"
 
 
 def benchmark_module(name: str) -> ModuleType:
-    """Import a module of the benchmark, which is in a checkout only: it is no part of the installed package."""
+    """Import a module of the benchmark, which is in a checkout only: it is no part of the installed package.
+
+    Raises:
+        ConfigError: Where this is an installed package.
+    """
     try:
         return import_module(f"{PROGRAM}.benchmark.{name}")
     except ModuleNotFoundError as error:

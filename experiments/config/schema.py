@@ -6,7 +6,11 @@ and validation read the field's `Role`. The settings of parts are typed by their
 a few of them is in `OTHERS`.
 """
 
+import hashlib
+import json
+import operator
 from dataclasses import dataclass, field, fields
+from functools import reduce
 from typing import Any
 
 from omegaconf import MISSING
@@ -50,7 +54,11 @@ class Device:
 
 @dataclass
 class Plot:
-    """What is drawn of a run or a sweep."""
+    """What is drawn of a run or a sweep.
+
+    `format` is that of the files; `smoothing` is the window of the moving average in the figure of the bound, in steps;
+    `group_by` is the swept key that colours a sweep's figures, null for all of them but the seed.
+    """
 
     enabled: bool = True
     format: str = setting("png", choices=("png", "pdf"))
@@ -177,3 +185,31 @@ def names(attribute: str, value: bool = True) -> set[str]:
     """Return the settings whose role has this value of an attribute."""
     roles = {each.name: each.metadata.get("role", Role()) for each in fields(Root)} | OTHERS
     return {name for name, role in roles.items() if getattr(role, attribute) == value}
+
+
+IDENTITY_VERSION = 2  # settings and parts of another version had other names, and hashes of both do not compare
+
+
+def config_hash(config: Any) -> str:
+    """Return the identity of a run, by which a sweep that goes on knows which of its jobs are finished.
+
+    It is the version and 16 hexadecimal digits of SHA-256 over the resolved configuration's essential settings.
+    """
+    aside = names("identity", False)
+    essential = {key: value for key, value in config.items() if key not in aside}
+    digest = hashlib.sha256(json.dumps(essential, sort_keys=True, default=str).encode()).hexdigest()
+    return f"{IDENTITY_VERSION}-{digest[:16]}"
+
+
+def setting_at(settings: dict[str, Any], path: str) -> Any:
+    """Return the setting at a dotted path, such as `optimizer.lr`; raise `KeyError` where there is none."""
+    return reduce(operator.getitem, path.split("."), settings)
+
+
+def set_setting(settings: dict[str, Any], path: str, value: Any) -> None:
+    """Set the setting at a dotted path, in place.
+
+    The dicts that lead to it must exist (`KeyError`); the setting itself need not.
+    """
+    *parents, last = path.split(".")
+    reduce(operator.getitem, parents, settings)[last] = value

@@ -1,20 +1,47 @@
-"""Refuse what cannot be run, before anything is loaded or written."""
+"""Refuse what cannot be run, and mend names of earlier versions, before anything is loaded or written."""
 
+import logging
+from collections.abc import Collection
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from vi_core.errors import ConfigError, did_you_mean, require
 from vi_core.problem import KINDS
+from vi_core.renamed import SETTINGS, modernised
 from vi_core.schema import check_part, conforms
 from vi_core.studies.base import Study
 from vi_core.training.callbacks import Callback
 
 from .schema import Role, Root
 
+log = logging.getLogger(__name__)
 PARTS = tuple(KINDS)
+
+
+def use_present_names(cfg: DictConfig, by_hand: Collection[str]) -> None:
+    """Put present names in place of those of earlier versions that a user's own YAML has, with a warning for each.
+
+    Args:
+        cfg: The settings as composed, which are changed in place.
+        by_hand: Keys that the command line sets. What a user's file sets under an earlier name counts more than what
+            the program's own files set under the present one, and less than these.
+    """
+    content = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(content, dict)
+    before, found = dict(content), dict[str, str]()
+    for old, new in SETTINGS.items():
+        part, key = new.split(".")
+        if isinstance(content[part], dict) and old.split(".")[1] in content[part] and new not in by_hand:
+            content[part] = {name: value for name, value in content[part].items() if name != key}
+    content = modernised(content, found.setdefault)
+    with open_dict(cfg):
+        for key in (key for key in content if found and content[key] != before[key]):
+            cfg[key] = content[key]
+    for old, new in found.items():
+        log.warning("%s has been renamed: write %s in your own files", old, new)
 
 
 def validate(settings: dict[str, Any]) -> None:
@@ -73,5 +100,9 @@ def check_node(settings: dict[str, Any], schema: type, prefix: str) -> None:
 
 
 def plain_values(node: Any) -> Any:
-    """Return a resolved copy in plain dicts, lists and values."""
+    """Return a resolved copy in plain dicts, lists and values; what is plain already is returned as it is.
+
+    Raises:
+        OmegaConfBaseException: For an interpolation that leads nowhere.
+    """
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node

@@ -1,11 +1,9 @@
 """Records of the report page: a page has rows, a row has jobs, and a job has checks, quantities and figures."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeVar
 
-T = TypeVar("T")
 MOST_FIGURES = 24  # in one row; the jobs of a sweep share them
 
 
@@ -166,7 +164,7 @@ class Row:
     @property
     def unjudged(self) -> str:
         """Why checks were not applied, by the first job that has a reason; empty where they were."""
-        return first((job.unjudged for job in self.jobs), "")
+        return next((job.unjudged for job in self.jobs if job.unjudged), "")
 
     @property
     def seconds(self) -> float:
@@ -176,7 +174,7 @@ class Row:
     @property
     def environment(self) -> dict[str, object]:
         """Versions and machine of the first job that finished."""
-        return first((job.environment for job in self.jobs), {})
+        return next((job.environment for job in self.jobs if job.environment), {})
 
 
 @dataclass(frozen=True)
@@ -206,12 +204,7 @@ class Page:
     @property
     def environment(self) -> dict[str, object]:
         """Versions and machine of the first row that finished."""
-        return first((row.environment for row in self.rows), {})
-
-
-def first(values: Iterable[T], default: T) -> T:
-    """Return the first value that is not empty, or the default."""
-    return next(filter(None, values), default)
+        return next((row.environment for row in self.rows if row.environment), {})
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:

@@ -1,17 +1,34 @@
-"""Rendering of a page's records to one HTML file, with styles, script and figures inside."""
+"""Rendering of a page's records to one HTML file, with styles, script and figures inside.
 
+`task=report run=<folder>` renders the page of one finished run or sweep, report.html, in its own folder.
+"""
+
+import logging
 import math
+import time
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from omegaconf import DictConfig
 
 from ..results.files import write_text
+from .read import read_row
 from .records import Check, Page, Quantity, Verdict
 
+log = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 MOST_PLACES = 8  # decimals of a shown number
 SYMBOLS = {Verdict.PASS: "✓", Verdict.FAIL: "✗", Verdict.SKIPPED: "↷", Verdict.UNJUDGED: "–"}
+
+
+def run(cfg: DictConfig, folder: Path) -> None:
+    """Write report.html for the run or the sweep in `folder`; raise `DataError` where there is neither."""
+    row = read_row(folder)
+    path = folder / "report.html"
+    write_page(Page(f"vi-lab: {row.name}", (row,), time.strftime("%Y-%m-%d %H:%M")), path)
+    log.info("%s %s", row.verdict.value, row.name)
+    log.info("page    %s", path)
 
 
 def write_page(page: Page, path: Path) -> None:

@@ -14,8 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -30,22 +28,7 @@ POLL_S = 0.1  # between two looks at the children
 GRACE_S = 60.0  # for children to write their files after an interruption
 STATE = "row.json"  # in a plan's folder: its identity, and the exit code once it has ended
 # Modules of this program that are imported once for all children, with what they import.
-SHARED = ("results.figures", "results.gradient_noise", "results.mixtures", "run.fit", "run.study")
-
-
-@dataclass
-class Child:
-    """A command that runs.
-
-    Attributes:
-        plan: What it runs.
-        process: Its process.
-        started: When, by `time.perf_counter`.
-    """
-
-    plan: Plan
-    process: BaseProcess
-    started: float
+SHARED = ("results.figures", "results.diagnostics", "results.mixtures", "run.fit", "run.study")
 
 
 def run_all(
@@ -61,20 +44,22 @@ def run_all(
         done: Called with a plan and its seconds when its command has ended, well or not.
     """
     waiting = sorted((plan for plan in plans if not finished(plan, folder)), key=lambda plan: plan.minutes)
-    running: list[Child] = []
+    running: dict[BaseProcess, tuple[Plan, float]] = {}  # the plan of a child, and when it began
     with Interrupt() as interrupt:
         try:
             while (waiting or running) and not interrupt.requested():
                 while waiting and len(running) < parallel:
-                    running.append(start(main, waiting.pop(), folder))
+                    plan = waiting.pop()
+                    running[start(main, plan, folder)] = plan, time.perf_counter()
                 time.sleep(POLL_S)
-                for child in [child for child in running if not child.process.is_alive()]:
-                    running.remove(child)
-                    done(child.plan, close(child, folder))
+                for child in [child for child in running if not child.is_alive()]:
+                    plan, started = running.pop(child)
+                    write_json(folder / plan.name / STATE, {"identity": plan.identity, "code": child.exitcode})
+                    done(plan, time.perf_counter() - started)
         finally:
             if running:
                 log.info("interrupted: the same command goes on where %d experiments stop now", len(running))
-            stop(running)
+            stop([*running])
     interrupt.leave()
 
 
@@ -89,7 +74,7 @@ def state(plan: Plan, folder: Path) -> dict[str, object]:
     return read_json(path) if path.is_file() else {}
 
 
-def start(main: Main, plan: Plan, folder: Path) -> Child:
+def start(main: Main, plan: Plan, folder: Path) -> BaseProcess:
     """Start the plan's command in its own folder below `folder`, or continue it where it was interrupted."""
     target = folder / plan.name
     begun = state(plan, folder).get("identity") == plan.identity
@@ -103,21 +88,12 @@ def start(main: Main, plan: Plan, folder: Path) -> Child:
         arguments.append(f"hydra.{'sweep' if plan.swept else 'run'}.dir={target}")
     target.mkdir(parents=True, exist_ok=True)
     write_json(target / STATE, {"identity": plan.identity})
-    process = server().Process(target=command, args=(main, arguments, target / "output.log"))
-    process.start()
-    return Child(plan, process, time.perf_counter())
-
-
-def server() -> ForkServerContext | SpawnContext:
-    """Return the context that starts children: a fork server, or new processes on systems without fork.
-
-    The fork server has imported the program. It must not start threads, and parallel children have one each.
-    """
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    forks = hasattr(os, "fork")
-    context = multiprocessing.get_context("forkserver") if forks else multiprocessing.get_context("spawn")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the fork server must not start threads; children have one each
+    context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([f"{PROGRAM}.{module}" for module in SHARED])
-    return context
+    process = context.Process(target=command, args=(main, arguments, target / "output.log"))
+    process.start()
+    return process
 
 
 def command(main: Main, arguments: Sequence[str], output: Path) -> None:
@@ -130,25 +106,18 @@ def command(main: Main, arguments: Sequence[str], output: Path) -> None:
     main()
 
 
-def close(child: Child, folder: Path) -> float:
-    """Write the exit code of a command that has ended to its folder; return its seconds."""
-    code = child.process.exitcode
-    write_json(folder / child.plan.name / STATE, {"identity": child.plan.identity, "code": code})
-    return time.perf_counter() - child.started
-
-
-def stop(children: Sequence[Child]) -> None:
+def stop(children: Sequence[BaseProcess]) -> None:
     """Interrupt commands as Ctrl-C does, wait until they have written their files, and kill those that do not."""
     for child in children:
-        if child.process.is_alive() and child.process.pid is not None:
-            os.kill(child.process.pid, signal.SIGINT)
+        if child.is_alive() and child.pid is not None:
+            os.kill(child.pid, signal.SIGINT)
     deadline = time.perf_counter() + GRACE_S
     for child in children:
         with suppress(KeyboardInterrupt, SystemExit):
-            child.process.join(max(0.0, deadline - time.perf_counter()))
-        if child.process.is_alive():
-            child.process.kill()
-            child.process.join()
+            child.join(max(0.0, deadline - time.perf_counter()))
+        if child.is_alive():
+            child.kill()
+            child.join()
 
 
 def complaint(plan: Plan, folder: Path) -> str:

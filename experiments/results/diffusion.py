@@ -12,7 +12,9 @@ FRAMES = (1.0, 0.5, 0.25, 0.1, 0.02, 0.0)  # t/T of the states that are kept
 
 
 def generated(problem: Problem, model: HasDenoisingTerms) -> dict[str, np.ndarray]:
-    """Generate samples by the model's reverse process.
+    """Generate samples by the model's reverse process: as many as there are held-out points, at most 64 images or 2000.
+
+    They are drawn from torch's default random stream, after training.
 
     Returns:
         `data` and `generated`, (N, *event); `reverse`, (F, N, *event), the states at the steps `reverse_t`, (F,). An

@@ -50,8 +50,8 @@ def check(
         source, _, rest = item["quantity"].partition(".")
         value = recorded(trace, rest) if trace and source == "trace" else lookup(summary, item["quantity"])
         passed = isinstance(value, (int, float)) and abs(value - item["value"]) <= item["tolerance"]
-        found = {"name": item["quantity"], "value": value, "expected": item["value"]}
-        checks.append(found | {"tolerance": item["tolerance"], "passed": passed})
+        found = {"name": item["quantity"], "value": value, "expected": item["value"], "tolerance": item["tolerance"]}
+        checks.append(found | {"passed": passed})
     return checks
 
 
@@ -63,7 +63,12 @@ def recorded(trace: History, path: str) -> float | None:
 
 
 def lookup(tree: Any, path: str) -> Any:
-    """Return the value at a dotted path, or None; integers index lists from 1, as epochs are counted."""
+    """Return the value at a dotted path, or None where it leads nowhere.
+
+    Args:
+        tree: Dicts and lists, nested.
+        path: Such as `estimates.mu.mean`; integers index lists from 1, as epochs are counted.
+    """
     node = tree
     for key in path.split("."):
         if isinstance(node, Mapping):

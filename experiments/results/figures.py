@@ -1,6 +1,10 @@
-"""Figures of a run: which kinds apply to its model and data, and what each is drawn from."""
+"""Figures of a run: which kinds apply to its model and data, and what each is drawn from.
+
+`task=plot run=<folder>` draws those of a finished run, study or benchmark again, from its files.
+"""
 
 import itertools
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from omegaconf import DictConfig
 
+from vi_core.archive import load, read_run
 from vi_core.models.base import HasPredictive, Model
 from vi_core.plots.bound import bound_figure
 from vi_core.plots.counts import counts_figure
@@ -22,8 +28,10 @@ from vi_core.plots.map import map_figure
 from vi_core.plots.trajectories import trajectories_figure
 from vi_core.training.history import History
 
-from .mixtures import Scene
+from ..config.places import benchmark_module
+from .mixtures import Scene, scene
 
+log = logging.getLogger(__name__)
 GRID = 400  # points at which densities are drawn
 MOST_PANELS = 12  # trajectories in one figure; trace.csv has them all
 
@@ -49,6 +57,38 @@ class Finished:
     scene: Scene | None = None
 
 
+def run(cfg: DictConfig, folder: Path) -> None:
+    """Redraw the figures of the run in `folder` with the plot settings of `cfg`.
+
+    Raises:
+        DataError: Where the folder is not that of a finished run, or a file in it is damaged.
+    """
+    config, _ = read_run(folder)
+    if config.get("benchmark") is not None:
+        paths = benchmark_module("task").redraw(cfg, folder)
+    elif config.get("study") is not None:
+        from ..run.study import redraw as redraw_study
+
+        paths = redraw_study(cfg, folder, config)
+    else:
+        paths = redraw_fit(cfg, folder)
+    for path in paths:
+        log.info("figure  %s", path)
+
+
+def redraw_fit(cfg: DictConfig, folder: Path) -> list[Path]:
+    """Redraw the figures of a fit, from its checkpoint, trace.csv and samples.npz; return their paths."""
+    archived = load(folder)
+    with np.load(folder / "samples.npz") as arrays:
+        samples = dict(arrays)
+    train = archived.problem.data.train
+    data = train.double().numpy() if train.dim() == 1 else None
+    problem, summary = archived.problem, archived.summary
+    found = scene(problem, summary["best_replicate"] or 0)
+    finished = Finished(summary, archived.trace, samples, data, problem.model, found)
+    return draw(finished, folder / "plots", cfg.plot)
+
+
 def draw(run: Finished, folder: Path, plot: Any) -> list[Path]:
     """Write every figure that applies to the run into `folder`, with the settings `plot`; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +96,12 @@ def draw(run: Finished, folder: Path, plot: Any) -> list[Path]:
 
 
 def figures(run: Finished, smoothing: int) -> Iterator[tuple[str, Figure]]:
-    """Yield (name, figure) for every kind of figure that applies to the run."""
+    """Yield (name, figure) for every kind of figure that applies to the run.
+
+    Args:
+        run: Its arrays are on the host.
+        smoothing: Window of the moving average of the bound, in steps.
+    """
     title = f"{run.summary['experiment']} — {run.summary['subtitle']}"
     yield "bound", _bound(run, smoothing, title)
     expectations = run.trace.expectations()
@@ -81,6 +126,7 @@ def figures(run: Finished, smoothing: int) -> Iterator[tuple[str, Figure]]:
 
 
 def _terms(run: Finished, title: str) -> Figure:
+    """Draw the terms L_t of a diffusion model's bound over the steps t, in nats or in bits per dimension."""
     found = run.summary["diagnostics"]["denoising"]
     columns = (np.array(found["by_step"][name], dtype=float) for name in ("nats", "se", "affine"))
     size = math.prod(run.samples["generated"].shape[1:])
@@ -102,14 +148,10 @@ def _images_from_noise(run: Finished) -> Figure:
     return noise_figure(run.samples["generated"], title=f"{run.summary['experiment']}: images from noise")
 
 
-def references(summary: dict[str, Any]) -> dict[str, float]:
-    """Return the values of horizontal lines in the figure of the bound: the log evidence, where it is known."""
-    evidence = summary["final"]["log_evidence"]
-    return {} if evidence is None else {"log evidence": evidence}
-
-
 def _bound(run: Finished, smoothing: int, title: str) -> Figure:
+    """Draw the bound (T, R) over the steps, in nats; held-out values are points, and the log evidence is a line."""
     step, columns, per, points = run.trace.step, run.trace.columns, run.summary["objective"]["per"], None
+    evidence = run.summary["final"]["log_evidence"]
     if (held_out := columns.get("held_out")) is not None:
         seen = np.isfinite(held_out).any(axis=1)
         points = (step[seen], held_out[seen])
@@ -118,13 +160,17 @@ def _bound(run: Finished, smoothing: int, title: str) -> Figure:
         columns[run.trace.bound],
         name=run.trace.bound.upper() + (f" per {per} (nats)" if per else " (nats)"),
         window=max(1, smoothing // (int(step[1] - step[0]) if len(step) > 1 else 1)),
-        references=references(run.summary),
+        references={} if evidence is None else {"log evidence": evidence},
         title=title,
         held_out=points,
     )
 
 
 def _trajectories(run: Finished, series: dict[str, np.ndarray], title: str) -> Figure:
+    """Draw series (T, R) by name over the steps, with truth and exact answers as lines.
+
+    Of restarts the best alone is drawn.
+    """
     rows, best = run.summary["estimates"], run.summary["best_replicate"]
     if best is not None:  # restarts number their components each in its own way
         series = {name: values[:, best : best + 1] for name, values in series.items()}

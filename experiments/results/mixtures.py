@@ -63,7 +63,10 @@ def _host(value: Tensor) -> ndarray:
 
 
 def renumbered_truth(problem: Problem, replicate: int) -> dict[str, float]:
-    """Return the generating values by name, those of a mixture in the numbering of a replicate's q."""
+    """Return the generating values by name, those of a mixture in the numbering of a replicate's q.
+
+    They are {} where the data have no truth, or another number of components than the model.
+    """
     truth = problem.data.truth
     if not isinstance(problem.model, HasAssignments) or not truth:
         return truth

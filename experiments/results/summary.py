@@ -19,7 +19,6 @@ from vi_core.estimators.score_function.scopes import MarkovBlanket, markov_blank
 from vi_core.models.base import HasDenoisingTerms, HasExactPosterior, HasExpectedBound
 from vi_core.problem import Problem
 from vi_core.training.batches import Batches, converted
-from vi_core.training.evaluate import log_weights
 from vi_core.training.history import History
 from vi_core.training.loop import Loop
 from vi_core.types import flatten, unflatten
@@ -191,7 +190,7 @@ def diagnostics(problem: Problem, num_samples: int, alive: np.ndarray) -> dict[s
         return {"denoising": denoising_report(model, problem.data, num_samples)}
     if model.has_local:
         return {}
-    log_w = log_weights(model, problem.family, problem.batches.full, num_samples).mean(dim=2)
+    log_w = problem.log_weights(num_samples).mean(dim=2)
     ess, shape = effective_sample_size(log_w), pareto_k(log_w).clamp_min(-1)
     found = {"ess": ess, "pareto_k": shape}
     return {name: spread(value.cpu().numpy(), alive) for name, value in found.items()} | {"draws": num_samples}

@@ -64,6 +64,7 @@ def restarts_line(values: Sequence[float], best: int) -> str:
 
 
 def _estimate_lines(rows: dict[str, Any]) -> list[str]:
+    """Return a head and a line for each entry of `estimates`, in the units of the latents."""
     width = max([13, *map(len, rows)]) + 1
     lines = [f"{'':{width}}{'estimate':>14}{'± se':>12}{'truth':>12}{'exact':>14}"]
     cells = {name: _cells(row["mean"], row["se"], row["truth"], row["exact"]) for name, row in rows.items()}
@@ -97,6 +98,7 @@ def _denoising_lines(found: Summary) -> list[str]:
 
 
 def _noise_line(when: str, noise: Summary) -> str:
+    """Return the standard deviation of the gradient (a norm over parameters) at the start or the end, and its bias."""
     total, bias = noise["total"]["mean"], noise["bias"]
     text = f"gradient noise, {when}: " + ("no replicate left" if total is None else f"{total:.5g}")
     if bias is None or bias["largest_z"] is None:

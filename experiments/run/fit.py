@@ -7,7 +7,7 @@ from vi_core.problem import assemble
 from vi_core.run import Run
 from vi_core.training import checkpoint
 
-from ..results import likelihood
+from ..results.diagnostics import check_likelihood
 from .interrupt import Interrupt
 from .jobs import Job, Summary
 from .outcome import ConfigWriter, measure_gradient, write_results
@@ -33,7 +33,7 @@ def fit(job: Job) -> Summary:
             content=content,
             code=compiled_folder() / "steps",
         )
-        likelihood.check(problem, run.trainer.likelihood_samples)
+        check_likelihood(problem, run.trainer.likelihood_samples)
         measure_gradient(
             problem, run.trainer.gradient_draws, run.diagnostics, "start"
         )  # a resumed run begins with the same parameters and stream

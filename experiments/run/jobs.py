@@ -20,9 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vi_core.errors import LabError
 
-from ..config.identity import config_hash
 from ..config.messages import one_line
 from ..config.places import PROGRAM, benchmark_module
+from ..config.schema import config_hash
 
 log = logging.getLogger(__name__)
 failures: list[str] = []  # jobs of this process that failed, and checks under strict=true

@@ -21,8 +21,8 @@ from vi_core.training.history import History
 from vi_core.training.loop import Loop
 
 from ..config.hydra_adapter import yaml_text
-from ..config.identity import config_hash
-from ..results import diffusion, expectations, likelihood, mixtures, summary, table
+from ..config.schema import config_hash
+from ..results import diagnostics, diffusion, expectations, mixtures, summary, table
 from ..results.files import write_json, write_npz, write_text
 from .jobs import Job, Summary
 from .process import describe_environment
@@ -81,7 +81,7 @@ def summarize(job: Job, run: Run, history: History) -> Summary:
         "epoch_bound": summary.epoch_bounds(history, problem.batches),
         "diagnostics": summary.diagnostics(problem, trainer.final_samples, kept)
         | summary.blankets(problem)
-        | likelihood.measure(problem, samples)
+        | diagnostics.likelihood(problem, samples)
         | run.diagnostics,
         "recovery": mixtures.recovery(problem, best),
         "misfit": mixtures.misfit(problem, best),
@@ -134,13 +134,11 @@ def judge(job: Job, config: Config, result: Summary, history: History | None) ->
     return {"checks": checks, "checks_skipped": skipped}
 
 
-def measure_gradient(problem: Problem, draws: int, diagnostics: dict[str, Any], when: str) -> None:
+def measure_gradient(problem: Problem, draws: int, found: dict[str, Any], when: str) -> None:
     """Note the noise of the gradient at the present parameters, from `draws` estimates; 0 for none."""
     if draws:
-        from ..results import gradient_noise  # scipy, only where it is used
-
-        noted = diagnostics.setdefault("gradient", {"draws": draws})
-        noted[when] = gradient_noise.measure(problem, draws, problem.step.alive.cpu().numpy())
+        noted = found.setdefault("gradient", {"draws": draws})
+        noted[when] = diagnostics.gradient_noise(problem, draws, problem.step.alive.cpu().numpy())
 
 
 def results_of(problem: Problem, alive: np.ndarray) -> tuple[np.ndarray, int]:

@@ -9,7 +9,7 @@ from vi_core.errors import ConfigError, LabError
 
 from ..config.hydra_adapter import part_settings
 from ..config.messages import keys_of
-from ..config.validate import PARTS, plain_values, validate
+from ..config.validate import PARTS, plain_values, use_present_names, validate
 from ..results.expectations import chosen_key
 from .jobs import Job
 from .process import faster_threads, sees_images
@@ -58,6 +58,7 @@ def adapted(job: Job) -> dict[str, Any]:
         drop_parts(job)
     elif not job.resume:
         drop_foreign_settings(job)
+    use_present_names(job.cfg, {chosen_key(text) for text in job.overrides})
     return plain_values(job.cfg)
 
 

@@ -29,8 +29,7 @@ from vi_core.training import checkpoint
 from vi_core.training.loop import Status
 from vi_core.training.trainer import Trainer
 
-from ..config.paths import set_setting, setting_at
-from ..config.schema import names
+from ..config.schema import names, set_setting, setting_at
 from ..config.validate import PARTS
 from ..run.interrupt import Interrupt
 from ..run.jobs import Job, Summary, is_expected

@@ -13,8 +13,7 @@ from vi_core.archive import read_config
 from vi_core.errors import DataError, did_you_mean
 from vi_core.training.history import read_history
 
-from ..config.identity import config_hash
-from ..config.schema import names
+from ..config.schema import config_hash, names
 from ..results.files import read_json, write_text
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from vi_core.errors import LabError
 
 from ..config.hydra_adapter import overrides_dirname, yaml_text
 from ..config.messages import configuration_groups
-from ..config.paths import set_setting
+from ..config.schema import set_setting
 from ..run.jobs import Job, make_job, relative
 
 CHOICE = re.compile(r"\$\{hydra:runtime\.choices\.\w+\}")

@@ -89,5 +89,28 @@ def test_a_users_own_file_with_an_old_name(cli: CommandLine, tmp_path: Path) -> 
     (folder / "mine.yaml").write_text(text)
     result = cli("--config-dir", str(tmp_path / "mine"), *SMOKE, "model=mine", "hydra.run.dir=run")
     assert (result.code, result.err) == (0, "")
+    told = [line for line in result.out.splitlines() if "has been renamed" in line]
+    assert len(told) == 1
+    assert "vi_core.models.normal_gamma.NormalGamma has been renamed: write vi_core.models.conjugate." in told[0]
     assert cli("task=report", "run=run").code == 0
     assert vi_core.load(tmp_path / "run").trace.step[-1] == 20
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "expected"), [((), "eager"), (("trainer.execution=replay",), "replay")], ids=["file", "command line"]
+)
+def test_a_users_own_file_with_an_old_setting(
+    by_hand: tuple[str, ...], expected: str, cli: CommandLine, tmp_path: Path
+) -> None:
+    """`trainer.compile` of an experiment counts more than the default, and less than the command line."""
+    folder = tmp_path / "mine" / "experiment"
+    folder.mkdir(parents=True)
+    text = "# @package _global_\ndefaults: [bbvi, _self_]\nname: mine\ntrainer: {compile: 'off'}\n"
+    (folder / "mine.yaml").write_text(text)
+    arguments = ("experiment=mine", *SMOKE[1:], *by_hand, "hydra.run.dir=run")
+    result = cli("--config-dir", str(tmp_path / "mine"), *arguments)
+    assert (result.code, result.err) == (0, "")
+    told = [line for line in result.out.splitlines() if "has been renamed" in line]
+    assert len(told) == 1 and "trainer.compile has been renamed: write trainer.execution" in told[0]
+    trainer = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["trainer"]
+    assert trainer["execution"] == expected and "compile" not in trainer

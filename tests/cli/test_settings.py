@@ -12,8 +12,8 @@ import yaml
 
 from experiments.config import schema
 from experiments.config.hydra_adapter import part_settings
-from experiments.config.identity import config_hash
 from experiments.config.messages import configuration_groups
+from experiments.config.schema import config_hash
 from experiments.config.validate import plain_values, validate
 from experiments.results.expectations import changed_settings
 from experiments.sweeps.batch import group_key

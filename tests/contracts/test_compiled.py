@@ -22,13 +22,12 @@ from experiments.run import process
 from tests.cli.test_resume import drive
 from tests.conftest import CommandLine, summary_of, trace_text
 from tests.contracts.test_config import EXPERIMENTS, run_experiment
-from vi_core.execution import choice, compiled, torchscript
+from vi_core.execution import choice, compiled, replay
 from vi_core.execution.base import rehearse
 from vi_core.execution.choice import Execution, chunk_of, fits
 from vi_core.execution.cuda_graph import GraphedSteps, captured
 from vi_core.execution.functional import Watching
-from vi_core.execution.replay import ReplayedSteps, record
-from vi_core.execution.torchscript import interpreted
+from vi_core.execution.replay import ReplayedSteps, interpreted, record
 from vi_core.optimizers.adam import Adam
 from vi_core.renamed import modernised
 from vi_core.training.history import History
@@ -394,7 +393,7 @@ def test_eager_runs_import_no_private_torch() -> None:
         "print([m for m in sys.modules if m.startswith('vi_core.execution.')])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert not any(name in found for name in ("functional", "replay", "torchscript", "cuda_graph", "compiled"))
+    assert not any(name in found for name in ("functional", "replay", "cuda_graph", "compiled"))
     assert "choice" in found
 
 
@@ -403,13 +402,13 @@ def test_eager_runs_import_no_private_torch() -> None:
 
 def test_this_torch_has_what_the_replay_needs() -> None:
     """Fails with the name of what a newer torch has taken away: `torch X has no torch._C.Y; the replay needs it`."""
-    torchscript.require_torchscript()
+    replay.require_torchscript()
 
 
 def test_without_torchscript_steps_are_eager(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(torchscript, "NEEDED", ("Graph", "absent"))
+    monkeypatch.setattr(replay, "NEEDED", ("Graph", "absent"))
     found = trained(tmp_path / "run", *SHORT, "trainer.execution=replay")
     assert (found.execution.used, found.done) == ("eager", 40)
     told = [record.message for record in caplog.records if "torch._C.absent; the replay needs it" in record.message]

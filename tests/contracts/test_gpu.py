@@ -14,8 +14,8 @@ from experiments.config.validate import plain_values
 from experiments.run.process import choose_device
 from tests.conftest import CommandLine, configuration, run_in, summary_of, trace_text
 from vi_core.diagnostics.likelihood import held_out_likelihood
+from vi_core.execution.base import EagerSteps
 from vi_core.execution.cuda_graph import GraphedSteps
-from vi_core.execution.eager import EagerSteps
 from vi_core.problem import Problem, assemble
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -19,7 +19,6 @@ from tests import linear_gaussian as exact
 from tests.conftest import CommandLine
 from tests.contracts.test_config import composed, names
 from vi_core.problem import Problem, assemble
-from vi_core.training import evaluate
 from vi_core.training.history import History, read_history
 
 NUM_SAMPLES = len(exact.NODES)
@@ -149,7 +148,7 @@ def test_held_out_bound_is_the_closed_form_of_the_held_out_points(
 ) -> None:
     """On the points held out, in parts of 4, 4 and 3; on all data where there are none. The training points' bound is
     another number."""
-    monkeypatch.setattr(evaluate, "POINTS_AT_ONCE", 4)
+    monkeypatch.setattr("vi_core.problem.POINTS_AT_ONCE", 4)
     one = problem(composed(f"estimator/{name}") | {"num_samples": NUM_SAMPLES}, num_test=num_test)
     points = one.data.train if one.data.test is None else one.data.test
     assert len(points) == (num_test or exact.NUM_POINTS)

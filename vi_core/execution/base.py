@@ -1,8 +1,9 @@
-"""The protocol of executors, and the record of the steps that an executor has made."""
+"""The protocol of executors, the record of the steps that one has made, and the plainest executor: eager steps."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from vi_core.algorithms.base import Metrics, Step
@@ -41,6 +42,26 @@ class Executor(Protocol):
     def __call__(self, batches: Sequence[Any]) -> Rows:
         """Make one step on each of the stored batches, whose number is a multiple of `count`."""
         ...
+
+
+class EagerSteps:
+    """Eager steps: Python calls every tensor operation, one step in a call, on a batch of any size.
+
+    Args:
+        step: The algorithm.
+        batches: Decodes a stored batch.
+    """
+
+    count = 1
+
+    def __init__(self, step: Step, batches: Batches):
+        self.step, self.decode = step, batches.decode
+
+    def __call__(self, batches: Sequence[Any]) -> Rows:
+        (stored,) = batches
+        found = self.step(self.decode(stored))
+        metrics = torch.stack(list(found.values())).unsqueeze(0)
+        return Rows(list(found), metrics, metrics.new_empty(0))
 
 
 def rehearse(step: Step, batches: Batches) -> Metrics:

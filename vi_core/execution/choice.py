@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from vi_core.algorithms.base import Step
-from vi_core.execution.base import Executor, NotStored
-from vi_core.execution.eager import EagerSteps
+from vi_core.execution.base import EagerSteps, Executor, NotStored
 from vi_core.renamed import EXECUTIONS
 from vi_core.training.batches import Batches
 from vi_core.training.trainer import Mode, Plan
@@ -28,10 +27,7 @@ CALLS = 10  # calls after which the loop looks around where all steps see the sa
 SOON = 0.5  # seconds: the longest time of several calls, or of several steps in a call, that an interrupt waits for
 LOOK_EVERY = 100  # steps between two looks at the device: divergence, progress
 TIMED = 3  # eager steps that `auto` times; the first is slow, and the fastest counts
-RECORDING, READING = (
-    0.5,
-    7.0,
-)  # seconds to record a step, and to read machine code, of which importing the compiler is 6
+RECORDING, READING = 0.5, 7.0  # seconds to record a step, and to read machine code: 6 to import the compiler
 WORTH = 4  # an executor is worth its seconds where eager steps would take so many times as long
 RECORDED: dict[str, Mode] = {"cpu": "replay", "cuda": "cuda_graph"}  # the recorded form of each type of device
 

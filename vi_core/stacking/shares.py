@@ -7,7 +7,7 @@ content of the checkpoint of a run of its own, from which another `Loop` goes on
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,23 +18,6 @@ from vi_core.training.loop import Loop, Status
 State = Mapping[str, Tensor]
 
 
-class End(NamedTuple):
-    """How and with what a run ended; the rows of its history are still with the others'.
-
-    Attributes:
-        sums: (metrics, replicates of the run), of the interval that was open.
-    """
-
-    status: Status
-    done: int
-    rows: int
-    step: State
-    stopping: State
-    sums: Tensor | None
-    weight: int
-    batches: dict[str, Any]
-
-
 @dataclass
 class Share:
     """One of the runs.
@@ -42,13 +25,13 @@ class Share:
     Attributes:
         replicates: Which of the batch's are its own.
         step, stopping: The states of its own step and rule, bound to its own replicates: they say what is cut, and how.
-        end: Set when it ends.
+        end: Set when it ends: why, and the content of its checkpoint, but for what `Shares.contents` adds.
     """
 
     replicates: slice
     step: State
     stopping: State
-    end: End | None = None
+    end: tuple[Status, dict[str, Any]] | None = None
 
 
 class Shares(Callback):
@@ -83,8 +66,9 @@ class Shares(Callback):
         Args:
             loop: After its end. Its seconds are divided among the runs.
         """
-        recorded = loop.recorder.state_dict()
-        return [self._content(loop, share, recorded) for share in self.shares]
+        seconds, found = loop.seconds / len(self.shares), [share.end for share in self.shares if share.end]
+        common = {"checksum": loop.checksum, "seconds": seconds, "execution": loop.execution.state_dict()}
+        return [(status, content | common) for status, content in found]
 
     def _look(self, loop: Loop) -> None:
         """End the runs that have diverged or, where the rule holds for their live replicates, converged."""
@@ -96,36 +80,14 @@ class Shares(Callback):
             if lost or bool((ready | ~live).all()):
                 share.end = self._cut_out(loop, share, "diverged" if lost else "converged")
 
-    def _cut_out(self, loop: Loop, share: Share, status: Status) -> End:
-        recorder = loop.recorder
-        step = cut(loop.step.state_dict(), share.step, share.replicates)
-        stopping = cut(loop.stopping.state_dict(), share.stopping, share.replicates)
-        sums = None if recorder.sums is None else recorder.sums[:, share.replicates].clone()
-        batches = loop.batches.state_of(self.shares.index(share))
-        return End(status, loop.done, recorder.rows, step, stopping, sums, recorder.weight, batches)
-
-    def _content(self, loop: Loop, share: Share, recorded: dict[str, Any]) -> tuple[Status, dict[str, Any]]:
-        assert share.end is not None
-        end, rows, own = share.end, slice(0, share.end.rows), share.replicates
-        return end.status, {
-            "done": end.done,
-            "ended": end.status if end.status in ("converged", "diverged") else None,
-            "checksum": loop.checksum,
-            "seconds": loop.seconds / len(self.shares),
-            "step": end.step,
-            "stopping": end.stopping,
-            "recorder": recorded
-            | {
-                "values": recorded["values"][rows, :, own].clone(),
-                "parameters": recorded["parameters"][rows, own].clone(),
-                "held_out": recorded["held_out"][: end.rows + 1, own].clone(),
-                "steps": recorded["steps"][rows].clone(),
-                "seconds": recorded["seconds"][rows].clone(),
-                "sums": end.sums,
-                "weight": end.weight,
-            },
-            "batches": end.batches,
-            "execution": loop.execution.state_dict(),
+    def _cut_out(self, loop: Loop, share: Share, status: Status) -> tuple[Status, dict[str, Any]]:
+        return status, {
+            "done": loop.done,
+            "ended": status if status in ("converged", "diverged") else None,
+            "step": cut(loop.step.state_dict(), share.step, share.replicates),
+            "stopping": cut(loop.stopping.state_dict(), share.stopping, share.replicates),
+            "recorder": loop.recorder.state_dict(share.replicates),
+            "batches": loop.batches.state_of(self.shares.index(share)),
         }
 
 

@@ -115,12 +115,10 @@ class Callbacks:
         for callback in self.own:
             getattr(callback, event.__name__)(loop, *values)
         for name, callback in list(self.chosen.items()):
-            stream = checkpoint.random_state(loop.device)
             try:
-                getattr(callback, event.__name__)(loop, *values)
+                with checkpoint.same_draws_after(loop.device):
+                    getattr(callback, event.__name__)(loop, *values)
             except Exception as error:
                 del self.chosen[name]
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
                 log.warning("callbacks.%s failed in %s (%s); the run goes on without it", name, event.__name__, reason)
-            finally:
-                checkpoint.restore_random_state(stream, loop.device)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vi_core.algorithms.base import Metrics, Step, recorded_parameters
+from vi_core.algorithms.base import Step, recorded_parameters
 from vi_core.execution.base import Rows
 from vi_core.training.history import History
 from vi_core.types import column_names, flatten, unflatten
@@ -39,15 +39,6 @@ class Recorder:
         self.steps = np.zeros(capacity, dtype=np.int64)
         self.seconds = np.zeros(capacity)
         self.started = time.perf_counter()
-
-    def observe(self, metrics: Metrics, size: int) -> None:
-        """Add the metrics of one step to the open row, without synchronisation.
-
-        Args:
-            metrics: By name, each with shape (R,).
-            size: Data points of the batch, by which the step is weighted in its row.
-        """
-        self._add(list(metrics), [torch.stack(list(metrics.values()))], size)
 
     def observe_rows(self, rows: Rows, size: int, first: int) -> None:
         """Add several steps at once: whole rows, or a part of one.
@@ -137,16 +128,17 @@ class Recorder:
         named |= {f"E[{latent}]": mean for latent, (mean, _) in moments.items()}
         return {name: value for base, tensor in named.items() for name, value in _elements(base, tensor)}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, own: slice = slice(None)) -> dict[str, Any]:
+        """Return copies of the closed rows and of the open one, of the replicates `own` alone; all by default."""
         rows = slice(0, self.rows)
         return {
             "metrics": self.metrics,
-            "values": None if self.values is None else self.values[rows].clone(),
-            "parameters": self.parameters[rows].clone(),
-            "held_out": self.held_out[: self.rows + 1].clone(),
+            "values": None if self.values is None else self.values[rows, :, own].clone(),
+            "parameters": self.parameters[rows, own].clone(),
+            "held_out": self.held_out[: self.rows + 1, own].clone(),
             "steps": torch.from_numpy(self.steps[rows].copy()),
             "seconds": torch.from_numpy(self.seconds[rows].copy()),
-            "sums": self.sums,
+            "sums": None if self.sums is None else self.sums[:, own].clone(),
             "weight": self.weight,
             "elapsed": time.perf_counter() - self.started,
         }

@@ -25,11 +25,9 @@ class StoppingRule(nn.Module, ABC):
         require(window is None or window >= 1, f"trainer.stopping.window={window} must be at least 1.")
         self.window = window
 
-    @abstractmethod
     def bind(self, parameters: Sequence[Tensor], replicates: int) -> None:
         """Allocate state for the unconstrained `parameters` of R replicates."""
 
-    @abstractmethod
     def observe(self, bound: Tensor) -> None:
         """Take in the bound (R,) of one step; no synchronisation."""
 
@@ -43,10 +41,6 @@ class Fixed(StoppingRule):
 
     def __init__(self):
         super().__init__(None)
-
-    def bind(self, parameters: Sequence[Tensor], replicates: int) -> None: ...
-
-    def observe(self, bound: Tensor) -> None: ...
 
     def holds(self, parameters: Sequence[Tensor]) -> Tensor:
         raise AssertionError("a rule without a window is never asked")
@@ -72,8 +66,6 @@ class ParameterChange(StoppingRule):
     def bind(self, parameters: Sequence[Tensor], replicates: int) -> None:
         self.replicates = replicates
         self.register_buffer("last", self._flat(parameters))
-
-    def observe(self, bound: Tensor) -> None: ...
 
     def holds(self, parameters: Sequence[Tensor]) -> Tensor:
         now = self._flat(parameters)

@@ -26,6 +26,7 @@ class Plan:
         return self.steps // self.log_every + 2
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Trainer:
     """How long to train, and what to do on the way.
 
@@ -46,54 +47,43 @@ class Trainer:
         stopping: When to end before the last step.
     """
 
-    def __init__(
-        self,
-        *,
-        steps: int | None = 10_000,
-        epochs: int | None = None,
-        limit: int | None = None,
-        log_every: int | Literal["auto"] = "auto",
-        eval_every: int = 1,
-        checkpoint_every: int | Literal["auto"] = "auto",
-        on_nonfinite: Literal["raise", "stop", "skip"] = "raise",
-        final_samples: int = 1000,
-        likelihood_samples: int = 0,
-        gradient_draws: int = 0,
-        execution: Mode = "auto",
-        stopping: StoppingRule,
-    ):
+    steps: int | None = 10_000
+    epochs: int | None = None
+    limit: int | None = None
+    log_every: int | Literal["auto"] = "auto"
+    eval_every: int = 1
+    checkpoint_every: int | Literal["auto"] = "auto"
+    on_nonfinite: Literal["raise", "stop", "skip"] = "raise"
+    final_samples: int = 1000
+    likelihood_samples: int = 0
+    gradient_draws: int = 0
+    execution: Mode = "auto"
+    stopping: StoppingRule
+
+    def __post_init__(self) -> None:
         require(
-            (steps is None) != (epochs is None),
-            f"trainer.steps={steps} and trainer.epochs={epochs}: set one of them, and the other to null.",
+            (self.steps is None) != (self.epochs is None),
+            f"trainer.steps={self.steps} and trainer.epochs={self.epochs}: set one of them, and the other to null.",
         )
-        for name, value in {"steps": steps, "epochs": epochs, "limit": limit, "final_samples": final_samples}.items():
+        for name in ("steps", "epochs", "limit", "final_samples"):
+            value = getattr(self, name)
             require(value is None or value >= 1, f"trainer.{name}={value} must be at least 1.")
-        for name, every in {"log_every": log_every, "checkpoint_every": checkpoint_every}.items():
+        for name in ("log_every", "checkpoint_every"):
+            every = getattr(self, name)
             require(isinstance(every, str) or every >= 1, f"trainer.{name}={every} must be at least 1, or auto.")
-        require(
-            gradient_draws == 0 or gradient_draws >= 2,
-            f"trainer.gradient_draws={gradient_draws} must be 0, for none, or at least 2.",
-        )
-        for name, value in {"eval_every": eval_every, "likelihood_samples": likelihood_samples}.items():
-            require(value >= 0, f"trainer.{name}={value} must not be negative.")
-        self.steps, self.epochs, self.limit = steps, epochs, limit
-        self.log_every, self.eval_every, self.checkpoint_every = log_every, eval_every, checkpoint_every
-        self.on_nonfinite, self.final_samples, self.stopping = on_nonfinite, final_samples, stopping
-        self.gradient_draws, self.likelihood_samples = gradient_draws, likelihood_samples
-        self.execution: Mode = execution
+        draws = self.gradient_draws
+        require(draws == 0 or draws >= 2, f"trainer.gradient_draws={draws} must be 0, for none, or at least 2.")
+        for name in ("eval_every", "likelihood_samples"):
+            require(getattr(self, name) >= 0, f"trainer.{name}={getattr(self, name)} must not be negative.")
 
     def plan(self, steps_per_epoch: int, replicates: int) -> Plan:
         """Resolve every number of steps."""
         steps = self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch
         steps = min(steps, self.limit or steps)
-        log_every = self.log_every
-        if isinstance(log_every, str):
-            log_every = _interval(steps, replicates, steps_per_epoch)
+        every, saving = self.log_every, self.checkpoint_every
+        log_every = _interval(steps, replicates, steps_per_epoch) if every == "auto" else every
         eval_every = self.eval_every * steps_per_epoch if steps_per_epoch > 1 else 0
-        checkpoint_every = self.checkpoint_every
-        if isinstance(checkpoint_every, str):
-            checkpoint_every = max(1, steps // CHECKPOINTS)
-        return Plan(steps, log_every, eval_every, checkpoint_every)
+        return Plan(steps, log_every, eval_every, max(1, steps // CHECKPOINTS) if saving == "auto" else saving)
 
 
 def _interval(steps: int, replicates: int, steps_per_epoch: int) -> int:

@@ -1,0 +1,80 @@
+"""Entries `diagnostics.gradient` and `diagnostics.likelihood` of summary.json, which only some settings ask for.
+
+The first is the noise and the bias of the gradient estimates at the present parameters; the second is the held-out
+log-likelihood by importance sampling.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from vi_core.diagnostics.gradient_noise import deviations, exact_gradient, gradient_draws, standardised_errors, stored
+from vi_core.diagnostics.likelihood import held_out_likelihood
+from vi_core.errors import Unsupported
+from vi_core.models.base import HasDenoisingTerms
+from vi_core.problem import Problem
+from vi_core.training.checkpoint import same_draws_after
+
+from .summary import spread
+
+FALSE_ALARM = 1e-3  # probability that an unbiased estimator exceeds the limit on its standardised errors
+
+
+def gradient_noise(problem: Problem, count: int, alive: np.ndarray) -> dict[str, Any]:
+    """Return the noise of gradient estimates, in total and by latent, and the bias where the exact gradient is known.
+
+    The random stream is put back afterwards, so that measuring does not change what training draws.
+
+    Args:
+        problem: The problem at its present parameters.
+        count: Number of estimates, at least 2.
+        alive: Replicates that count, (R,).
+    """
+    model, family, bound, x = problem.model, problem.family, problem.bound, problem.batches.full
+    _, latents = stored(family)
+    with same_draws_after(problem.data.train.device):
+        draws = gradient_draws(problem.estimator, model, family, bound, x, count)
+    exact = exact_gradient(model, family, bound, x)
+    by_latent = {name: value.cpu().numpy() for name, value in deviations(draws, latents).items()}
+    total = np.linalg.norm(list(by_latent.values()), axis=0)
+    return {
+        "total": spread(total, alive),
+        "latents": {name: spread(value, alive)["mean"] for name, value in by_latent.items()},
+        "bias": None if exact is None else bias(standardised_errors(draws, exact).cpu().numpy()[alive], count),
+    }
+
+
+def bias(errors: np.ndarray, count: int) -> dict[str, Any]:
+    """Return the largest of standardised errors (R, P), and the limit that it exceeds by chance with `FALSE_ALARM`.
+
+    The limit is Bonferroni's, from Student's t with count − 1 degrees of freedom.
+    """
+    from scipy import stats  # slow to import, and only used here
+
+    limit = float(stats.t.isf(FALSE_ALARM / max(1, errors.size) / 2, count - 1))
+    largest = float(np.abs(errors).max()) if errors.size else None
+    return {"largest_z": largest, "limit": limit, "comparisons": errors.size}
+
+
+def check_likelihood(problem: Problem, num_samples: int) -> None:
+    """Raise `Unsupported` for `num_samples` > 0 and a model without latents of its own for each data point."""
+    if num_samples and (not problem.model.has_local or isinstance(problem.model, HasDenoisingTerms)):
+        raise Unsupported(
+            f"trainer.likelihood_samples={num_samples} estimates log p(x) of data points with latents of their "
+            f"own and an encoder, unlike those of {type(problem.model).__name__}; use trainer.likelihood_samples=0."
+        )
+
+
+def likelihood(problem: Problem, num_samples: int) -> dict[str, Any]:
+    """Return the entry `likelihood`: mean −log p(x) over the held-out points, with its standard error.
+
+    Args:
+        problem: The fitted problem.
+        num_samples: Importance samples for each point; 0 for no entry, {}.
+    """
+    if not num_samples:
+        return {}
+    log_likelihood, ess = held_out_likelihood(problem.model, problem.family, problem.data, num_samples)
+    points = len(log_likelihood)
+    nll, se = -log_likelihood.mean().item(), log_likelihood.std().item() / points**0.5
+    return {"likelihood": {"nll": nll, "se": se, "ess": ess.mean().item(), "samples": num_samples, "points": points}}
