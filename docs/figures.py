@@ -1,8 +1,8 @@
 """The figures that README.md and docs/ show, from full runs of their experiments: `python -m docs.figures`.
 
-`make docs-figures` writes them. A page that shows docs/figures/<experiment>_<figure>.png gets plots/<figure>.png of that
-experiment's run or sweep. The runs are those of the report page: what is finished there is not run again. Arguments are
-overrides for all experiments that know them, and `reproduce.parallel=N` runs N at a time.
+`make docs-figures` writes them. A page that shows docs/figures/<experiment>_<figure>.png gets plots/<figure>.png of
+that experiment's run or sweep. The runs are those of the report page: what is finished there is not run again.
+Arguments are overrides for all experiments that know them, and `reproduce.parallel=N` runs N at a time.
 """
 
 import re
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from experiments import cli
+from experiments.config import hydra_adapter
 from experiments.config.messages import part_names
 from experiments.config.schema import Reproduce
 from experiments.report.plan import plans
@@ -68,6 +69,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
+    hydra_adapter.install()
     try:
         sys.exit(0 if write(sys.argv[1:]) else 1)
     except LabError as error:

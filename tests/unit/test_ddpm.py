@@ -43,7 +43,7 @@ from vi_core.models.diffusion.process import (
     Schedule,
 )
 from vi_core.models.diffusion.protocols import denoising_terms
-from vi_core.plots.denoising import reverse_figure, terms_figure
+from vi_core.plots.images import reverse_figure, terms_figure
 
 T, N = 25, 20_000
 LIMIT = oracles.limit(N)
