@@ -30,7 +30,7 @@ docs-tables: .venv/installed  ## write the tables of parts and experiments in do
 	@$(BIN)/python docs/tables.py
 
 docs-figures: .venv/installed  ## write the figures that README.md and docs/ show
-	@$(BIN)/python run.py task=docs_figures $(ARGS)
+	@$(BIN)/python -m docs.figures $(ARGS)
 
 test: .venv/installed  ## run the tests but for the slow ones; ARGS goes to pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile $(ARGS)

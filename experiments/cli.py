@@ -32,8 +32,7 @@ TASKS_ON_FOLDER = {
     "report": "report.render", "docs_benchmarks": "benchmark.docs",
 }  # fmt: skip
 """Tasks on a finished folder, and their modules, which are imported only where they are asked for."""
-TASKS_WITHOUT_FOLDER = ("reproduce", "docs_figures")
-TASKS = ("fit", *TASKS_ON_FOLDER, *TASKS_WITHOUT_FOLDER)
+TASKS = ("fit", *TASKS_ON_FOLDER, "reproduce")
 NEW_OBJECTS = 50_000  # between two looks for cycles of garbage: importing torch makes ten times as many
 
 
@@ -70,8 +69,8 @@ def dispatch(arguments: list[str]) -> None:
     if task == "fit" and "fidelity" in given:
         example = f"task=reproduce fidelity={given['fidelity']} 'reproduce.only=[{given.get('experiment', 'bbvi')}]'"
         raise ConfigError(f"fidelity={given['fidelity']} changes nothing of a single run; use {example}.")
-    if task in TASKS_WITHOUT_FOLDER:
-        reproduce(task, overrides)
+    if task == "reproduce":
+        reproduce(overrides)
     elif task != "fit":
         on_folder(task, overrides)
     elif given.get("resume", "null") != "null":
@@ -150,18 +149,16 @@ def on_folder(task: str, arguments: list[str]) -> None:
         failures.append(cfg.run)
 
 
-def reproduce(task: str, arguments: list[str]) -> None:
+def reproduce(arguments: list[str]) -> None:
     """Run the experiments of the report page; what is no setting of the task itself goes to those that know it."""
     own = [a for a in arguments if a.partition("=")[0].split(".")[0] in ("task", "run", "fidelity", "reproduce")]
     with hydra.initialize_config_module(CONF, version_base="1.3"):
         cfg = hydra.compose("config", own)
     start_log(None)
-    from .report import docs_figures
     from .report import reproduce as page
 
-    run = page.run if task == "reproduce" else docs_figures.run
-    if not run(cfg, [a for a in arguments if a not in own], main):
-        failures.append(task)
+    if not page.run(cfg, [a for a in arguments if a not in own], main):
+        failures.append("reproduce")
 
 
 def resumed_sweep(folder: Path) -> list[str]:

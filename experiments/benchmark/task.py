@@ -112,7 +112,7 @@ def chosen_entries(problem: Problem, only: Sequence[str]) -> Problem:
 
 def draw(rows: Sequence[Row], folder: Path, plot: Any) -> list[Path]:
     """Write the figures that apply to `<folder>/plots`; return their paths."""
-    from vi_core.plots.drawing.save import save
+    from vi_core.plots.drawing.style import save
 
     from .timings import Timing, cost_figure, times_figure
 

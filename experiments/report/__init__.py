@@ -1,5 +1,5 @@
 """The report page, in HTML: of all experiments (`reproduce`) or of one run or sweep (`render`).
 
 `plan` chooses experiments and their commands, `runner` runs them, `read` turns their folders into the `records` of a
-page, and `render` writes the page. `docs_figures` writes the figures that the documents show, from the same runs.
+page, and `render` writes the page.
 """

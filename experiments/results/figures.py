@@ -19,12 +19,9 @@ from omegaconf import DictConfig
 from vi_core.archive import load, read_run
 from vi_core.models.base import HasPredictive, Model
 from vi_core.plots.bound import bound_figure
-from vi_core.plots.counts import counts_figure
-from vi_core.plots.denoising import reverse_figure, terms_figure
-from vi_core.plots.density import density_figure
-from vi_core.plots.drawing.save import save
-from vi_core.plots.images import image_figure, noise_figure
-from vi_core.plots.map import map_figure
+from vi_core.plots.density import counts_figure, density_figure, map_figure
+from vi_core.plots.drawing.style import save
+from vi_core.plots.images import image_figure, noise_figure, reverse_figure, terms_figure
 from vi_core.plots.trajectories import trajectories_figure
 from vi_core.training.history import History
 

@@ -56,7 +56,7 @@ def summarize(job: Job, config: dict[str, Any], finding: Finding) -> Summary:
 
 def draw(computation: Study, records: Mapping[str, np.ndarray], folder: Path, plot: Any) -> list[Path]:
     """Write every figure of the study to `<folder>/plots`; return their paths."""
-    from vi_core.plots.drawing.save import save
+    from vi_core.plots.drawing.style import save
 
     figures = computation.figures(records)
     return [save(figure, folder / "plots" / f"{name}.{plot.format}") for name, figure in figures.items()]

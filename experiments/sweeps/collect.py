@@ -156,7 +156,7 @@ def bound_label(objectives: list[dict[str, Any]]) -> str:
 
 def draw(folder: Path, jobs: list[dict[str, Any]], keys: list[str], cfg: DictConfig) -> list[Path]:
     """Draw the figures that apply to the sweep; return their paths."""
-    from vi_core.plots.drawing.save import save
+    from vi_core.plots.drawing.style import save
 
     if not keys:
         return []
@@ -217,7 +217,7 @@ def overlay(jobs: list[dict[str, Any]], by: list[str], smoothing: int) -> "Figur
 
 def gradient_noise(jobs: list[dict[str, Any]], by: list[str]) -> "Figure | None":
     """Return the noise of each latent's gradient, averaged over the jobs of a group; None where none was measured."""
-    from vi_core.plots.gradient_noise import gradient_noise_figure
+    from vi_core.plots.sweep import gradient_noise_figure
 
     measured: dict[str, list[Any]] = {}
     for job in (job for job in jobs if "gradient" in job.get("diagnostics", {})):
@@ -240,7 +240,7 @@ def mean_of(tables: list[dict[str, float | None]]) -> dict[str, float]:
 
 def against_numbers(jobs: list[dict[str, Any]], keys: list[str]) -> "Figure | None":
     """Return final bounds against the one swept number, with the dispersion of counts where jobs have it, else None."""
-    from vi_core.plots.settings import settings_figure
+    from vi_core.plots.sweep import settings_figure
 
     drawn = [job for job in jobs if "objective" in job]
     if len(keys) != 1 or len(drawn) < 3:

@@ -414,7 +414,7 @@ def test_an_interruption_reaches_the_children_once(tmp_path: Path, monkeypatch: 
 
 
 def test_documents_show_figures_that_can_be_made() -> None:
-    from experiments.report.docs_figures import shown_figures, split_name
+    from docs.figures import shown_figures, split_name
 
     shown = shown_figures(ROOT)
     assert ("bbvi", "bound") in shown

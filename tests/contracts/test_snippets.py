@@ -46,7 +46,6 @@ def composed(arguments: list[str]) -> str:
         "iwae_burda": "evaluates 5,000 importance samples on 10,000 images",
         "experiment=ddpm_digits": "evaluates 200 steps on all held-out images",
         "task=reproduce": "runs every experiment",
-        "task=docs_figures": "runs every experiment that the documents show, and writes into docs/",
         "task=docs_benchmarks": "writes into docs/",
         "device=cuda": "needs a CUDA device",
         "--cfg": "prints a configuration already",

@@ -41,7 +41,7 @@ from vi_core.models.diffusion.process import (
     ReverseVariance,
     Schedule,
 )
-from vi_core.plots.denoising import reverse_figure, terms_figure
+from vi_core.plots.images import reverse_figure, terms_figure
 
 T, N = 25, 20_000
 LIMIT = oracles.limit(N)

@@ -1,1 +1,1 @@
-"""Figures: functions from arrays to a matplotlib Figure, one kind per file; `drawing` holds what they share."""
+"""Figures: functions from arrays to a matplotlib Figure, one subject per file; `drawing` holds what they share."""

@@ -56,8 +56,7 @@ def bound_figure(
     panels.show_whole_run(whole, step, shown - anchor.value, anchor.width)
     late = points[held_out[0] >= start]
     panels.show_last_half(end, step, curves[:, centre >= start], [*references.values(), *late])
-    legend_below(figure, title=panels.window_note(window))
-    return figure
+    return legend_below(figure, title=panels.window_note(window))
 
 
 def _draw_held_out(axes: Axes, step: ndarray, values: ndarray) -> None:

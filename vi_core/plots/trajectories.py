@@ -50,5 +50,4 @@ def trajectories_figure(
         axes.set(xlabel="step", ylabel=name)
     for axes in panels[len(series) :]:
         axes.remove()
-    legend_below(figure)
-    return figure
+    return legend_below(figure)

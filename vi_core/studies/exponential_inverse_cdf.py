@@ -68,7 +68,7 @@ class ExponentialInverseCDF(Study):
         return found
 
     def figures(self, records: Records) -> Figures:
-        from vi_core.plots.histograms import histogram_figure
+        from vi_core.plots.studies import histogram_figure
 
         figure = histogram_figure(
             {"torch's sampler": records["direct"], "inverse distribution function": records["inverse"]},

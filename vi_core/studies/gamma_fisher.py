@@ -93,7 +93,7 @@ class GammaFisher(Study):
         return {name: value.numpy() for name, value in named.items()}
 
     def figures(self, records: Records) -> Figures:
-        from vi_core.plots.contours import contour_figure
+        from vi_core.plots.studies import contour_figure
 
         figure = contour_figure(
             records["shape"],

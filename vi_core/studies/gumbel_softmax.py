@@ -140,7 +140,7 @@ class GumbelSoftmaxStudy(Study):
         return row
 
     def figures(self, records: Records) -> Figures:
-        from vi_core.plots.relaxation import class_figure, temperature_figure
+        from vi_core.plots.studies import class_figure, temperature_figure
 
         classes = self.probabilities.numpy()
         shares = {name: np.bincount(records[name], minlength=len(classes)) for name in ("direct", "relaxed")}

@@ -53,7 +53,7 @@ class Identities(Study):
         return Finding(quantities, bounds.records(problem, log_w) | standardised(quantities))
 
     def figures(self, records: Records) -> Figures:
-        from vi_core.plots.claims import errors_figure, importance_figure
+        from vi_core.plots.studies import errors_figure, importance_figure
 
         titles = ("identities: Monte Carlo against exact values", "identities: the IWELBO rises to the log evidence")
         errors = errors_figure(records["names"].tolist(), records["z"], limit=5.0, title=titles[0])

@@ -1,1 +1,1 @@
-"""What all figures share: style, panels, series of numbers, writing to a file."""
+"""What all figures share: style with writing to a file, panels, series of numbers."""

@@ -1,7 +1,8 @@
-"""Theme of every figure, applied in a context so that matplotlib's global settings never change.
+"""Theme of every figure, applied in a context so that matplotlib's global settings never change, and writing to a file.
 
 Fonts, sizes and lines are in theme.mplstyle, colours and dashes here. The palette is that of Okabe and
-Ito 2008, which readers with any common colour vision can tell apart.
+Ito 2008, which readers with any common colour vision can tell apart. A figure is written atomically, and with the same
+bytes for the same figure.
 """
 
 import functools
@@ -15,6 +16,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+
+from vi_core.errors import require
+from vi_core.files import replacing
 
 P = ParamSpec("P")
 
@@ -55,8 +59,14 @@ def blank(width: float, height: float, title: str) -> Figure:
     return figure
 
 
-def legend_below(figure: Figure, *, title: str = "") -> None:
-    """Put one legend for all axes of `figure` under them, each label once, in as many columns as fit."""
+def blank_panels(width: float, height: float, title: str, columns: int = 1) -> tuple[Figure, Any]:
+    """Return an empty figure of `width` × `height` inches, and the axes of its panels side by side, (columns,)."""
+    figure = blank(width, height, title)
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def legend_below(figure: Figure, *, title: str = "") -> Figure:
+    """Put one legend for all axes of `figure` under them, each label once, in as many columns as fit, and return it."""
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -64,6 +74,7 @@ def legend_below(figure: Figure, *, title: str = "") -> None:
     handles, labels = list(entries.values()), list(entries)
     columns = _columns_that_fit([0.55 + 0.075 * len(label) for label in labels], figure.get_figwidth())
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, title=title or None)
+    return figure
 
 
 def _columns_that_fit(widths: list[float], room: float) -> int:
@@ -83,3 +94,40 @@ def group_colors(labels: Sequence[str]) -> list[str]:
     ranks = {number: rank for rank, number in enumerate(sorted(numbers))}
     shades = mpl.colormaps["viridis"]
     return [to_hex(shades(0.88 * ranks[number] / max(len(ranks) - 1, 1))) for number in numbers]
+
+
+# Entries of a file that name a version or a time are left out.
+METADATA: Final[dict[str, dict[str, str | None]]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
+DPI = 120  # pixels in an inch, of PNG files
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a figure as PNG or PDF; the file appears under its name only when it is complete.
+
+    Args:
+        figure: The figure; its margins are fitted to its labels.
+        path: Where to, with the suffix .png or .pdf; missing folders are made.
+
+    Returns:
+        The path.
+
+    Raises:
+        ConfigError: For another suffix.
+    """
+    path = Path(path)
+    kind = path.suffix.removeprefix(".")
+    require(kind in METADATA, f"{path.name} is neither png nor pdf; end the name of the figure in .png or .pdf.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished, theme():
+        lay_out(figure)
+        figure.savefig(unfinished, format=kind, dpi=DPI, metadata=METADATA[kind])
+    return path
+
+
+def lay_out(figure: Figure) -> None:
+    """Fit the margins of `figure` to its labels, once; `savefig` by itself would draw everything twice for that."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        figure.set_dpi(DPI)
+        engine.execute(figure)
+        figure.set_layout_engine("none")
