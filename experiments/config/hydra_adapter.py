@@ -124,7 +124,10 @@ def chosen_callbacks(overrides: Sequence[str], options: Sequence[str]) -> DictCo
         return hydra.compose("config", [*path, *overrides]).callbacks
 
 
-class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # PyYAML may be built without libyaml
+FastDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # PyYAML may be built without libyaml
+
+
+class _Dumper(FastDumper):
     """OmegaConf's dumper, by the library in C, in a fifth of the time; it folds long texts elsewhere."""
 
 
