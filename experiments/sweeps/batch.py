@@ -29,6 +29,7 @@ from vi_core.training import checkpoint
 from vi_core.training.loop import Status
 from vi_core.training.trainer import Trainer
 
+from ..config.identity import config_hash
 from ..config.paths import set_setting, setting_at
 from ..config.schema import names
 from ..config.validate import PARTS
@@ -236,6 +237,7 @@ def finish(trained: Trained, job: Job) -> Summary:
     check_folder(job)
     device, _, _ = prepare(point.config)
     content = trained.content | {"random": checkpoint.random_state(device)}
-    run = Run(point.config, point.problem, job.folder, own=[ConfigWriter()], content=content)
+    identity = config_hash(point.config)
+    run = Run(point.config, point.problem, job.folder, own=[ConfigWriter()], content=content, identity=identity)
     run.diagnostics = point.diagnostics
     return run.fit(partial(write_results, job, started), trained.status)

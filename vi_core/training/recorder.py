@@ -137,13 +137,14 @@ class Recorder:
         named |= {f"E[{latent}]": mean for latent, (mean, _) in moments.items()}
         return {name: value for base, tensor in named.items() for name, value in _elements(base, tensor)}
 
-    def state_dict(self) -> dict[str, Any]:
-        rows = slice(0, self.rows)
+    def state_dict(self, first: int = 0) -> dict[str, Any]:
+        """Return the state, with the rows from number `first` on."""
+        rows = slice(first, self.rows)
         return {
             "metrics": self.metrics,
             "values": None if self.values is None else self.values[rows].clone(),
             "parameters": self.parameters[rows].clone(),
-            "held_out": self.held_out[: self.rows + 1].clone(),
+            "held_out": self.held_out[first : self.rows + 1].clone(),
             "steps": torch.from_numpy(self.steps[rows].copy()),
             "seconds": torch.from_numpy(self.seconds[rows].copy()),
             "sums": self.sums,
