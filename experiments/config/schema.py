@@ -3,8 +3,8 @@
 
 `changes` is what the program itself notes: the settings that a resumed run had before, with the step until which it had
 them. A new setting is one field of `Root`. The identity of a run, batches of jobs, resuming, checks against expected
-numbers and validation read the field's `Role`. The settings of parts are typed by their constructors; what is particular about
-a few of them is in `OTHERS`.
+numbers and validation read the field's `Role`. The settings of parts are typed by their constructors; what is
+particular about a few of them is in `OTHERS`.
 """
 
 from dataclasses import dataclass, field, fields

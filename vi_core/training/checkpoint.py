@@ -6,8 +6,8 @@ themselves stand once, in `checkpoint.rows`, to whose end each checkpoint adds t
 many as it counts, so that rows of a checkpoint that never came about do no harm. The checkpoint before the last is kept
 as `checkpoint.previous.pt`, and is taken where the last one is missing or not what its digest says.
 
-The order of writing makes every moment a safe one to be killed in: rows, then the new checkpoint under a temporary name,
-then a second name for the one that was there, then the rename.
+The order of writing makes every moment a safe one to be killed in: rows, then the new checkpoint under a temporary
+name, then a second name for the one that was there, then the rename.
 """
 
 import hashlib
@@ -141,13 +141,14 @@ class CheckpointFile:
         self.hash.update(block)
 
     def _keep_last(self) -> None:
-        """Give the last checkpoint a second name, so that the next one can take its own; a copy where that cannot be."""
+        """Give the last checkpoint a second name, so that the next one can take its own, or copy it."""
         beside = self.path.with_name(f".{os.getpid()}.{previous_path(self.path).name}")
         try:
             os.link(self.path, beside)
         except OSError:
             shutil.copyfile(self.path, beside)
         os.replace(beside, previous_path(self.path))
+        beside.unlink(missing_ok=True)  # renaming one name of a file to another name of the same file does nothing
 
 
 def rows_path(path: Path) -> Path:
@@ -194,9 +195,7 @@ def load(path: Path) -> dict[str, Any]:
         if not previous.is_file():
             raise
         content = read(previous)
-        log.warning(
-            "%s The one before it is taken, of step %d.", error.args[0].partition(";")[0] + ".", content["done"]
-        )
+        log.warning("%s; the one before it is taken, of step %d", str(error).partition(";")[0], content["done"])
         return content
 
 
