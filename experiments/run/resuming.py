@@ -41,6 +41,10 @@ def continued(config: dict[str, Any], saved: dict[str, Any], content: dict[str, 
             f"{setting}={value} cannot change when a run is resumed, as that would be another problem (it is "
             f"{changed[setting]}); start a new run with it: leave resume= out, and give {setting}={value}."
         )
+    config = deepcopy(config)
+    for path, value in leaves(essential_settings(before | {"changes": []})):
+        if path not in changed and path in dict(leaves(config)):
+            set_setting(config, path, value)  # 1 in place of 1.0 is no change, and would be another identity
     if changed:
         now = ", ".join(f"{path}={value_at(config, path)} (it was {value})" for path, value in changed.items())
         log.info("from step %d on: %s", done, now)

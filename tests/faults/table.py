@@ -22,8 +22,8 @@ KINDS = {
     "flipped bit": "One bit of `checkpoint.pt`, of the one before it or of `checkpoint.rows`, at places spread over "
     "the whole file, is inverted; the file has to be refused, or read with equal content.",
     "truncated file": "`checkpoint.pt` or `checkpoint.rows` is cut at places spread over the whole file.",
-    "disk full": "Each call that syncs or renames a file fails with ENOSPC, EDQUOT or EIO, or the folder is removed; the "
-    "answer is one line, and a run with a checkpoint goes on from it to the numbers of an uninterrupted one.",
+    "disk full": "Each call that syncs or renames a file fails with ENOSPC, EDQUOT or EIO, or the folder is removed; "
+    "the answer is one line, and a run with a checkpoint goes on from it to the numbers of an uninterrupted one.",
     "wrong progress": "A checkpoint with a right digest says that another number of steps has been made.",
     "setting changed on resume": "Each setting of the problem is changed, on the command line or by hand in "
     "config.yaml, as a run is resumed; it has to be refused.",

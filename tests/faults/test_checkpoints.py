@@ -313,11 +313,13 @@ def test_a_rename_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_failed_write_names_the_file_and_a_way_out(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("before")
-    with (
-        pytest.raises(Unwritable, match=r"x: No space left on device; free some space"),
-        files.replacing(tmp_path / "x") as unfinished,
-    ):
-        unfinished.write_text("half")
-        refusing(errno.ENOSPC)()
+
+    def write() -> None:
+        with files.replacing(tmp_path / "x") as unfinished:
+            unfinished.write_text("half")
+            refusing(errno.ENOSPC)()
+
+    with pytest.raises(Unwritable, match=r"x: No space left on device; free some space"):
+        write()
     assert (tmp_path / "x").read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["x"]

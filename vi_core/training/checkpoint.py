@@ -143,12 +143,15 @@ class CheckpointFile:
     def _keep_last(self) -> None:
         """Give the last checkpoint a second name, so that the next one can take its own, or copy it."""
         beside = self.path.with_name(f".{os.getpid()}.{previous_path(self.path).name}")
+        beside.unlink(missing_ok=True)
         try:
             os.link(self.path, beside)
         except OSError:
             shutil.copyfile(self.path, beside)
-        os.replace(beside, previous_path(self.path))
-        beside.unlink(missing_ok=True)  # renaming one name of a file to another name of the same file does nothing
+        try:
+            os.replace(beside, previous_path(self.path))
+        finally:
+            beside.unlink(missing_ok=True)  # also after a rename to another name of the same file, which does nothing
 
 
 def rows_path(path: Path) -> Path:
