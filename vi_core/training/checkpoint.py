@@ -68,7 +68,7 @@ def same_draws_after(device: torch.device) -> Iterator[None]:
         restore_random_state(random, device)
 
 
-def digest(content: bytes) -> bytes:
+def digest(content: bytes | memoryview) -> bytes:
     """Return the digest of some bytes, as hexadecimal digits."""
     return hashlib.blake2b(content, digest_size=DIGITS // 2).hexdigest().encode()
 
