@@ -1,7 +1,7 @@
 # Every target installs what it needs into .venv first; `make help` lists them.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run figures docs docs-figures docs-tables test test-slow mutate lint clean
+.PHONY: help run figures docs docs-figures docs-tables test test-slow test-faults mutate lint clean
 
 # Python compiles a module when it is first imported and keeps the result in __pycache__, also where the environment says
 # otherwise: without that each of the many processes of the tests and of `figures` would compile torch anew.
@@ -37,6 +37,11 @@ test: .venv/installed  ## run the tests but for the slow ones; ARGS goes to pyte
 
 test-slow: .venv/installed  ## run the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-faults: .venv/installed  ## run all tests in tests/faults, the slow ones too, and write docs/reliability.md
+	rm -f .faults.jsonl
+	VI_FAULTS_TALLY=$(CURDIR)/.faults.jsonl $(BIN)/python -m pytest tests/faults $(ARGS)
+	$(BIN)/python tests/faults/table.py .faults.jsonl
 
 mutate: .venv/installed  ## break important lines one by one, in a copy, and name the tests that notice; ARGS='words'
 	$(BIN)/python tests/mutate.py $(ARGS)

@@ -115,10 +115,14 @@ def resume(folder: Path, arguments: list[str], options: list[str]) -> None:
         raise LabError(f"resume={folder} is not the folder of a run: there is no config.yaml in it.")
     from vi_core.archive import read_config
 
-    fixed = {*configuration_groups(), *schema.names("resume", False)} - schema.names("resume")
-    whole = [a.partition("=")[0] for a in arguments if a.partition("=")[0] in fixed]
+    groups = {*configuration_groups(), "changes"} - {"callback"}
+    whole = [a for a in arguments if a.partition("=")[0].partition("/")[0] in groups]
     if whole:
-        raise ConfigError(f"{whole[0]}= cannot change when a run is resumed; trainer.steps= or optimizer.lr= can.")
+        key = whole[0].partition("=")[0]
+        raise ConfigError(
+            f"{key}= cannot change when a run is resumed; start a new run with {whole[0]}, or change trainer.steps=, "
+            "trainer.stopping.* or optimizer.lr= alone."
+        )
     saved = OmegaConf.merge(OmegaConf.structured(schema.Root), OmegaConf.create(read_config(folder)))
     OmegaConf.set_struct(saved, True)
     chosen = [a for a in arguments if a.startswith("callback=")]

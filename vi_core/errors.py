@@ -20,6 +20,10 @@ class DataError(LabError):
     """A data file that is missing, truncated, malformed or not what its checksum says."""
 
 
+class Unwritable(LabError):
+    """A file that cannot be written: the disk is full, or its folder is gone."""
+
+
 class Unsupported(LabError):
     """A combination of parts that has no meaning, with the way out."""
 

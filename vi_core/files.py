@@ -1,26 +1,83 @@
 """Files that a reader finds complete or not at all, and files that no other user can have written."""
 
+import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from vi_core.errors import Unwritable
+
+WAYS_OUT = {
+    errno.ENOSPC: "free some space, then go on with resume=",
+    errno.EDQUOT: "free some of your quota, then go on with resume=",
+    errno.EFBIG: "raise the limit on the size of files, then go on with resume=",
+    errno.ENOENT: "its folder was removed or renamed while it was in use; put it back, or start again elsewhere",
+}
+"""What a user can do about an error of the operating system, by its number."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Context manager: yields a temporary path in the same folder, which is renamed to `path` at the end of the block.
 
-    After an error the temporary file is deleted, and `path` stays as it was.
+    The file's content and then the rename are on the disk when the block has ended. After an error the temporary file
+    is deleted, and `path` stays as it was.
+
+    Raises:
+        Unwritable: In one line, where the operating system refuses.
     """
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    with explained(path):
+        try:
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Context manager: an error of the operating system inside becomes one line that names `path` and a way out."""
     try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
+        yield
+    except OSError as error:
+        way_out = WAYS_OUT.get(error.errno or 0, "choose another folder or file (a run's is hydra.run.dir)")
+        raise Unwritable(f"{path}: {error.strerror or error}; {way_out}.") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when the names of the files in `folder` are on the disk."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(opened)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files in `folder`, and in folders below, that processes left which live no more."""
+    for path in folder.rglob(".*.*"):
+        found = re.match(r"\.(\d+)\..", path.name)
+        if found and not _lives(int(found[1])):
+            path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    """Whether a process with this number lives on this machine, of whatever user."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def is_private(path: Path) -> bool:

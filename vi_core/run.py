@@ -29,6 +29,7 @@ class Run:
         interrupted: Asked after every step; True ends training in good order.
         content: Of the checkpoint from which `resume` goes on, for which the history reserves rows.
         code: Folder where machine code of steps is stored, or None for nowhere.
+        identity: Of the settings, which checkpoints hold.
 
     Attributes:
         diagnostics: What was measured at the first and at the last parameters.
@@ -44,12 +45,15 @@ class Run:
         interrupted: Callable[[], bool] = lambda: False,
         content: dict[str, Any] | None = None,
         code: Path | None = None,
+        identity: str = "",
     ):
         self.config, self.problem, self.folder, self.content = config, problem, folder, content
         self.trainer: Trainer = construct(config["trainer"], "trainer")
         self.device, self.diagnostics = problem.step.alive.device, {}
         self.plan = self.trainer.plan(problem.batches.steps_per_epoch, config["replicates"])
-        writers = [CheckpointWriter(folder / "checkpoint.pt"), HistoryWriter(folder / "trace.csv")] if folder else []
+        writers: list[Callback] = []
+        if folder is not None:
+            writers = [CheckpointWriter(folder / "checkpoint.pt", content), HistoryWriter(folder / "trace.csv")]
         chosen = {name: construct(part, f"callbacks.{name}") for name, part in config.get("callbacks", {}).items()}
         self.callbacks = Callbacks([*writers, *own], chosen)
         self.trainer.stopping.bind(problem.step.moving, problem.family.replicates)
@@ -67,6 +71,7 @@ class Run:
             callbacks=self.callbacks,
             device=self.device,
             checksum=problem.checksum,
+            identity=identity,
         )
 
     def fit(self, summarize: Callable[["Run"], Summary], trained: Status | None = None) -> Summary:

@@ -1,9 +1,10 @@
 # ruff: noqa: RUF009, as `setting` makes a field
 """The settings at the top level of the configuration: types, values, and what each decides beside its own subject.
 
-A new setting is one field of `Root`. The identity of a run, batches of jobs, resuming, checks against expected numbers
-and validation read the field's `Role`. The settings of parts are typed by their constructors; what is particular about
-a few of them is in `OTHERS`.
+`changes` is what the program itself notes: the settings that a resumed run had before, with the step until which it had
+them. A new setting is one field of `Root`. The identity of a run, batches of jobs, resuming, checks against expected
+numbers and validation read the field's `Role`. The settings of parts are typed by their constructors; what is
+particular about a few of them is in `OTHERS`.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ class Role:
 
     Attributes:
         identity: It changes the numbers or names the experiment: runs that differ in it are different runs.
-        resume: A resumed run may have another value. Of a part or a node this is meant of the whole, not of its keys.
+        resume: A resumed run may have another value, of the setting or of any key of the node.
         batch: Jobs of one batch may differ in it, as training does not look at it.
         expected: The expected numbers of an experiment stay in force where the command line sets it.
         choices: The values that it may have; any if empty.
@@ -144,11 +145,11 @@ class Root:
     estimator: Any = MISSING
     optimizer: Any = MISSING
     dataset: Any = MISSING
-    trainer: Any = MISSING
+    trainer: Any = setting(resume=True)
     study: Any = None
     benchmark: Benchmark | None = setting(None, resume=True)
     device: Device = setting(Device, expected=True)
-    plot: Plot = setting(Plot, identity=False, batch=True, expected=True)
+    plot: Plot = setting(Plot, **ASIDE, batch=True, expected=True)
     callbacks: dict[str, Any] = setting(dict, **ASIDE, batch=True, expected=True)
     sweep: Sweep = setting(Sweep, **ASIDE, batch=True, expected=True)
     name: str = MISSING
@@ -159,6 +160,7 @@ class Root:
     fidelity: str = setting("full", **ASIDE, choices=FIDELITIES)
     reproduce: Reproduce = setting(Reproduce, **ASIDE)
     overrides: list[str] = setting(list, identity=False, batch=True)
+    changes: list[Any] = setting(list)
     run: str | None = setting(None, **ASIDE)
     resume: str | None = setting(None, **ASIDE)
     seed: int = setting(0, expected=True)
@@ -172,6 +174,7 @@ class Root:
 
 FREE = Role(resume=True, expected=True)
 OTHERS = {
+    "optimizer.lr": Role(resume=True),
     "experiment": Role(expected=True),
     "callback": Role(**ASIDE, expected=True),
     "hydra": Role(**ASIDE, expected=True),
@@ -193,12 +196,20 @@ IDENTITY_VERSION = 2  # settings and parts of another version had other names, a
 def config_hash(config: Any) -> str:
     """Return the identity of a run, by which a sweep that goes on knows which of its jobs are finished.
 
+    A resumed run knows by it that its settings are those of its checkpoint. A setting that changed when the run was
+    resumed is in it with the step at which that happened.
+
     It is the version and 16 hexadecimal digits of SHA-256 over the resolved configuration's essential settings.
     """
-    aside = names("identity", False)
-    essential = {key: value for key, value in config.items() if key not in aside}
+    essential = essential_settings(config)
     digest = hashlib.sha256(json.dumps(essential, sort_keys=True, default=str).encode()).hexdigest()
     return f"{IDENTITY_VERSION}-{digest[:16]}"
+
+
+def essential_settings(config: Any) -> dict[str, Any]:
+    """Return the settings that the identity covers; `changes` is among them where there were some."""
+    aside = names("identity", False) | (set() if config.get("changes") else {"changes"})
+    return {key: value for key, value in config.items() if key not in aside}
 
 
 def setting_at(settings: dict[str, Any], path: str) -> Any:
@@ -213,3 +224,11 @@ def set_setting(settings: dict[str, Any], path: str, value: Any) -> None:
     """
     *parents, last = path.split(".")
     reduce(operator.getitem, parents, settings)[last] = value
+
+
+def role_of(path: str) -> Role:
+    """Return the role of a setting by its path: its own, or that of the innermost node with one around it."""
+    roles = {each.name: each.metadata.get("role", Role()) for each in fields(Root)} | OTHERS
+    keys = path.split(".")
+    around = (".".join(keys[:count]) for count in range(len(keys), 0, -1))
+    return next((roles[name] for name in around if name in roles), Role())

@@ -3,16 +3,20 @@
 import time
 from functools import partial
 
+from vi_core.archive import read_config
+from vi_core.files import remove_leftovers
 from vi_core.problem import assemble
 from vi_core.run import Run
 from vi_core.training import checkpoint
 
+from ..config.schema import config_hash
 from ..results.diagnostics import check_likelihood
 from .interrupt import Interrupt
 from .jobs import Job, Summary
 from .outcome import ConfigWriter, measure_gradient, write_results
 from .process import compiled_folder, prepare
 from .progress import Progress
+from .resuming import continued
 from .settings import check_folder, resolved
 
 
@@ -20,9 +24,12 @@ def fit(job: Job) -> Summary:
     """Train and write the run's files; return its summary. Raises `LabError` for what the user can mend."""
     started = time.perf_counter()
     check_folder(job)
+    remove_leftovers(job.folder)
     config = resolved(job)
-    problem = assemble(config, *prepare(config))
     content = checkpoint.load(job.folder / "checkpoint.pt") if job.resume else None
+    if content is not None:
+        config = continued(config, read_config(job.folder), content)
+    problem = assemble(config, *prepare(config))
     with Interrupt() as interrupt:
         run = Run(
             config,
@@ -32,6 +39,7 @@ def fit(job: Job) -> Summary:
             interrupted=interrupt.requested,
             content=content,
             code=compiled_folder() / "steps",
+            identity=config_hash(config),
         )
         check_likelihood(problem, run.trainer.likelihood_samples)
         measure_gradient(

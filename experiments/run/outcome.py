@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vi_core.errors import LabError, NonFinite
+from vi_core.errors import LabError, NonFinite, Unwritable
 from vi_core.models.base import GeneratesImages, HasDenoisingTerms
 from vi_core.problem import Problem
 from vi_core.run import Run
@@ -219,4 +220,5 @@ def failed_summary(job: Job, error: Exception) -> None:
         "overrides": job.overrides,
         "config_hash": config_hash(OmegaConf.to_container(job.cfg, resolve=resolvable)),
     }
-    write_json(path, failed)
+    with suppress(Unwritable):  # the line on the terminal has to do
+        write_json(path, failed)

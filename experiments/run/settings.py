@@ -48,7 +48,7 @@ def resolved(job: Job) -> dict[str, Any]:
     validate(config)
     if config["threads"] == "auto":
         config["threads"] = faster_threads() if sees_images(config) else 1
-    return config | {"overrides": job.overrides}
+    return config | {"overrides": job.overrides, "changes": []}
 
 
 def adapted(job: Job) -> dict[str, Any]:

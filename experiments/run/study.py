@@ -10,6 +10,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from vi_core.errors import DataError
+from vi_core.files import remove_leftovers
 from vi_core.schema import construct
 from vi_core.studies.base import Finding, Study
 
@@ -29,6 +30,7 @@ def study(job: Job) -> Summary:
     """Run the study and write the run's files; return its summary. Raises `LabError` for what the user can mend."""
     started = time.perf_counter()
     check_folder(job)
+    remove_leftovers(job.folder)
     config = resolved(job)
     computation: Study = construct(config["study"], "study")
     device, _, _ = prepare(config)

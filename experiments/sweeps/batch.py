@@ -29,7 +29,7 @@ from vi_core.training import checkpoint
 from vi_core.training.loop import Status
 from vi_core.training.trainer import Trainer
 
-from ..config.schema import names, set_setting, setting_at
+from ..config.schema import config_hash, names, set_setting, setting_at
 from ..config.validate import PARTS
 from ..run.interrupt import Interrupt
 from ..run.jobs import Job, Summary, is_expected
@@ -235,6 +235,7 @@ def finish(trained: Trained, job: Job) -> Summary:
     check_folder(job)
     device, _, _ = prepare(point.config)
     content = trained.content | {"random": checkpoint.random_state(device)}
-    run = Run(point.config, point.problem, job.folder, own=[ConfigWriter()], content=content)
+    identity = config_hash(point.config)
+    run = Run(point.config, point.problem, job.folder, own=[ConfigWriter()], content=content, identity=identity)
     run.diagnostics = point.diagnostics
     return run.fit(partial(write_results, job, started), trained.status)

@@ -282,7 +282,7 @@ def test_the_folder_is_that_of_a_run_alone(tmp_path: Path) -> None:
     """Same files, same configuration, same layout of the checkpoint; the fit reopens, resumes and is drawn."""
     alone, batched = both_ways(tmp_path, *EXACT, "seed=1,2", "trainer.steps=20")
     names = [{str(p.relative_to(run)) for p in run.rglob("*")} for run in (alone / "1", batched / "1")]
-    assert names[0] == names[1]
+    assert names[0] - {"checkpoint.previous.pt"} == names[1]  # a batch writes one checkpoint of each job, at its end
     one, other = config_of(alone, 1), config_of(batched, 1)
     assert [key for key in one if one[key] != other[key]] == ["sweep", "overrides"]
     for name in ("config", "hydra", "overrides"):

@@ -19,6 +19,7 @@ from torch.cuda import is_available as cuda_is_available
 from experiments.cli import failures, run_job
 from experiments.run.jobs import Job
 from tests.conftest import SMOKE, CommandLine, Result, configuration, run_in
+from vi_core.training.checkpoint import MARK, digest
 
 VAE = ("--run", "experiment=vae_digits", "trainer=smoke", "plot.enabled=false")
 MNIST = ("experiment=vae_mnist", "trainer=smoke", "plot.enabled=false", "dataset.download=false")
@@ -226,7 +227,10 @@ FOLDERS: dict[str, Case] = {
     "resume with another seed": (("resume={here}/run", "seed=3"), ("seed=", "resumed")),
     "resume in another dtype": (("resume={here}/run", "dtype=float32"), ("dtype=", "resumed")),
     "resume with another part": (("resume={here}/run", "optimizer=sgd"), ("optimizer=", "resumed")),
-    "resume on other data": (("resume={here}/run", "dataset.seed=3"), ("data", "checksum")),
+    "resume on other data": (("resume={here}/run", "dataset.seed=3"), ("dataset.seed=3", "resumed", "new run")),
+    "resume with another prior": (("resume={here}/run", "model.loc=4"), ("model.loc=4", "resumed", "new run")),
+    "resume with another stopping rule": (("resume={here}/run", "trainer/stopping=plateau"), ("resumed", "new run")),
+    "resume an edited configuration": (("resume={here}/edited_config",), ("config.yaml", "edited")),
     "resume with an unknown key": (("resume={here}/run", "sed=1"), ("sed",)),
     "resume a configuration that does not parse": (("resume={here}/damaged_config",), ("config.yaml",)),
     "resume a sweep that is not there": (
@@ -298,8 +302,10 @@ def write_data(here: Path) -> None:
 def write_runs(here: Path, finished: Path) -> None:
     """Write damaged copies of a finished run."""
     damaged = ("truncated_checkpoint", "list_checkpoint", "other_version", "incomplete_checkpoint", "damaged_config")
+    damaged += ("edited_config",)
     for name in ("run", "killed", "damaged_summary", "damaged_trace", *damaged):
         shutil.copytree(finished, here / name)
+        (here / name / "checkpoint.previous.pt").unlink()
     (here / "killed" / "summary.json").unlink()
     checkpoint = finished / "checkpoint.pt"
     content = torch.load(checkpoint, weights_only=True)
@@ -307,7 +313,12 @@ def write_runs(here: Path, finished: Path) -> None:
     torch.save([1, 2], here / "list_checkpoint" / "checkpoint.pt")
     torch.save(content | {"version": 99}, here / "other_version" / "checkpoint.pt")
     del content["step"]
-    torch.save(content, here / "incomplete_checkpoint" / "checkpoint.pt")
+    incomplete = here / "incomplete_checkpoint" / "checkpoint.pt"
+    torch.save(content, incomplete)
+    stored = incomplete.read_bytes()
+    incomplete.write_bytes(stored + MARK + digest(stored))
+    config = (finished / "config.yaml").read_text()
+    (here / "edited_config" / "config.yaml").write_text(config.replace("lr: 0.01", "lr: 0.5"))
     (here / "damaged_config" / "config.yaml").write_text("a: [1, 2\nb: }")
     (here / "damaged_summary" / "summary.json").write_text('{"schema": 1, ')
     (here / "damaged_trace" / "trace.csv").write_text("step,replicate\n1,x\n")

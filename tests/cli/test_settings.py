@@ -59,8 +59,11 @@ def test_roles() -> None:
     }  # fmt: skip
     assert schema.names("expected") >= {"seed", "threads", "device", "trainer.log_every", "dataset.root", "hydra"}
     assert not schema.names("expected") & {"replicates", "dtype", "matmul", "optimizer", "dataset", "trainer", "name"}
-    fixed = {"seed", "dtype", "matmul", "replicates", "name", "parts", "overrides", "experiment"}
+    fixed = {"seed", "dtype", "matmul", "replicates", "name", "parts", "overrides", "changes", "experiment"}
     assert schema.names("resume", False) - set(configuration_groups()) == fixed - {"experiment"}
+    free = {"trainer.steps", "trainer.stopping.window", "optimizer.lr", "plot.format", "callbacks.mine", "threads"}
+    problem = {"model.loc", "optimizer.beta1", "dataset.batch_size", "estimator.num_samples", "device.name", "seed"}
+    assert {path for path in free | problem if schema.role_of(path).resume} == free
     assert "callback" in schema.names("resume")
 
 

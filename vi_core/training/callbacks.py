@@ -72,13 +72,18 @@ class Callback:
 
 
 class CheckpointWriter(Callback):
-    """Writes each checkpoint to one file, which is replaced atomically."""
+    """Writes each checkpoint, and the rows that are new in it.
 
-    def __init__(self, path: Path):
-        self.path = path
+    Args:
+        path: Of the last checkpoint.
+        content: Of the checkpoint that the run goes on from; None for a new run.
+    """
+
+    def __init__(self, path: Path, content: dict[str, Any] | None = None):
+        self.file = checkpoint.CheckpointFile(path, content)
 
     def on_checkpoint(self, loop: "Loop") -> None:
-        checkpoint.save(self.path, loop.state_dict())
+        self.file.save(loop.state_dict(self.file.rows))
 
 
 class HistoryWriter(Callback):

@@ -34,6 +34,7 @@ class Loop:
         interrupted: Asked after every step; True ends the run in good order.
         callbacks: Informed of rows, evaluations and checkpoints.
         checksum: Of the data, so that a run is not resumed on others.
+        identity: Of the settings, for the same reason.
         done: Steps made.
         ended: Why the run ended before its last step, for good: a resumed run does not go on.
         status: Why training ended; None while it goes on.
@@ -54,6 +55,7 @@ class Loop:
     callbacks: Callbacks = field(default_factory=Callbacks)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     checksum: str = ""
+    identity: str = ""
     done: int = 0
     ended: Status | None = None
     status: Status | None = None
@@ -169,16 +171,17 @@ class Loop:
             raise NonFinite(self.describe_divergence())
         self.callbacks.publish(Callback.on_checkpoint, self)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the content of a checkpoint."""
+    def state_dict(self, first: int = 0) -> dict[str, Any]:
+        """Return the content of a checkpoint, with the recorded rows from number `first` on."""
         return {
+            "identity": self.identity,
             "done": self.done,
             "ended": self.ended,
             "checksum": self.checksum,
             "seconds": time.perf_counter() - self.started,
             "step": self.step.state_dict(),
             "stopping": self.stopping.state_dict(),
-            "recorder": self.recorder.state_dict(),
+            "recorder": self.recorder.state_dict(first=first),
             "batches": self.batches.state_dict(),
             "execution": self.execution.state_dict(),
             "random": checkpoint.random_state(self.device),

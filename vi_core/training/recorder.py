@@ -128,14 +128,14 @@ class Recorder:
         named |= {f"E[{latent}]": mean for latent, (mean, _) in moments.items()}
         return {name: value for base, tensor in named.items() for name, value in _elements(base, tensor)}
 
-    def state_dict(self, own: slice = slice(None)) -> dict[str, Any]:
-        """Return copies of the closed rows and of the open one, of the replicates `own` alone; all by default."""
-        rows = slice(0, self.rows)
+    def state_dict(self, own: slice = slice(None), first: int = 0) -> dict[str, Any]:
+        """Return copies of the closed rows from number `first` on and of the open one, of the replicates `own` alone."""
+        rows = slice(first, self.rows)
         return {
             "metrics": self.metrics,
             "values": None if self.values is None else self.values[rows, :, own].clone(),
             "parameters": self.parameters[rows, own].clone(),
-            "held_out": self.held_out[: self.rows + 1, own].clone(),
+            "held_out": self.held_out[first : self.rows + 1, own].clone(),
             "steps": torch.from_numpy(self.steps[rows].copy()),
             "seconds": torch.from_numpy(self.seconds[rows].copy()),
             "sums": None if self.sums is None else self.sums[:, own].clone(),

@@ -1,0 +1,59 @@
+"""The table of the trials in tests/faults: printed, and written to docs/reliability.md.
+
+python tests/faults/table.py TALLY, where TALLY is the file that `tests.faults.tally` has written.
+"""
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+OUTCOMES = ("right", "lost", "wrong")
+INTRODUCTION = """# What was tried to break it
+
+Written by `make test-faults`, which does all of this again. *Right*: the numbers of an undisturbed run, or one line
+that refuses and says what to do. *Lost*: refused in one line, with something that had been written no longer usable.
+*Wrong*: other numbers without a word, or a traceback.
+"""
+KINDS = {
+    "kill at a file operation": "The process ends, without any clean-up, at each call that opens, syncs or renames a "
+    "file of a run; where there is a checkpoint, the run is resumed, and its trace has to equal an uninterrupted one.",
+    "flipped bit": "One bit of `checkpoint.pt`, of the one before it or of `checkpoint.rows`, at places spread over "
+    "the whole file, is inverted; the file has to be refused, or read with equal content.",
+    "truncated file": "`checkpoint.pt` or `checkpoint.rows` is cut at places spread over the whole file.",
+    "disk full": "Each call that syncs or renames a file fails with ENOSPC, EDQUOT or EIO, or the folder is removed; "
+    "the answer is one line, and a run with a checkpoint goes on from it to the numbers of an uninterrupted one.",
+    "wrong progress": "A checkpoint with a right digest says that another number of steps has been made.",
+    "setting changed on resume": "Each setting of the problem is changed, on the command line or by hand in "
+    "config.yaml, as a run is resumed; it has to be refused.",
+}
+"""What is done for each kind; others have their name alone."""
+
+
+def table(counts: dict[str, Counter[str]]) -> str:
+    """Return the table as Markdown."""
+    lines = ["| kind | tried | right | lost | wrong |", "|---|---|---|---|---|"]
+    for kind, found in sorted(counts.items()):
+        lines.append(f"| {kind} | {found.total()} | {' | '.join(str(found[each]) for each in OUTCOMES)} |")
+    return "\n".join(lines)
+
+
+def page(counts: dict[str, Counter[str]]) -> str:
+    """Return docs/reliability.md."""
+    said = [f"**{kind[:1].upper()}{kind[1:]}.** {KINDS[kind]}" for kind in sorted(counts) if kind in KINDS]
+    return "\n\n".join([INTRODUCTION.strip(), table(counts), *said]) + "\n"
+
+
+def main(path: Path) -> None:
+    """Print the table of a file of counts, and write the page."""
+    counts: dict[str, Counter[str]] = {}
+    for line in path.read_text().splitlines():
+        trial = json.loads(line)
+        counts.setdefault(trial["kind"], Counter())[trial["outcome"]] += 1
+    print(table(counts))
+    PAGE.write_text(page(counts))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
