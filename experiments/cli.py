@@ -111,9 +111,7 @@ def show_settings(folders: dict[str, Path], overrides: list[str], options: list[
     if "resume" not in folders:
         under_options(options, overrides)
     elif asked.cfg != "job":
-        raise ConfigError(
-            f"resume= goes on without Hydra, and --cfg {asked.cfg} shows Hydra's settings; use --cfg job."
-        )
+        raise ConfigError(f"--cfg {asked.cfg} shows settings of Hydra, without which resume= goes on; use --cfg job.")
     else:
         cfg = resumed_settings(folders["resume"], overrides, options)
         sys.stdout.write(hydra_adapter.show(cfg, asked))

@@ -1,7 +1,7 @@
 """One owner of a folder: who writes into it holds its lock, which the kernel releases when the process ends.
 
-A folder that holds results is never taken for a new run, and one in which another process is at work is refused. The lock
-file `.lock` names the process; it goes with its owner, and one that a killed process left is no obstacle.
+A folder that holds results is never taken for a new run, and one in which another process is at work is refused. The
+lock file `.lock` names the process; it goes with its owner, and one that a killed process left is no obstacle.
 """
 
 import fcntl

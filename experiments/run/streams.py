@@ -1,7 +1,7 @@
 """Standard output and standard error that lose what they cannot write, and raise nothing for it.
 
-A terminal whose encoding has no ± costs the ±; a closed pipe or a full disk costs the output. What a run writes into its
-folder does not depend on them.
+A terminal whose encoding has no ± costs the ±; a closed pipe or a full disk costs the output. What a run writes into
+its folder does not depend on them.
 """
 
 import io
@@ -33,7 +33,5 @@ def forgive_streams() -> None:
             setattr(sys, name, open(number, "w", closefd=False, errors="replace", encoding="utf-8"))  # noqa: SIM115
         elif stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper):
             raw = io.BufferedWriter(Forgiving(number, "w", closefd=False))
-            forgiving = io.TextIOWrapper(
-                raw, encoding=stream.encoding, errors="replace", line_buffering=stream.line_buffering
-            )
-            setattr(sys, name, forgiving)
+            kept = {key: getattr(stream, key) for key in ("encoding", "line_buffering", "write_through")}
+            setattr(sys, name, io.TextIOWrapper(raw, errors="replace", **kept))

@@ -152,7 +152,7 @@ def composed_hash(folder: Path) -> str:
 
 
 def start_of(job: dict[str, Any]) -> int | None:
-    """Return the number of the first job of the start of the sweep that a job belongs to; None where it is not known."""
+    """Return the number of the first job that was begun when this one was, by one process; None if not known."""
     with suppress(*UNREADABLE):
         return job["job"] - plain_yaml(job["folder"], "hydra")["hydra"]["job"]["num"]
     return None

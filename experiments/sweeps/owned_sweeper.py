@@ -1,7 +1,7 @@
 """A sweep's owner: it alone writes into the sweep's folder while it runs, and writes the table at the end of it.
 
-Every sweeper is wrapped in it. The table is there also when Ctrl-C, SIGTERM or an error ends the sweep, of the jobs that
-were begun; the signals that come while a job trains are that job's to note.
+Every sweeper is wrapped in it. The table is there also when Ctrl-C, SIGTERM or an error ends the sweep, of the jobs
+that were begun; the signals that come while a job trains are that job's to note.
 """
 
 import signal
