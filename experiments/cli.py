@@ -27,7 +27,7 @@ from .config.messages import configuration_groups, one_line
 from .config.places import CONF, PROGRAM
 from .run.jobs import Job, failures, finished_job, make_job, run_job
 from .run.owner import discard, owned
-from .run.streams import forgive_streams
+from .run.streams import forgiving_streams
 
 TASKS_ON_FOLDER = {
     "plot": "results.plot", "collect": "sweeps.collect", "report": "report.single", "docs_benchmarks": "benchmark.docs"
@@ -44,10 +44,10 @@ def main() -> None:
     """Run the program on `sys.argv` and exit: 0, 1 for an error, 130 for Ctrl-C, 143 for SIGTERM."""
     gc.set_threshold(NEW_OBJECTS)
     atexit.register(gc.freeze)  # or Python looks through all that torch has made, several times, when it ends
-    forgive_streams()
     hydra_adapter.install()
     try:
-        dispatch(sys.argv[1:])
+        with forgiving_streams():
+            dispatch(sys.argv[1:])
     except (LabError, HydraException, OmegaConfBaseException, OSError, YAMLError) as error:
         sys.exit(f"error: {one_line(error)}")
     except KeyboardInterrupt:

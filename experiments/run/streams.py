@@ -7,8 +7,9 @@ its folder does not depend on them.
 import io
 import os
 import sys
-
-STREAMS = (("stdout", 1), ("stderr", 2))
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import TextIO
 
 
 class Forgiving(io.FileIO):
@@ -22,16 +23,26 @@ class Forgiving(io.FileIO):
             return len(data)
 
 
-def forgive_streams() -> None:
-    """Let the streams of this process forgive, where they are those that Python opened."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STREAMS[-1][1]:
+@contextmanager
+def forgiving_streams() -> Iterator[None]:
+    """Context manager: the streams that Python opened for this process forgive; others stay as they are."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass  # one that was closed would be the next file's, and output would go into it
     os.close(descriptor)
-    for name, number in STREAMS:
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(number, "w", closefd=False, errors="replace", encoding="utf-8"))  # noqa: SIM115
-        elif stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper):
-            raw = io.BufferedWriter(Forgiving(number, "w", closefd=False))
-            kept = {key: getattr(stream, key) for key in ("encoding", "line_buffering", "write_through")}
-            setattr(sys, name, io.TextIOWrapper(raw, errors="replace", **kept))
+    out, err = forgiving(sys.stdout, sys.__stdout__, 1), forgiving(sys.stderr, sys.__stderr__, 2)
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            yield
+        finally:
+            out.flush()
+            err.flush()
+
+
+def forgiving(stream: TextIO | None, opened: TextIO | None, descriptor: int) -> TextIO:
+    """Return a stream to `descriptor` that forgives, in place of the one that Python opened, or found closed."""
+    if stream is not None and not (stream is opened and isinstance(stream, io.TextIOWrapper)):
+        return stream
+    names = ("encoding", "line_buffering", "write_through")
+    kept = {"encoding": "utf-8"} if stream is None else {name: getattr(stream, name) for name in names}
+    raw = io.BufferedWriter(Forgiving(descriptor, "w", closefd=False))
+    return io.TextIOWrapper(raw, errors="replace", **kept)
