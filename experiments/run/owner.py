@@ -55,12 +55,18 @@ def owned(folder: Path, refuse: Callable[[Path], None] = lambda folder: None) ->
 def _lock(folder: Path) -> int:
     """Return the descriptor of the folder's lock file, locked."""
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # the folder was empty, and its owner has just removed it
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise
+        try:
             descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-            if _acquire(folder, descriptor):
-                return descriptor
-            os.close(descriptor)
+        except FileNotFoundError:
+            continue  # the folder was empty, and its owner has just removed it
+        if _acquire(folder, descriptor):
+            return descriptor
+        os.close(descriptor)
 
 
 def _acquire(folder: Path, descriptor: int) -> bool:
@@ -75,7 +81,7 @@ def _acquire(folder: Path, descriptor: int) -> bool:
         ) from error
     except OSError as error:
         log.warning("%s cannot be locked (%s): start no second run there", folder, error.strerror)
-    if not os.path.samestat(os.fstat(descriptor), os.stat(folder / LOCK)):
+    if not os.fstat(descriptor).st_nlink:
         return False
     os.ftruncate(descriptor, 0)
     os.write(descriptor, str(os.getpid()).encode())
