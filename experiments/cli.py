@@ -8,8 +8,8 @@ line; anything else is a defect and keeps its traceback. Torch is imported when 
 import atexit
 import gc
 import logging
-import shutil
 import sys
+from argparse import Namespace
 from importlib import import_module
 from pathlib import Path
 
@@ -26,12 +26,16 @@ from .config import hydra_adapter, schema
 from .config.messages import configuration_groups, one_line
 from .config.places import CONF, PROGRAM
 from .run.jobs import Job, failures, finished_job, make_job, run_job
+from .run.owner import discard, owned
+from .run.streams import forgiving_streams
 
 TASKS_ON_FOLDER = {
     "plot": "results.figures", "collect": "sweeps.collect",
     "report": "report.render", "docs_benchmarks": "benchmark.docs",
 }  # fmt: skip
 """Tasks on a finished folder, and their modules, which are imported only where they are asked for."""
+FOLDERS = ("run", "resume", "sweep.resume")
+"""Settings that name a folder: all that stands after the equals sign is its path, whatever letters are in it."""
 TASKS = ("fit", *TASKS_ON_FOLDER, "reproduce")
 NEW_OBJECTS = 50_000  # between two looks for cycles of garbage: importing torch makes ten times as many
 
@@ -42,7 +46,8 @@ def main() -> None:
     atexit.register(gc.freeze)  # or Python looks through all that torch has made, several times, when it ends
     hydra_adapter.install()
     try:
-        dispatch(sys.argv[1:])
+        with forgiving_streams():
+            dispatch(sys.argv[1:])
     except (LabError, HydraException, OmegaConfBaseException, OSError, YAMLError) as error:
         sys.exit(f"error: {one_line(error)}")
     except KeyboardInterrupt:
@@ -51,13 +56,37 @@ def main() -> None:
 
 
 def dispatch(arguments: list[str]) -> None:
-    """Choose between a job or sweep under Hydra and a task on a finished folder."""
-    overrides = [a for a in arguments if is_override(a)]
+    """Choose between a job or sweep under Hydra, a task on a finished folder, and what only shows something."""
     options = [a for a in arguments if not is_override(a)]
-    given = {a.partition("=")[0]: a.partition("=")[2] for a in overrides}
+    given = {a.partition("=")[0]: a.partition("=")[2] for a in arguments if is_override(a)}
+    check(given)
+    overrides = [a for a in arguments if is_override(a) and a.partition("=")[0] not in FOLDERS]
+    folders = {key: Path(given[key]) for key in FOLDERS if given.get(key, "null") != "null"}
+    task, asked = given.get("task", "fit"), hydra_adapter.asked_of_hydra(options)
+    if asked.help or asked.hydra_help or asked.info or asked.shell_completion:
+        under_options(options, overrides)
+    elif asked.cfg:
+        show_settings(folders, overrides, options, asked)
+    elif asked.multirun and (task != "fit" or "resume" in folders):
+        what = f"resume={folders['resume']}" if task == "fit" else f"task={task}"
+        raise ConfigError(f"{what} is no sweep; leave {'--multirun' if '--multirun' in options else '-m'} out.")
+    elif task == "reproduce":
+        reproduce(overrides, folders.get("run"))
+    elif task != "fit":
+        on_folder(task, overrides, folders.get("run"))
+    elif "resume" in folders:
+        resume(folders["resume"], overrides, options)
+    else:
+        if "sweep.resume" in folders:
+            overrides += resumed_sweep(folders["sweep.resume"])
+        under_options(options, overrides)
+
+
+def check(given: dict[str, str]) -> None:
+    """Refuse keys and values that have no meaning in any configuration."""
     if "" in given:
         raise ConfigError(f"={given['']} has no key; write key=value.")
-    empty = [key for key in ("resume", "run", "sweep.resume") if given.get(key) == ""]
+    empty = [key for key in FOLDERS if given.get(key) == ""]
     if empty:
         raise ConfigError(f"{empty[0]}= is empty; give the folder of a run.")
     absent = [key for key in configuration_groups() if given.get(key) in ("", "null")]
@@ -69,17 +98,23 @@ def dispatch(arguments: list[str]) -> None:
     if task == "fit" and "fidelity" in given:
         example = f"task=reproduce fidelity={given['fidelity']} 'reproduce.only=[{given.get('experiment', 'bbvi')}]'"
         raise ConfigError(f"fidelity={given['fidelity']} changes nothing of a single run; use {example}.")
-    if task == "reproduce":
-        reproduce(overrides)
-    elif task != "fit":
-        on_folder(task, overrides)
-    elif given.get("resume", "null") != "null":
-        resume(Path(given["resume"]), [a for a in overrides if not a.startswith("resume=")], options)
+
+
+def under_options(options: list[str], overrides: list[str]) -> None:
+    """Let Hydra do what the options say."""
+    sys.argv[1:] = options + overrides  # argparse wants them in this order
+    compose_and_run()
+
+
+def show_settings(folders: dict[str, Path], overrides: list[str], options: list[str], asked: Namespace) -> None:
+    """Do what `--cfg` says: show the settings that a run would have, a resumed one those of its folder."""
+    if "resume" not in folders:
+        under_options(options, overrides)
+    elif asked.cfg != "job":
+        raise ConfigError(f"--cfg {asked.cfg} shows settings of Hydra, without which resume= goes on; use --cfg job.")
     else:
-        if given.get("sweep.resume", "null") != "null":
-            overrides += resumed_sweep(Path(given["sweep.resume"]))
-        sys.argv[1:] = options + overrides  # argparse wants them in this order
-        compose_and_run()
+        cfg = resumed_settings(folders["resume"], overrides, options)
+        sys.stdout.write(hydra_adapter.show(cfg, asked))
 
 
 def is_override(argument: str) -> bool:
@@ -99,17 +134,26 @@ def compose_and_run() -> None:
 def under_hydra(cfg: DictConfig) -> float:
     """Run one job in the folder that Hydra made for it; return its objective, NaN if it failed."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    job = make_job(cfg, folder)
-    found = finished_job(job) if job.in_sweep and cfg.sweep.resume else None
-    if found is None:
-        return run_job(job)
-    logging.shutdown()
-    shutil.rmtree(folder)
-    return found
+    with owned(folder):  # by this process already, unless a launcher has given the job to another one
+        job = make_job(cfg, folder)
+        found = finished_job(job) if job.in_sweep and cfg.sweep.resume else None
+        if found is None:
+            return run_job(job)
+        logging.shutdown()
+        discard(folder)
+        return found
 
 
 def resume(folder: Path, arguments: list[str], options: list[str]) -> None:
     """Go on with an interrupted run, in its own folder and with its own settings."""
+    cfg = resumed_settings(folder, arguments, options)
+    with owned(folder):
+        start_log(folder / "run.log")
+        run_job(Job(cfg, folder, [*cfg.overrides, *arguments], swept_by_experiment(folder), resume=True))
+
+
+def resumed_settings(folder: Path, arguments: list[str], options: list[str]) -> DictConfig:
+    """Return the settings of the run in `folder`, with what the command line changes."""
     path = folder / "config.yaml"
     if not path.is_file():
         raise LabError(f"resume={folder} is not the folder of a run: there is no config.yaml in it.")
@@ -130,8 +174,7 @@ def resume(folder: Path, arguments: list[str], options: list[str]) -> None:
     assert isinstance(cfg, DictConfig)
     if chosen:
         cfg.callbacks = hydra_adapter.chosen_callbacks(chosen, options)
-    start_log(folder / "run.log")
-    run_job(Job(cfg, folder, [*cfg.overrides, *arguments], swept_by_experiment(folder), resume=True))
+    return cfg
 
 
 def swept_by_experiment(folder: Path) -> list[str]:
@@ -141,23 +184,24 @@ def swept_by_experiment(folder: Path) -> list[str]:
     return list(params or {})
 
 
-def on_folder(task: str, arguments: list[str]) -> None:
+def on_folder(task: str, arguments: list[str], folder: Path | None) -> None:
     """Run a task on the finished run or sweep that `run=` names."""
+    if folder is None:
+        raise ConfigError(f"task={task} needs a folder: run=<folder>.")
     with hydra.initialize_config_module(CONF, version_base="1.3"):
         cfg = hydra.compose("config", arguments, return_hydra_config=False)
-    if cfg.run is None:
-        raise ConfigError(f"task={task} needs a folder: run=<folder>.")
     start_log(None)
     run = import_module(f"{PROGRAM}.{TASKS_ON_FOLDER[task]}").run
-    if run(cfg, Path(cfg.run)) is False:
-        failures.append(cfg.run)
+    if run(cfg, folder) is False:
+        failures.append(str(folder))
 
 
-def reproduce(arguments: list[str]) -> None:
+def reproduce(arguments: list[str], folder: Path | None) -> None:
     """Run the experiments of the report page; what is no setting of the task itself goes to those that know it."""
-    own = [a for a in arguments if a.partition("=")[0].split(".")[0] in ("task", "run", "fidelity", "reproduce")]
+    own = [a for a in arguments if a.partition("=")[0].split(".")[0] in ("task", "fidelity", "reproduce")]
     with hydra.initialize_config_module(CONF, version_base="1.3"):
         cfg = hydra.compose("config", own)
+    cfg.run = None if folder is None else str(folder)
     start_log(None)
     from .report import reproduce as page
 
@@ -169,13 +213,16 @@ def resumed_sweep(folder: Path) -> list[str]:
     """Return the overrides that put a sweep's new jobs into its old folder, after the old ones."""
     if not folder.is_dir():
         raise ConfigError(f"sweep.resume={folder} is not a folder; give the folder of an earlier sweep.")
-    last = max((int(path.name) for path in folder.iterdir() if path.name.isdigit()), default=-1)
-    return [f"hydra.sweep.dir={folder}", f"hydra.sweep.subdir='${{after:${{hydra.job.num}},{last}}}'"]
+    names = [path.name for path in folder.iterdir() if path.name.isascii() and path.name.isdigit()]
+    last = max(map(int, names), default=-1)
+    place = hydra_adapter.quoted(str(folder))
+    subdir = f"hydra.sweep.subdir='${{after:${{hydra.job.num}},{last}}}'"
+    return [f"sweep.resume={place}", f"hydra.sweep.dir={place}", subdir]
 
 
 def start_log(path: Path | None) -> None:
     """Log plain lines to standard output, and to a file, as Hydra does for its jobs."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
     if path is not None:
-        handlers.append(logging.FileHandler(path))
+        handlers.append(logging.FileHandler(path, encoding="utf-8"))
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)

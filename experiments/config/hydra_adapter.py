@@ -8,6 +8,7 @@ import argparse
 import os
 import pickle
 import warnings
+from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import copy
@@ -16,14 +17,19 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+import hydra._internal.hydra as hydras_runs
 import yaml
 from hydra._internal.config_loader_impl import get_overrides_dirname
+from hydra._internal.core_plugins import basic_launcher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.types import Override
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import run_job as run_hydra_job
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -31,7 +37,9 @@ from omegaconf._utils import get_omega_conf_dumper
 
 from vi_core.errors import ConfigError
 
-from .places import CONF, PROGRAM
+from ..run.jobs import refused, relative
+from ..run.owner import Occupied, given_folder, owned, refuse_results
+from .places import CONF
 from .schema import Root
 
 HYDRAS_CHOICE = Plugins.instantiate_sweeper
@@ -41,13 +49,14 @@ def install() -> None:
     """Prepare Hydra for this program, before it composes anything.
 
     `argparse.ArgumentParser.error` is replaced, as Hydra builds its parser itself, which prints twenty lines of usage.
-    `Plugins.instantiate_sweeper` is replaced, as Hydra takes sweepers from its own packages alone.
+    `Plugins.instantiate_sweeper` is replaced, as Hydra takes sweepers from its own packages alone. Its `run_job` is
+    replaced where a single run and the launcher call it, as it writes into a folder before the program has a say.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to the command line
     argparse.ArgumentParser.error = _refuse  # type: ignore[method-assign]
     Plugins.instantiate_sweeper = choose_sweeper  # type: ignore[method-assign]
+    hydras_runs.run_job = basic_launcher.run_job = run_in_own_folder
     register_schema()
-    OmegaConf.register_new_resolver("collector", lambda: f"{PROGRAM}.sweeps.callback.Collect", replace=True)
     OmegaConf.register_new_resolver("after", lambda number, last: int(number) + int(last) + 1, replace=True)
 
 
@@ -66,21 +75,62 @@ def register_schema() -> None:
     ConfigStore.instance().store(name="root", node=Root)
 
 
+def run_in_own_folder(*, config: DictConfig, job_dir_key: str, job_subdir_key: str | None, **rest: Any) -> JobReturn:
+    """Run a job as Hydra does, in a folder that this process owns before anything is written to it.
+
+    A job of a sweep whose folder is not to be had fails, and the others run.
+    """
+    folder = job_folder(config, job_dir_key, job_subdir_key)
+    keys = {"job_dir_key": job_dir_key, "job_subdir_key": job_subdir_key}
+    try:
+        with owned(folder, refuse_results):
+            return run_hydra_job(config=config, **keys, **rest)
+    except Occupied as error:
+        if job_subdir_key is None:
+            raise
+        result = JobReturn(overrides=list(config.hydra.overrides.task), status=JobStatus.COMPLETED)
+        result.return_value = refused(folder, error)
+        return result
+
+
+def job_folder(config: DictConfig, key: str, subkey: str | None) -> Path:
+    """Return the folder in which Hydra will run a job; its own node has to be known for that."""
+    hydras, before = HydraConfig.instance(), HydraConfig.instance().cfg
+    try:
+        hydras.set_config(config)
+        names = [name for name in (key, subkey) if name is not None]
+        return relative(Path(*(given_folder(OmegaConf.select(config, name), name) for name in names)).absolute())
+    finally:
+        hydras.cfg = before
+
+
 def choose_sweeper(
     plugins: Plugins, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
 ) -> Sweeper:
-    """Return the sweeper that `sweep.batched` asks for: Hydra's own, or the one that trains jobs together."""
-    if not config.sweep.batched:
-        return HYDRAS_CHOICE(plugins, hydra_context=hydra_context, task_function=task_function, config=config)
+    """Return the sweeper that `sweep.batched` asks for, Hydra's own or the one that trains jobs together, as an owner.
+
+    Raises:
+        LabError: Where the sweep cannot run.
+    """
+    from ..sweeps.owned_sweeper import OwnedSweeper
+
+    context: dict[str, Any] = {"hydra_context": hydra_context, "task_function": task_function, "config": config}
+    if config.sweep.batched:
+        sweeper = _batched(config)
+        sweeper.setup(**context)
+    else:
+        sweeper = HYDRAS_CHOICE(plugins, **context)
+    return OwnedSweeper(sweeper, config)
+
+
+def _batched(config: DictConfig) -> Sweeper:
     if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
         raise ConfigError("sweep.batched=true goes through grids, with a sweeper of its own; leave hydra/sweeper out.")
     if not config.hydra.launcher._target_.endswith(".BasicLauncher"):
         raise ConfigError("sweep.batched=true trains all jobs in this process; leave hydra/launcher out.")
     from ..sweeps.batched_sweeper import BatchedSweeper  # torch, only where it is used
 
-    sweeper = BatchedSweeper()
-    sweeper.setup(hydra_context=hydra_context, task_function=task_function, config=config)
-    return sweeper
+    return BatchedSweeper()
 
 
 def grid(overrides: Sequence[Override], max_batch_size: int | None) -> list[list[list[str]]]:
@@ -91,6 +141,28 @@ def grid(overrides: Sequence[Override], max_batch_size: int | None) -> list[list
         max_batch_size: Most jobs of a batch, null for one batch of all.
     """
     return BasicSweeper.split_arguments(list(overrides), max_batch_size)  # it is no public function
+
+
+def quoted(text: str) -> str:
+    """Return a text as a value that Hydra reads as that text, whatever commas, brackets, quotes or blanks are in it.
+
+    Raises:
+        ConfigError: Where there is none: `${` begins a reference also in quotes, and settings are written in UTF-8.
+    """
+    if "${" in text or "\0" in text or text != text.encode(errors="replace").decode():
+        raise ConfigError(f"{text!a} cannot be the folder of a sweep: it has ${{ or is not UTF-8; rename the folder.")
+    return QuotedString(text=text, quote=Quote.single).with_quotes()
+
+
+def asked_of_hydra(options: Sequence[str]) -> Namespace:
+    """Return what Hydra's parser, which is no public function, makes of the options."""
+    return get_args_parser().parse_args(list(options))
+
+
+def show(config: DictConfig, options: Namespace) -> str:
+    """Return what `--cfg job` shows of a configuration that Hydra has not composed, or its node `--package`."""
+    node = OmegaConf.select(config, options.package) if options.package not in (None, "_global_") else config
+    return OmegaConf.to_yaml(node, resolve=options.resolve) if OmegaConf.is_config(node) else f"{node}\n"
 
 
 def overrides_dirname(overrides: Sequence[Override], settings: Any) -> str:
@@ -116,9 +188,9 @@ def part_settings(group: str, name: str) -> dict[str, Any]:
 def chosen_callbacks(overrides: Sequence[str], options: Sequence[str]) -> DictConfig:
     """Return the callbacks that `callback=<name>` chooses for a resumed run, which Hydra does not compose.
 
-    Hydra's parser, which is no public function, says where `--config-dir` among the options points.
+    Those of the folder that `--config-dir` among the options names can be chosen too.
     """
-    folder = get_args_parser().parse_args(list(options)).config_dir
+    folder = asked_of_hydra(options).config_dir
     path = [f"hydra.searchpath=['file://{Path(folder).absolute()}']"] if folder else []
     with hydra.initialize_config_module(CONF, version_base="1.3"):
         return hydra.compose("config", [*path, *overrides]).callbacks

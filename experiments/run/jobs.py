@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +24,7 @@ from vi_core.errors import LabError
 from ..config.messages import one_line
 from ..config.places import PROGRAM, benchmark_module
 from ..config.schema import config_hash
+from .owner import forget_failure
 
 log = logging.getLogger(__name__)
 failures: list[str] = []  # jobs of this process that failed, and checks under strict=true
@@ -70,6 +72,8 @@ def run_job(job: Job, work: Callable[[Job], Summary] | None = None) -> float:
     Returns:
         The objective that sweepers see; NaN for a job that failed.
     """
+    if not job.resume:
+        forget_failure(job.folder)
     try:
         result = (work or work_of(job))(job)
     except Exception as error:
@@ -86,6 +90,13 @@ def run_job(job: Job, work: Callable[[Job], Summary] | None = None) -> float:
     if result["status"] == "diverged" or missed:
         failures.append(str(job.folder))
     return objective(result)
+
+
+def refused(folder: Path, error: Exception) -> float:
+    """Say why a job of a sweep cannot run in its folder, and note the failure; return the objective that it has."""
+    sys.stderr.write(f"error: {one_line(error)}\n")
+    failures.append(str(folder))
+    return float("nan")
 
 
 def work_of(job: Job) -> Callable[[Job], Summary]:
@@ -108,6 +119,41 @@ def is_expected(error: Exception) -> bool:
     return bool(memory) or isinstance(error, (LabError, OmegaConfBaseException, OSError, MemoryError))
 
 
+@dataclass
+class Earlier:
+    """The finished jobs of a sweep that goes on, each of which stands for one job with its settings.
+
+    Attributes:
+        found: Their summaries by the hash of their configuration.
+    """
+
+    found: dict[str, list[Summary]]
+
+    def take(self, config: dict[str, Any]) -> Summary | None:
+        """Return the summary of a finished job with these settings, and say so; None where there is none left."""
+        left = self.found.get(config_hash(config))
+        if not left:
+            return None
+        other = left.pop(0)
+        log.info("job %d is finished already: %s", other["job"], " ".join(other["overrides"]))
+        return other
+
+
+@cache
+def earlier_jobs(folder: Path) -> Earlier:
+    """Return the finished jobs of the sweep in `folder`, as they were when this process first asked.
+
+    What it returns is forgotten when another sweep begins.
+    """
+    from ..sweeps.collect import FINISHED, jobs_in
+
+    found: dict[str, list[Summary]] = {}
+    for job in jobs_in(folder):
+        if job["status"] in FINISHED:
+            found.setdefault(job["config_hash"], []).append(job)
+    return Earlier(found)
+
+
 def finished_job(job: Job) -> float | None:
     """Return the objective of a finished job of the same sweep with the same configuration, or None."""
     from .settings import adapted
@@ -116,23 +162,8 @@ def finished_job(job: Job) -> float | None:
         config = adapted(job)
     except (LabError, OmegaConfBaseException):
         return None  # running the job will say what is wrong
-    other = finished_among(finished_jobs(job.folder.parent), config)
+    other = earlier_jobs(job.folder.parent.resolve()).take(config)
     return None if other is None else objective(other)
-
-
-def finished_among(finished: dict[str, Summary], config: dict[str, Any]) -> Summary | None:
-    """Return the summary of the finished job with these settings, and say so; None where there is none."""
-    other = finished.get(config_hash(config))
-    if other is not None:
-        log.info("job %d is finished already: %s", other["job"], " ".join(other["overrides"]))
-    return other
-
-
-def finished_jobs(folder: Path) -> dict[str, Summary]:
-    """Return the summaries of a sweep's finished jobs by the hash of their configuration."""
-    from ..sweeps.collect import FINISHED, read_jobs
-
-    return {job["config_hash"]: job for job in read_jobs(folder) if job["status"] in FINISHED}
 
 
 def relative(folder: Path) -> Path:

@@ -26,8 +26,8 @@ from ..config.schema import config_hash
 from ..results import diagnostics, diffusion, expectations, mixtures, summary, table
 from ..results.files import write_json, write_npz, write_text
 from .jobs import Job, Summary
+from .owner import Occupied
 from .process import describe_environment
-from .settings import Occupied
 
 log = logging.getLogger(__name__)
 DRAWS = 500  # from q, of each latent

@@ -12,21 +12,16 @@ from ..config.messages import keys_of
 from ..config.validate import PARTS, plain_values, use_present_names, validate
 from ..results.expectations import chosen_key
 from .jobs import Job
+from .owner import refuse_results
 from .process import faster_threads, sees_images
 
 log = logging.getLogger(__name__)
 
 
-class Occupied(LabError):
-    """The folder holds another run, in which nothing may be written."""
-
-
 def check_folder(job: Job) -> None:
     """Refuse a folder that holds another run, and a sweep to go on with where there is none."""
-    if not job.resume and any((job.folder / name).exists() for name in ("summary.json", "checkpoint.pt")):
-        raise Occupied(
-            f"{job.folder} already holds a run; choose another hydra.run.dir, or go on with resume={job.folder}."
-        )
+    if not job.resume:
+        refuse_results(job.folder)
     if job.in_sweep or job.resume:
         return
     if job.cfg.sweep.resume:

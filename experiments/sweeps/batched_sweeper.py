@@ -13,14 +13,14 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
-from hydra.core.utils import run_job as run_hydra_job
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from ..config.hydra_adapter import grid
+from ..config.hydra_adapter import grid, run_in_own_folder
 from ..run.interrupt import Interrupt
-from ..run.jobs import finished_among, finished_jobs, run_job
+from ..run.jobs import Earlier, earlier_jobs, refused, run_job
+from ..run.owner import Occupied, owned, refuse_results
 from .batch import Point, finish, group_key, train
 from .composing import Composed, Composer
 
@@ -42,8 +42,7 @@ class BatchedSweeper(Sweeper):
         OmegaConf.save(self.master, folder / "multirun.yaml")
         texts = [*(f"{key}={value}" for key, value in (self.settings.params or {}).items()), *arguments]
         overrides = OverridesParser.create(self.context.config_loader).parse_overrides(texts)
-        earlier = self.master.sweep.resume
-        self.finished = finished_jobs(Path(earlier)) if earlier else {}
+        self.earlier = earlier_jobs(folder.resolve()) if self.master.sweep.resume else Earlier({})
         self.composer, number = Composer(self.context, self.master), 0
         results: list[JobReturn] = []
         for batch in grid(overrides, self.settings.max_batch_size):
@@ -59,7 +58,7 @@ class BatchedSweeper(Sweeper):
         log.info("Launching %d jobs locally", len(jobs))
         groups: dict[str, list[Composed]] = {}
         for job in jobs:
-            if finished_among(self.finished, job.settings) is None:
+            if not job.settings or self.earlier.take(job.settings) is None:
                 groups.setdefault(self.group(job), []).append(job)
         return [result for group in groups.values() for result in self.run_group(group)]
 
@@ -87,7 +86,7 @@ class BatchedSweeper(Sweeper):
         """Run a job by itself, as Hydra does."""
         self.announce(composed)
         config = composed.config or self.composer.load(composed.overrides, composed.number)
-        result = run_hydra_job(
+        result = run_in_own_folder(
             hydra_context=self.context,
             task_function=self.task_function,
             config=config,
@@ -102,13 +101,16 @@ class BatchedSweeper(Sweeper):
         """Let a job whose training is behind it `finish` in its folder, which is as Hydra leaves it."""
         self.announce(composed)
         assert composed.template is not None and composed.job is not None
-        config = composed.template.enter(composed)
-        configure_log(config.hydra.job_logging, config.hydra.verbose)
-        result = JobReturn()
-        self.context.callbacks.on_job_start(config=config, task_function=self.task_function)
-        result.overrides, result.return_value = composed.overrides, run_job(composed.job, finish)
-        result.status = JobStatus.COMPLETED
-        self.context.callbacks.on_job_end(config=config, job_return=result)
+        result, folder = JobReturn(overrides=composed.overrides, status=JobStatus.COMPLETED), composed.job.folder
+        try:
+            with owned(folder, refuse_results):
+                config = composed.template.enter(composed)
+                configure_log(config.hydra.job_logging, config.hydra.verbose)
+                self.context.callbacks.on_job_start(config=config, task_function=self.task_function)
+                result.return_value = run_job(composed.job, finish)
+                self.context.callbacks.on_job_end(config=config, job_return=result)
+        except Occupied as error:
+            result.return_value = refused(folder, error)
         self.log_as_sweep()
         return result
 

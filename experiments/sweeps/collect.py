@@ -3,31 +3,41 @@
 import csv
 import io
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 from omegaconf import DictConfig
+from yaml import YAMLError
 
 from vi_core.archive import read_config
 from vi_core.errors import DataError, did_you_mean
-from vi_core.training.history import read_history
+from vi_core.training.history import History, read_history
 
+from ..config.messages import one_line
 from ..config.schema import config_hash, names
 from ..results.files import read_json, write_text
+
+try:
+    from yaml import CSafeLoader as Loader
+except ImportError:  # PyYAML was built without libyaml
+    from yaml import SafeLoader as Loader
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 FINISHED = ("completed", "converged")
+COMPOSED = "composed "  # begins the hash of settings in which references are left
+UNREADABLE = (DataError, OSError, YAMLError, RecursionError, KeyError, TypeError, AttributeError, ValueError)
+"""What reading a damaged file of a job raises."""
 
 
 def run(cfg: DictConfig, folder: Path) -> bool:
     """Write sweep.csv and the figures of the sweep in `folder`; return whether every job finished."""
-    jobs = read_jobs(folder)
-    keys = swept_keys(jobs)
-    write_text(folder / "sweep.csv", table(jobs, keys))
+    jobs, keys = tabulate(folder)
     log.info("%s", report(jobs, keys))
     log.info("results %s", folder / "sweep.csv")
     if cfg.plot.enabled:
@@ -36,39 +46,120 @@ def run(cfg: DictConfig, folder: Path) -> bool:
     return all(job["status"] in FINISHED for job in jobs)
 
 
+def tabulate(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Write sweep.csv; return the sweep's jobs and the swept keys. Raises `DataError` where there are no jobs."""
+    jobs = read_jobs(folder)
+    keys = swept_keys(jobs)
+    write_text(folder / "sweep.csv", table(jobs, keys))
+    return jobs, keys
+
+
 def read_jobs(folder: Path) -> list[dict[str, Any]]:
-    """Return the summaries of a sweep's jobs in their order; a job that was redone counts once, the last time.
-
-    Returns:
-        For each job the content of its summary.json, with its number as `job` and its `folder`; one that left no
-        summary has the status `killed`.
-
-    Raises:
-        DataError: Where the folder holds no jobs.
-    """
+    """Return what `jobs_in` does; raise `DataError` where the folder holds no jobs."""
     if not folder.is_dir():
         raise DataError(f"run={folder} is not a folder; give the folder of a sweep.")
-    numbered = sorted((int(path.name), path) for path in folder.iterdir() if path.is_dir() and path.name.isdigit())
-    found: dict[str, dict[str, Any]] = {}
-    for number, path in numbered:
-        if (path / "summary.json").exists():
-            summary = read_json(path / "summary.json")
-        else:
-            summary = {"status": "killed", **_configuration(path, number)}
-        found[summary["config_hash"]] = {"job": number, "folder": path, **summary}
+    found = jobs_in(folder)
     if not found:
         raise DataError(
             f"run={folder} holds no jobs; give the folder of a sweep, such as outputs/bbvi/multirun/<date>."
         )
-    return sorted(found.values(), key=lambda job: job["job"])
+    return found
 
 
-def _configuration(folder: Path, number: int) -> dict[str, Any]:
-    """Return overrides and hash of a job that left no summary, from the configuration that it wrote when it began."""
-    if not (folder / "config.yaml").exists():
-        return {"overrides": [], "config_hash": f"job {number}"}
-    config = read_config(folder)
-    return {"overrides": config["overrides"], "config_hash": config_hash(config)}
+def jobs_in(folder: Path) -> list[dict[str, Any]]:
+    """Return the summaries of a sweep's jobs in their order.
+
+    A job that did not finish, and was redone when the sweep went on, counts once, the last time.
+
+    Returns:
+        For each job the content of its summary.json, with its number as `job` and its `folder`. One that left no
+        summary has the status `killed`, one whose summary cannot be read `damaged`.
+    """
+    found = [job for number, path in numbered(folder) if (job := read_job(number, path)) is not None]
+    open_ended: list[dict[str, Any]] = []
+    for job in found:
+        redone = next((other for other in open_ended if is_redone(other, job)), None)
+        open_ended = [other for other in open_ended if other is not redone]
+        if job["status"] not in FINISHED:
+            open_ended.append(job)
+    return [job for job in found if job["status"] in FINISHED or any(job is other for other in open_ended)]
+
+
+def numbered(folder: Path) -> list[tuple[int, Path]]:
+    """Return the folders of a sweep's jobs, whose names are numbers, in their order."""
+    named = [path for path in folder.iterdir() if path.is_dir() and path.name.isdigit()]
+    for path in named:
+        if not path.name.isascii():
+            log.warning("%s is left out: the folder of a job is called 0, 1, 2, ...", path)
+    return sorted((int(path.name), path) for path in named if path.name.isascii())
+
+
+def read_job(number: int, folder: Path) -> dict[str, Any] | None:
+    """Return one job as `jobs_in` does; None for one that was killed before Hydra had written what it is."""
+    job: dict[str, Any] = {"job": number, "folder": folder}
+    if not (folder / "summary.json").exists():
+        begun = read_begun(folder)
+        return begun and job | {"status": "killed"} | begun
+    try:
+        return job | checked(read_json(folder / "summary.json"), folder / "summary.json")
+    except (DataError, OSError, RecursionError) as error:
+        log.warning("%s", one_line(error))
+        unknown = {"overrides": [], "config_hash": f"job {number}"}
+        return job | {"status": "damaged", "error": one_line(error)} | (read_begun(folder) or unknown)
+
+
+def checked(summary: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the content of the summary.json at `path`; raise `DataError` where the table cannot be made of it."""
+    try:
+        if not isinstance(summary["status"], str) or not isinstance(summary["config_hash"], str):
+            raise TypeError("status and config_hash have to be texts")
+        if summary["status"] in FINISHED and "checks" not in summary:
+            raise KeyError("checks")
+        table([{"job": 0} | summary], [])
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise DataError(f"{path} is damaged ({what}); run the job again with sweep.resume.") from error
+    return summary
+
+
+def read_begun(folder: Path) -> dict[str, Any] | None:
+    """Return overrides and hash of a job from what was written when it began; None where that cannot be read.
+
+    Before the job itself, Hydra writes settings in which references are left. Their hash compares with no other.
+    """
+    with suppress(*UNREADABLE):
+        config = read_config(folder)
+        return {"overrides": list(config["overrides"]), "config_hash": config_hash(config)}
+    with suppress(*UNREADABLE):
+        return {"overrides": [*map(str, plain_yaml(folder, "overrides"))], "config_hash": composed_hash(folder)}
+    return None
+
+
+def is_redone(job: dict[str, Any], later: dict[str, Any]) -> bool:
+    """Whether a job that did not finish has the settings of a later one, of another start of the sweep."""
+    hashes = [job["config_hash"], later["config_hash"]]
+    if hashes[0].startswith(COMPOSED):
+        hashes[1] = composed_hash(later["folder"])
+    return hashes[0] == hashes[1] and start_of(job) != start_of(later)
+
+
+def composed_hash(folder: Path) -> str:
+    """Return the hash of the settings of a job as Hydra wrote them, or what equals no other where they are missing."""
+    with suppress(*UNREADABLE):
+        return COMPOSED + config_hash(plain_yaml(folder, "config"))
+    return f"{COMPOSED}{folder}"
+
+
+def start_of(job: dict[str, Any]) -> int | None:
+    """Return the number of the first job that was begun when this one was, by one process; None if not known."""
+    with suppress(*UNREADABLE):
+        return job["job"] - plain_yaml(job["folder"], "hydra")["hydra"]["job"]["num"]
+    return None
+
+
+def plain_yaml(folder: Path, name: str) -> Any:
+    """Return what Hydra wrote to a file when a job began."""
+    return yaml.load((folder / ".hydra" / f"{name}.yaml").read_bytes(), Loader)
 
 
 def settings(job: dict[str, Any]) -> dict[str, str]:
@@ -196,12 +287,12 @@ def overlay(jobs: list[dict[str, Any]], by: list[str], smoothing: int) -> "Figur
     """Return the bounds of all jobs that have a trace, in groups; None where none has."""
     from vi_core.plots.sweep import sweep_figure
 
-    drawn = [job for job in jobs if "objective" in job and (job["folder"] / "trace.csv").exists()]
+    found = [(job, trace_of(job["folder"])) for job in jobs if "objective" in job]
+    drawn = [job for job, trace in found if trace]
     if not drawn:
         return None
     curves: dict[str, list[Any]] = {}
-    for job in drawn:
-        trace = read_history(job["folder"] / "trace.csv")
+    for job, trace in ((job, trace) for job, trace in found if trace):
         curves.setdefault(group(job, by), []).append((trace.step, trace.columns[trace.bound]))
     evidences = {job["final"]["log_evidence"] for job in drawn}
     shared = evidences.pop() if len(evidences) == 1 else None
@@ -213,6 +304,15 @@ def overlay(jobs: list[dict[str, Any]], by: list[str], smoothing: int) -> "Figur
         references={} if shared is None else {"log evidence": shared},
         window=rows_in(smoothing, curves),
     )
+
+
+def trace_of(folder: Path) -> History | None:
+    """Return what a job recorded; None where there is no trace, or one that cannot be read, which is said."""
+    try:
+        return read_history(folder / "trace.csv") if (folder / "trace.csv").exists() else None
+    except (DataError, OSError, ValueError) as error:
+        log.warning("%s", one_line(error))
+        return None
 
 
 def gradient_noise(jobs: list[dict[str, Any]], by: list[str]) -> "Figure | None":

@@ -129,7 +129,7 @@ class Recorder:
         return {name: value for base, tensor in named.items() for name, value in _elements(base, tensor)}
 
     def state_dict(self, own: slice = slice(None), first: int = 0) -> dict[str, Any]:
-        """Return copies of the closed rows from number `first` on and of the open one, of the replicates `own` alone."""
+        """Return copies of the closed rows from number `first` on and of the open one, of the replicates `own`."""
         rows = slice(first, self.rows)
         return {
             "metrics": self.metrics,

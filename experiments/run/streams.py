@@ -1,0 +1,48 @@
+"""Standard output and standard error that lose what they cannot write, and raise nothing for it.
+
+A terminal whose encoding has no ± costs the ±; a closed pipe or a full disk costs the output. What a run writes into
+its folder does not depend on them.
+"""
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import TextIO
+
+
+class Forgiving(io.FileIO):
+    """A file descriptor to which all is written that can be."""
+
+    def write(self, data) -> int:  # type: ignore[no-untyped-def]
+        """Return the number of bytes taken, which are lost where the stream takes none."""
+        try:
+            return super().write(data) or len(data)
+        except OSError:
+            return len(data)
+
+
+@contextmanager
+def forgiving_streams() -> Iterator[None]:
+    """Context manager: the streams that Python opened for this process forgive; others stay as they are."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass  # one that was closed would be the next file's, and output would go into it
+    os.close(descriptor)
+    out, err = forgiving(sys.stdout, sys.__stdout__, 1), forgiving(sys.stderr, sys.__stderr__, 2)
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            yield
+        finally:
+            out.flush()
+            err.flush()
+
+
+def forgiving(stream: TextIO | None, opened: TextIO | None, descriptor: int) -> TextIO:
+    """Return a stream to `descriptor` that forgives, in place of the one that Python opened, or found closed."""
+    if stream is not None and not (stream is opened and isinstance(stream, io.TextIOWrapper)):
+        return stream
+    names = ("encoding", "line_buffering", "write_through")
+    kept = {"encoding": "utf-8"} if stream is None else {name: getattr(stream, name) for name in names}
+    raw = io.BufferedWriter(Forgiving(descriptor, "w", closefd=False))
+    return io.TextIOWrapper(raw, errors="replace", **kept)
