@@ -20,14 +20,15 @@ from vi_core.bounds.base import Bound
 from vi_core.datasets.base import Data, Dataset
 from vi_core.errors import Unsupported
 from vi_core.estimators.base import Estimator
-from vi_core.families.base import Family
+from vi_core.families.base import Family, HasCoordinates
 from vi_core.models.base import HasConstants, HasDenoisingTerms, Model
+from vi_core.models.bayesian.base import BayesianModel
 from vi_core.networks.mlp import multiply_in
 from vi_core.optimizers.base import Optimizer
 from vi_core.schema import Config, check_part, construct
 from vi_core.stacking.networks import StackedBatches, StackedStep
 from vi_core.training.batches import Batches, steps_per_epoch
-from vi_core.training.evaluate import held_out_bound
+from vi_core.training.evaluate import held_out_bound, held_out_density
 from vi_core.training.trainer import Trainer
 
 # Base class of the part of each group.
@@ -67,6 +68,8 @@ class Problem:
 
     def held_out(self) -> Tensor:
         """Return the bound per data point on the held-out part, or on all data where there is none, (R,)."""
+        if isinstance(self.model, BayesianModel):
+            return held_out_density(self.model, self.family, self.data)
         return held_out_bound(self.estimator, self.model, self.family, self.bound, self.data)
 
 
@@ -143,13 +146,16 @@ def assemble(
     }
     optimizer = construct(config["optimizer"], "optimizer", context)
     model: Model = construct(config["model"], "model", context)
+    if isinstance(model, BayesianModel):
+        with torch.device(device):  # laws that the model makes of plain numbers
+            model.observe(data.decode(data.train), len(data.train))
     context["latents"] = model.latents
     context["process"] = model.process if isinstance(model, HasDenoisingTerms) else None
     family: Family = construct(config["family"], "family", context)
     multiply_in(config.get("matmul", "auto"), model.to(device), family.to(device))
     step = make_step(model, family, bound, estimator, optimizer).to(device)
     batches = Batches(data, model, dataset.batch_size, generator, wide)
-    step.begin(batches.full)
+    step.begin(batches.whole(model) if isinstance(family, HasCoordinates) else batches.full)
     return Problem(data, checksum, model, family, bound, estimator, step, batches)
 
 
