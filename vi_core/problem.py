@@ -20,8 +20,9 @@ from vi_core.bounds.base import Bound
 from vi_core.datasets.base import Data, Dataset
 from vi_core.errors import Unsupported
 from vi_core.estimators.base import Estimator
-from vi_core.families.base import Family
+from vi_core.families.base import Family, HasCoordinates
 from vi_core.models.base import HasConstants, HasDenoisingTerms, Model
+from vi_core.models.bayesian.base import BayesianModel
 from vi_core.networks.mlp import multiply_in
 from vi_core.optimizers.base import Optimizer
 from vi_core.schema import Config, check_part, construct
@@ -31,6 +32,7 @@ from vi_core.training.checkpoint import same_draws_after
 from vi_core.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
+PREDICTIVE_DRAWS = 100  # of q, for the predictive density while training
 POINTS_AT_ONCE = 1000  # held-out data points in a call, for the sake of memory
 KEPT_DIGITS = 100  # least spread of data in units of the distance of neighbouring numbers, for two digits of it
 # Base class of the part of each group.
@@ -69,14 +71,22 @@ class Problem:
     def held_out(self) -> Tensor:
         """Return the bound per data point averaged over the held-out part, or over all data where there is none, (R,).
 
-        The random stream is put back afterwards: evaluating does not change what training draws.
+        It is the log predictive density where all points share the latents of a `BayesianModel`. The random stream is
+        put back afterwards: evaluating does not change what training draws.
         """
-        data, parts = self.data, (self.model, self.family, self.bound)
+        data = self.data
         points = data.train if data.test is None else data.test
         with same_draws_after(points.device):
-            pieces = map(data.decode, points.split(POINTS_AT_ONCE))
-            batches = [self.estimator.value(*parts, piece).sum(dim=1) for piece in pieces]
+            batches = [self._value(data.decode(stored)).sum(dim=1) for stored in points.split(POINTS_AT_ONCE)]
         return torch.stack(batches).sum(dim=0) / len(points)
+
+    def _value(self, x: Any) -> Tensor:
+        """Return the bound of each data point, or its log predictive density, (R, B)."""
+        if not isinstance(self.model, BayesianModel):
+            return self.estimator.value(self.model, self.family, self.bound, x)
+        return self.model.log_predictive(
+            self.family.distribution(self.family.variational()).sample(PREDICTIVE_DRAWS), x
+        )
 
     def log_weights(self, num_samples: int, x: Any = None) -> Tensor:
         """Return log p(x, z_k) − log q(z_k) of K fresh draws z_k ~ q(z | x), (K, *batch), without gradients.
@@ -165,13 +175,16 @@ def assemble(
     }
     optimizer = construct(config["optimizer"], "optimizer", context)
     model: Model = construct(config["model"], "model", context)
+    if isinstance(model, BayesianModel):
+        with torch.device(device):  # laws that the model makes of plain numbers
+            model.observe(data.decode(data.train), len(data.train))
     context["latents"] = model.latents
     context["process"] = model.process if isinstance(model, HasDenoisingTerms) else None
     family: Family = construct(config["family"], "family", context)
     multiply_in(config.get("matmul", "auto"), model.to(device), family.to(device))
     step = make_step(model, family, bound, estimator, optimizer).to(device)
     batches = Batches(data, model, dataset.batch_size, generator, wide)
-    step.begin(batches.full)
+    step.begin(batches.whole(model) if isinstance(family, HasCoordinates) else batches.full)
     return Problem(data, checksum, model, family, bound, estimator, step, batches)
 
 

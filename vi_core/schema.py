@@ -45,6 +45,8 @@ def check_part(config: Any, path: str, kind: type | tuple[type, ...]) -> None:
     Raises:
         ConfigError: For a class of another kind, an unknown key (with the closest known one) or a wrong type.
     """
+    if isinstance(config, kind):
+        return  # built already, from Python
     if not isinstance(config, Mapping) or not isinstance(config.get("_target_"), str):
         raise ConfigError(f"{path} must be a part with a _target_; choose one on the command line with {path}=<name>.")
     cls = locate(config["_target_"], path)
@@ -125,6 +127,8 @@ def construct(config: Config, path: str, context: Config | None = None) -> Any:
     Raises:
         ConfigError: Where a setting without a default is missing, or its value is out of range.
     """
+    if not isinstance(config, Mapping):
+        return config  # built already, from Python
     cls = locate(config["_target_"], path)
     settings = {
         key: construct(value, f"{path}.{key}", context) if isinstance(value, Mapping) else value

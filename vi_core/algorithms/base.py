@@ -17,6 +17,7 @@ from vi_core.families.base import Family
 from vi_core.models.base import Model
 from vi_core.types import flatten
 
+MOST_NAMED = 100  # parameters of a replicate that a history records one by one
 Metrics = dict[str, Tensor]  # what a step reports, by name, each (R,)
 
 
@@ -85,11 +86,16 @@ def over_batch(value: Tensor) -> Tensor:
 
 
 def trace_parameters(step: Step) -> Tensor:
-    """Return q's constrained parameters as (R, P) where the data points share them, else (R, 0)."""
+    """Return q's constrained parameters as (R, P) where the data points share them, else (R, 0).
+
+    Where there are more than 100 they are too many to name, and the norm of each tensor stands for its elements.
+    """
     if step.model.has_local:
         return step.witness.new_empty(len(step.alive), 0)
     with torch.no_grad():
-        return torch.cat([value.flatten(1) for value in flatten(step.family.variational())], dim=-1)
+        values = [value.flatten(1) for value in flatten(step.family.variational())]
+        named = sum(value.shape[1] for value in values) <= MOST_NAMED
+        return torch.cat(values if named else [value.norm(dim=1, keepdim=True) for value in values], dim=-1)
 
 
 def recorded_parameters(step: Step) -> Tensor:

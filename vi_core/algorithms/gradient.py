@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from vi_core.algorithms.base import Metrics, Step, over_batch
+from vi_core.algorithms.whitening import whiten
 from vi_core.bounds.base import Bound
 from vi_core.estimators.base import Estimator
-from vi_core.families.base import Family, HasDomain, HasInformation
+from vi_core.families.base import Family, HasCoordinates, HasDomain, HasInformation
 from vi_core.models.base import HasFisher, Model
 from vi_core.optimizers.base import Information, Optimizer
 
@@ -32,6 +33,10 @@ class GradientStep(Step):
         self.estimator, self.optimizer = estimator, optimizer
         confine = family.confine if isinstance(family, HasDomain) else None
         optimizer.bind(self.moving, family.replicates, self._information(), confine)
+
+    def begin(self, x: Any) -> None:
+        if isinstance(self.family, HasCoordinates):
+            whiten(self.family, self.model, x)
 
     def _information(self) -> Information | None:
         """Return the function for the Fisher information of q, or of the likelihood where q is a point mass."""

@@ -149,6 +149,29 @@ class HasDomain(Protocol):
         ...
 
 
+@runtime_checkable
+class HasCoordinates(Protocol):
+    """A family on unconstrained space, in coordinates that are set once from the target, before the first step.
+
+    Attributes:
+        origin: (R, 1, D).
+        start: `random` or `mode`: where the origin lies.
+        preconditioner: `none`, `diagonal` or `full`: which curvature there scales the coordinates.
+    """
+
+    origin: Tensor
+    start: Any
+    preconditioner: Any
+
+    def point(self, u: Tensor) -> tuple[Latents, Tensor]:
+        """Return latents and log|det ∂z/∂u| at unconstrained coordinates (..., D)."""
+        ...
+
+    def place(self, origin: Tensor, factor: Tensor | None) -> None:
+        """Set the origin (R, 1, D), and the linear map (R, 1, D) or (R, 1, D, D) where there is one."""
+        ...
+
+
 def all_shared(latents: dict[str, Latent], *allowed: Support) -> bool:
     """Whether the data points share all latents, and each has one of the allowed supports."""
     return all(not latent.local and latent.support in allowed for latent in latents.values())

@@ -45,6 +45,11 @@ class Model(nn.Module, ABC):
         """Whether data points have latents of their own, so that q is conditioned on them."""
         return any(latent.local for latent in self.latents.values())
 
+    @property
+    def has_points(self) -> bool:
+        """Whether a minibatch gives an unbiased estimate of the bound; so where each point has its own latents."""
+        return self.has_local
+
     def knows(self, layout: Layout) -> bool:
         """Whether the model's closed forms hold for a q with these parameters; see `Family.layout`."""
         return False

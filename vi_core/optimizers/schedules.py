@@ -76,3 +76,21 @@ class Staged(Schedule):
     def factor(self, time: Tensor) -> Tensor:
         stage = (time.unsqueeze(-1) >= self.ends).sum(dim=-1)
         return self.factors.index_select(0, stage.reshape(-1)).reshape(stage.shape)  # take() cannot be compiled
+
+
+class Decay(Schedule):
+    """A rate that falls by the same factor in every step: final^(t/steps), and `final` after the last of them.
+
+    Args:
+        steps: Steps over which the rate falls; at least 1.
+        final: The last factor; positive.
+    """
+
+    def __init__(self, *, steps: int = 10_000, final: float = 0.1):
+        super().__init__()
+        require(steps >= 1, f"optimizer.schedule.steps={steps} must be at least 1.")
+        require_positive("optimizer.schedule", final=final)
+        self.steps, self.final = steps, final
+
+    def factor(self, time: Tensor) -> Tensor:
+        return self.final ** (time.double() / self.steps).clamp_max(1.0)

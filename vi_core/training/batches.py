@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vi_core.datasets.base import Data
+from vi_core.datasets.base import Data, Typed
 from vi_core.errors import Unsupported
 from vi_core.models.base import Model
 
@@ -22,7 +22,9 @@ def steps_per_epoch(num_points: int, batch_size: int | None) -> int:
 def converted(summary: Any, device: torch.device, dtype: torch.dtype) -> Any:
     """Return a summary of the data, a tensor or a named tuple of them, on another device and in another type."""
     if isinstance(summary, torch.Tensor):
-        return summary.to(device, dtype)
+        return summary.to(device, dtype) if summary.is_floating_point() else summary.to(device)
+    if isinstance(summary, dict):
+        return {name: converted(part, device, dtype) for name, part in summary.items()}
     return type(summary)(*(converted(part, device, dtype) for part in summary))
 
 
@@ -58,15 +60,23 @@ class Batches:
         if batch_size is None:
             self.full = self.exact = model.summarize(data.decode(data.train))
             if wide is not None:
-                self.exact = model.summarize(wide)
+                self.exact = model.summarize(self._decode(wide, torch.float64))
                 self.full = converted(self.exact, data.train.device, data.train.dtype)
-        elif not model.has_local:
+        elif not model.has_points:
             raise Unsupported(
-                f"dataset.batch_size={batch_size} needs a model whose latents belong to single data points; "
+                f"dataset.batch_size={batch_size} needs a model whose density is a product over data points; "
                 "use dataset.batch_size=null."
             )
         self.order = torch.empty(0, dtype=torch.long)
         self.position = 0
+
+    def _decode(self, stored: torch.Tensor, dtype: torch.dtype) -> Any:
+        decode = self.data.decode
+        return (decode.with_dtype(dtype) if isinstance(decode, Typed) else decode)(stored)
+
+    def whole(self, model: Model) -> Any:
+        """Return the whole data set, as the model summarizes it, whatever a step sees."""
+        return model.summarize(self.data.decode(self.data.train)) if self.full is None else self.full
 
     def next(self) -> tuple[Any, int]:
         """Return the next batch and its number of data points."""

@@ -117,15 +117,17 @@ class Recorder:
         return History(self.metrics[0], self.steps[rows].copy(), self.seconds[rows].copy(), arrays)
 
     def _named(self, recorded: Tensor) -> dict[str, Tensor]:
-        """Split recorded parameters (T, R, P) into named columns (T, R), elements of vectors numbered."""
+        """Split recorded parameters (T, R, P) into named columns (T, R), elements of vectors numbered; or name norms."""
         with torch.no_grad():
             like = self.step.family.variational()
+            if recorded.shape[-1] < sum(value[0].numel() for value in flatten(like)):
+                return {f"norm({name})": recorded[..., i] for i, name in enumerate(column_names(like))}
             pieces = recorded.split([value.flatten(1).shape[1] for value in flatten(like)], dim=-1)
             shaped = [p.reshape(*recorded.shape[:2], *v.shape[2:]) for p, v in zip(pieces, flatten(like), strict=True)]
-            params = unflatten(shaped, like)
+            params = unflatten([piece.unsqueeze(2) for piece in shaped], like)
             moments = self.step.family.distribution(params).moments()
         named = dict(zip(column_names(like), shaped, strict=True))
-        named |= {f"E[{latent}]": mean for latent, (mean, _) in moments.items()}
+        named |= {f"E[{latent}]": mean.squeeze(2) for latent, (mean, _) in moments.items()}
         return {name: value for base, tensor in named.items() for name, value in _elements(base, tensor)}
 
     def state_dict(self, own: slice = slice(None), first: int = 0) -> dict[str, Any]:

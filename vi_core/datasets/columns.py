@@ -1,0 +1,117 @@
+"""Data sets of several named columns: the form that data of one's own have, whatever they were read from.
+
+Columns lie side by side in one matrix (N, width), so that a minibatch is one selection of rows; `Columns`, the data
+set's decode, takes rows apart into named tensors again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vi_core.datasets.base import Data
+from vi_core.errors import DataError
+
+LARGEST_WHOLE = {torch.float64: 2**53, torch.float32: 2**24}  # integers that a matrix of the type holds exactly
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The decode of rows (B, width) into named tensors.
+
+    Attributes:
+        shapes: Shape of one row of each column, by name, in their order in the matrix.
+        whole: Names of columns of integers, which are decoded to int64.
+        constants: Tensors that are the same for all rows, by name.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    whole: frozenset[str] = frozenset()
+    constants: dict[str, Tensor] = field(default_factory=dict)
+
+    def __call__(self, rows: Tensor) -> Any:
+        pieces = rows.split([prod(shape) for shape in self.shapes.values()], dim=-1)
+        found = {}
+        for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True):
+            value = piece.reshape(len(rows), *shape)
+            found[name] = value.long() if name in self.whole else value
+        return found | {name: value.to(rows.device) for name, value in self.constants.items()}
+
+    def with_dtype(self, dtype: torch.dtype) -> "Columns":
+        """Return the same decode with constants of another floating type."""
+        cast = {n: v.to(dtype) if v.is_floating_point() else v for n, v in self.constants.items()}
+        return replace(self, constants=cast)
+
+
+def to_tensor(name: str, value: Any) -> Tensor:
+    """Return an array, tensor, list or series as a tensor of float64 or int64.
+
+    Raises:
+        DataError: For text, missing or infinite values, naming the place.
+    """
+    try:
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"data '{name}' is not an array of numbers ({error}).") from None
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"data '{name}' has type {array.dtype}, not numbers; encode its values as numbers first.")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        place = np.argwhere(~np.isfinite(array))[0].tolist()
+        raise DataError(f"data '{name}' is {array[tuple(place)]} at {place}; fill it in, or drop the row.")
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64 if array.dtype.kind == "f" else np.int64))
+
+
+def named_columns(data: Any) -> dict[str, Tensor]:
+    """Return a mapping of arrays, or a data frame, as tensors by name.
+
+    Raises:
+        DataError: Where it is no mapping, or holds something else than numbers.
+    """
+    if not isinstance(data, Mapping) and not hasattr(data, "columns"):
+        raise DataError(
+            f'data must be a mapping such as {{"x": x, "y": y}} or a data frame, not {type(data).__name__}.'
+        )
+    found = {str(name): to_tensor(str(name), data[name]) for name in data}
+    if not found:
+        raise DataError("data hold nothing.")
+    return found
+
+
+def number_of_points(columns: Mapping[str, Tensor]) -> int:
+    """Return N, the length that most columns with an axis share, and the longer one of two that are as frequent."""
+    lengths = [len(value) for value in columns.values() if value.dim()]
+    if not lengths:
+        raise DataError("data hold no array with a row for each point; every value is a single number.")
+    return max(lengths, key=lambda length: (lengths.count(length), length))
+
+
+def column_data(columns: Mapping[str, Tensor], provenance: str, test: Mapping[str, Tensor] | None = None) -> Data:
+    """Return the data set of named columns.
+
+    Args:
+        columns: By name, (N, *shape); a tensor of another length is a constant.
+        provenance: Where the numbers come from.
+        test: The same columns of held-out points.
+
+    Raises:
+        DataError: For integers too large to be exact.
+    """
+    count = number_of_points(columns)
+    rows = {name: value for name, value in columns.items() if value.dim() and len(value) == count}
+    constants = {name: value for name, value in columns.items() if name not in rows}
+    for name, value in rows.items():
+        if not value.is_floating_point() and int(value.abs().max()) > LARGEST_WHOLE[torch.float64]:
+            raise DataError(f"data '{name}' holds integers above 2^53, which float64 rounds; use floating numbers.")
+    whole = frozenset(name for name, value in rows.items() if not value.is_floating_point())
+    decode = Columns({name: tuple(value.shape[1:]) for name, value in rows.items()}, whole, constants)
+    held_out = None if test is None else side_by_side({name: test[name] for name in rows})
+    return Data(side_by_side(rows), provenance, held_out, decode=decode)
+
+
+def side_by_side(rows: Mapping[str, Tensor]) -> Tensor:
+    """Return columns (N, *shape) as one matrix (N, width) in float64."""
+    return torch.cat([value.double().reshape(len(value), -1) for value in rows.values()], dim=1)

@@ -1,0 +1,280 @@
+"""Families on the unconstrained space of all latents, in coordinates that a preconditioner chooses.
+
+With z = T(u), the supports' bijections, and u = origin + A v,
+
+    log q(z) = log q_v(A⁻¹(u − origin)) − log|det A| − log|det ∂T/∂u|.
+
+A is lower triangular, so that a q_v whose coordinates depend on earlier ones alone stays so in u: the factors
+q(z_i | z_<i) and the directed graph of q exist in every preconditioner. With A Aᵀ the inverse of the Hessian of
+−log p at a mode, one learning rate serves problems of all scales.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from vi_core.distributions import supports
+from vi_core.distributions.normal import HALF_LOG_2PI
+from vi_core.errors import require
+from vi_core.families._packed import Entry, PackedParameters
+from vi_core.families.base import Family, VariationalDistribution
+from vi_core.types import Graph, Latent, Latents, Params
+
+Start = Literal["random", "mode"]
+Preconditioner = Literal["none", "diagonal", "full"]
+NODES = 32  # of Gauss-Hermite quadrature, for moments of one transformed coordinate
+POINTS = 256  # of a Sobol sequence, for moments of vectors
+MOST_FULL = 2000  # coordinates for which A is a whole matrix
+
+
+class Point(dict[str, Tensor]):
+    """Latents (K, *batch, *event), with the coordinates u and v (K, *batch, D) that they came from."""
+
+    u: Tensor
+    v: Tensor
+
+
+class Space:
+    """The unconstrained coordinates of all latents, side by side.
+
+    Args:
+        latents: Continuous latents that all data points share.
+    """
+
+    def __init__(self, latents: dict[str, Latent]):
+        self.latents = latents
+        self.sizes = {name: math.prod(latent.unconstrained_shape) for name, latent in latents.items()}
+        self.size = sum(self.sizes.values())
+
+    def split(self, u: Tensor) -> dict[str, Tensor]:
+        """Return the coordinates (..., *unconstrained_shape) of each latent from all, (..., D)."""
+        pieces = zip(self.latents.items(), u.split(list(self.sizes.values()), dim=-1), strict=True)
+        return {name: piece.reshape(*u.shape[:-1], *latent.unconstrained_shape) for (name, latent), piece in pieces}
+
+    def values(self, u: Tensor) -> Latents:
+        """Return z = T(u), by latent."""
+        return {name: self.latents[name].support.transform(own) for name, own in self.split(u).items()}
+
+    def coordinates(self, z: Latents) -> Tensor:
+        """Return u = T⁻¹(z), (..., D)."""
+        pieces = []
+        for name, latent in self.latents.items():
+            own = latent.support.inverse(z[name])
+            pieces.append(own.reshape(*own.shape[: own.dim() - len(latent.unconstrained_shape)], -1))
+        return torch.cat(pieces, dim=-1)
+
+    def log_dets(self, u: Tensor, z: Latents) -> dict[str, Tensor]:
+        """Return log|det ∂z/∂u| of each latent, (...)."""
+        return {name: self.latents[name].log_abs_det_jacobian(own, z[name]) for name, own in self.split(u).items()}
+
+
+class Base(ABC):
+    """q_v, a law of the preconditioned coordinates (..., D), for given parameters."""
+
+    @abstractmethod
+    def rsample(self, num_samples: int) -> Tensor:
+        """Draw v, (K, *batch, D), differentiable in the parameters."""
+
+    @abstractmethod
+    def log_terms(self, v: Tensor) -> Tensor:
+        """Return log q(v_i | v_<i), (K, *batch, D); or log q(v) with a last axis of length one where it has no terms."""
+
+    @property
+    @abstractmethod
+    def mean(self) -> Tensor:
+        """E[v], (*batch, D)."""
+
+    @property
+    @abstractmethod
+    def root(self) -> Tensor:
+        """W with Cov[v] = W Wᵀ, (*batch, D, M)."""
+
+
+class UnconstrainedDistribution(VariationalDistribution):
+    """q(z) of a law of preconditioned coordinates.
+
+    Args:
+        base: q_v.
+        space: The latents' coordinates.
+        origin: (R, 1, D).
+        factor: A: its diagonal (R, 1, D), or all of it (R, 1, D, D).
+    """
+
+    def __init__(self, base: Base, space: Space, origin: Tensor, factor: Tensor):
+        self.base, self.space, self.origin, self.factor = base, space, origin, factor
+        self.full = factor.dim() == origin.dim() + 1
+
+    def rsample(self, num_samples: int) -> Point:
+        v = self.base.rsample(num_samples)
+        u = self.origin + self._times(v)
+        z = Point(self.space.values(u))
+        z.u, z.v = u, v
+        return z
+
+    def _times(self, v: Tensor) -> Tensor:
+        return (self.factor @ v.unsqueeze(-1)).squeeze(-1) if self.full else self.factor * v
+
+    def _coordinates(self, z: Latents) -> tuple[Tensor, Tensor]:
+        """Return u and v of latents."""
+        if isinstance(z, Point):
+            return z.u, z.v
+        u = self.space.coordinates(z)
+        centred = u - self.origin
+        if not self.full:
+            return u, centred / self.factor
+        return u, solve(self.factor, centred)
+
+    def log_prob_terms(self, z: Latents) -> dict[str, Tensor]:
+        u, v = self._coordinates(z)
+        terms, log_dets = self.base.log_terms(v), self.space.log_dets(u, z)
+        scale = (self.factor.diagonal(dim1=-2, dim2=-1) if self.full else self.factor).log()
+        if terms.shape[-1] != self.space.size:
+            total = terms.squeeze(-1) - scale.sum(-1)
+            return {"joint": total - torch.stack(list(log_dets.values())).sum(dim=0)}
+        pieces = (terms - scale).split(list(self.space.sizes.values()), dim=-1)
+        return {name: piece.sum(-1) - log_dets[name] for name, piece in zip(log_dets, pieces, strict=True)}
+
+    def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
+        mean = self.origin + self._times(self.base.mean)
+        root = self.factor @ self.base.root if self.full else self.factor.unsqueeze(-1) * self.base.root
+        found, start = {}, 0
+        for name, size in self.space.sizes.items():
+            own = slice(start, start + size)
+            found[name] = transformed_moments(self.space.latents[name], mean[..., own], root[..., own, :])
+            start += size
+        return found
+
+
+def solve(factor: Tensor, value: Tensor) -> Tensor:
+    """Return A⁻¹ x for lower triangular A (*batch, D, D) and x (K, *batch, D), whose batch axes may be A's own."""
+    if factor.dim() > value.dim():
+        return torch.linalg.solve_triangular(factor, value.unsqueeze(-1), upper=False).squeeze(-1)
+    return torch.linalg.solve_triangular(factor, value.movedim(0, -1), upper=False).movedim(-1, 0)
+
+
+def transformed_moments(latent: Latent, mean: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation (*batch, *event) of T(u), u ~ N(mean, root rootᵀ).
+
+    In closed form for real and positive latents; by Gauss-Hermite quadrature for other numbers; for vectors by a Sobol
+    sequence of 256 points, good to about 1 % of the deviation.
+
+    Args:
+        latent: Its support and shape.
+        mean: (*batch, size), of the latent's coordinates.
+        root: (*batch, size, M).
+    """
+    batch, support = mean.shape[:-1], latent.support
+    if support.event_dims == 0:
+        mean, std = (part.reshape(*batch, *latent.shape) for part in (mean, root.norm(dim=-1)))
+        if support == supports.real:
+            return mean, std
+        if support == supports.positive:
+            centre = (mean + 0.5 * std.square()).exp()
+            return centre, centre * std.square().expm1().sqrt()
+        nodes, weights = hermite(mean)
+        u = mean + std * nodes.reshape(-1, *(1,) * mean.dim())
+    else:
+        noise = torch.quasirandom.SobolEngine(root.shape[-1]).draw(POINTS + 1, dtype=torch.float64)[1:]
+        normal = (noise.mul(2).sub(1).erfinv() * math.sqrt(2)).to(mean)
+        u = mean + (root @ normal.T).movedim(-1, 0)
+        u = u.reshape(POINTS, *batch, *latent.unconstrained_shape)
+        weights = mean.new_full((POINTS,), 1 / POINTS)
+    z = support.transform(u)
+    weights = weights.reshape(-1, *(1,) * (z.dim() - 1))
+    centre = (weights * z).sum(dim=0)
+    return centre, (weights * (z - centre).square()).sum(dim=0).sqrt()
+
+
+def hermite(like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return nodes and weights of quadrature under N(0, 1), each (NODES,), in the type of a tensor."""
+    import numpy as np
+
+    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    return torch.from_numpy(nodes).to(like), torch.from_numpy(weights / weights.sum()).to(like)
+
+
+class UnconstrainedFamily(Family):
+    """An abstract family of laws on unconstrained space; subclasses add the law of the coordinates.
+
+    Args:
+        latents: Continuous latents that all data points share.
+        replicates: R.
+        entries: Parameters of q_v, all of one name, `u`.
+        start: Where the origin lies: at a point that is drawn uniformly from (−2, 2), or at a mode of p found from there.
+        preconditioner: Curvature at the origin that scales the coordinates: none, its diagonal, or all of it.
+    """
+
+    described = "continuous latents that all data points share"
+    origin: Tensor
+    factor: Tensor
+
+    def __init__(
+        self,
+        latents: dict[str, Latent],
+        replicates: int,
+        entries: Sequence[Entry],
+        start: Start,
+        preconditioner: Preconditioner,
+    ):
+        super().__init__()
+        self.check_latents(latents)
+        self.replicates, self.space, self.start, self.preconditioner = replicates, Space(latents), start, preconditioner
+        size = self.space.size
+        require(
+            preconditioner != "full" or size <= MOST_FULL,
+            f"family.preconditioner=full needs a matrix of {size} x {size} coordinates; use family.preconditioner=diagonal.",
+        )
+        self.packed = PackedParameters(entries, replicates)
+        self.layout = {"u": frozenset(entry.name for entry in entries)}
+        like = self.packed.raw.detach()
+        self.register_buffer("origin", like.new_zeros(replicates, 1, size))
+        shape = (size, size) if preconditioner == "full" else (size,)
+        identity = torch.eye(size).to(like) if preconditioner == "full" else like.new_ones(size)
+        self.register_buffer("factor", identity.expand(replicates, 1, *shape).clone())
+
+    @classmethod
+    def describes(cls, latents: dict[str, Latent]) -> bool:
+        return all(not latent.local and not latent.support.discrete for latent in latents.values())
+
+    @property
+    def parents(self) -> Graph:
+        """Each latent depends on all before it."""
+        names = list(self.space.latents)
+        return {name: frozenset(names[:i]) for i, name in enumerate(names)}
+
+    def variational(self, x: object = None) -> Params:
+        return self.packed()
+
+    def stored_names(self) -> list[str]:
+        return self.packed.stored_names()
+
+    def assign(self, params: Params) -> None:
+        self.packed.assign(params)
+
+    def distribution(self, params: Params) -> UnconstrainedDistribution:
+        return UnconstrainedDistribution(self.law(**params["u"]), self.space, self.origin, self.factor)
+
+    @abstractmethod
+    def law(self, **parameters: Tensor) -> Base:
+        """Return q_v for constrained parameters (*batch, *shape)."""
+
+    def point(self, u: Tensor) -> tuple[Latents, Tensor]:
+        """Return z = T(u) and log|det ∂z/∂u|, for coordinates (..., D)."""
+        z = self.space.values(u)
+        return z, torch.stack(list(self.space.log_dets(u, z).values())).sum(dim=0)
+
+    def place(self, origin: Tensor, factor: Tensor | None) -> None:
+        """Set the coordinates: origin (R, 1, D), and A in the shape of `factor`, or None where it stays."""
+        with torch.no_grad():
+            self.origin.copy_(origin)
+            if factor is not None:
+                self.factor.copy_(factor)
+
+
+def normal_log_density(standard: Tensor, log_scale: Tensor) -> Tensor:
+    """Return log N elementwise, from standardised values and the logarithm of the scale."""
+    return -0.5 * standard.square() - log_scale - HALF_LOG_2PI

@@ -1,0 +1,355 @@
+"""`vi_core.fit`: a posterior for a model and data of one's own, in one call.
+
+    fit = vi_core.fit(Logistic(), {"x": x, "y": y})
+    fit.summary()                      # mean, deviation and quantiles of each latent
+    fit.predict({"x": new}, 1000)      # draws of new observations
+
+The parts, the training loop and the numbers are those of the command line.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vi_core.bounds.base import Bound
+from vi_core.datasets.base import Data, Dataset
+from vi_core.datasets.columns import column_data, named_columns
+from vi_core.errors import ConfigError, DataError, LabError
+from vi_core.estimators.base import Estimator
+from vi_core.families.base import VariationalDistribution
+from vi_core.models.bayesian.base import BayesianModel
+from vi_core.optimizers.base import Optimizer
+from vi_core.parts import part
+from vi_core.problem import Loaded, assemble
+from vi_core.run import Run
+from vi_core.training.callbacks import Callback
+from vi_core.training.history import History
+from vi_core.training.loop import Loop
+
+DRAWS = 2000  # of q, for quantiles and the final bound
+LEARNING_RATE = 0.05  # in whitened coordinates; it falls to a tenth
+QUANTILES = (0.05, 0.95)
+
+
+@dataclass(kw_only=True, eq=False)
+class InMemory(Dataset):
+    """Columns that were passed from Python.
+
+    Attributes:
+        data: The tensors.
+        batch_size: Rows in a step, or None for all.
+    """
+
+    data: Data
+    batch_size: int | None = None
+
+    def load(self) -> Data:
+        return self.data
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers by row and column, which a terminal and a notebook show.
+
+    Attributes:
+        columns: Their names.
+        rows: Name -> numbers, in the order of the columns; None where there is none.
+        title: A line above it.
+    """
+
+    columns: tuple[str, ...]
+    rows: dict[str, tuple[float | None, ...]]
+    title: str = ""
+
+    def __getitem__(self, row: str) -> dict[str, float | None]:
+        return dict(zip(self.columns, self.rows[row], strict=True))
+
+    def _cells(self) -> list[list[str]]:
+        def shown(value: float | None) -> str:
+            return "" if value is None else f"{value:.4g}"
+
+        return [["", *self.columns], *([name, *map(shown, row)] for name, row in self.rows.items())]
+
+    def __repr__(self) -> str:
+        cells = self._cells()
+        widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+        lines = [
+            "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+            for row in cells
+        ]
+        return "\n".join([self.title, *lines] if self.title else lines)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        head, *body = self._cells()
+        heading = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+        rows = ["".join([f"<th>{escape(row[0])}</th>", *(f"<td>{c}</td>" for c in row[1:])]) for row in body]
+        lines = "".join(f"<tr>{row}</tr>" for row in rows)
+        return f"<table><caption>{escape(self.title)}</caption><tr>{heading}</tr>{lines}</table>"
+
+
+@dataclass(eq=False)
+class Fit:
+    """A fitted model.
+
+    Attributes:
+        run: The trained run: problem, loop and history.
+        settings: The call's arguments by name, for `repr`.
+        seconds: What the fit took.
+        data: All data by name, as the model saw them.
+    """
+
+    run: Run
+    settings: dict[str, Any]
+    seconds: float
+    data: dict[str, Tensor] = field(repr=False)
+
+    @property
+    def model(self) -> BayesianModel:
+        """The model."""
+        model = self.run.problem.model
+        assert isinstance(model, BayesianModel)
+        return model
+
+    @property
+    def q(self) -> VariationalDistribution:
+        """The fitted q(z) of all replicates."""
+        with torch.no_grad():
+            family = self.run.problem.family
+            return family.distribution(family.variational())
+
+    @property
+    def history(self) -> History:
+        """What was recorded over the steps."""
+        return self.run.history
+
+    @cached_property
+    def elbo(self) -> np.ndarray:
+        """(R,) ELBO of each replicate, in nats, from 2,000 draws; −∞ where it diverged."""
+        problem = self.run.problem
+        with torch.random.fork_rng(devices=[]):
+            values = problem.log_weights(DRAWS, self.data).mean(dim=0).squeeze(1)
+        return np.where(self.run.alive & np.isfinite(values.cpu().numpy()), values.cpu().numpy(), -np.inf)
+
+    @property
+    def best(self) -> int:
+        """The replicate with the highest ELBO, whose q the other methods describe."""
+        return int(self.elbo.argmax())
+
+    def draws(self, n: int = DRAWS) -> dict[str, Tensor]:
+        """Return n draws from q of the best replicate, (n, *event) by latent, with the model's `quantities`."""
+        z = self.q.sample(n)
+        with torch.no_grad():
+            z = dict(z) | self.model.quantities_at(z, self.data)
+        return {name: value[:, self.best, 0].clone() for name, value in z.items()}
+
+    def summary(self) -> Table:
+        """Return mean, deviation, 5 % and 95 % quantile of each scalar under q, and the error of the mean.
+
+        The error, `mc_error`, is the deviation of the mean over replicates: what another seed would change.
+        """
+        with torch.random.fork_rng(devices=[]):
+            z = self.q.sample(DRAWS)
+            with torch.no_grad():
+                z = dict(z) | self.model.quantities_at(z, self.data)
+        alive = np.flatnonzero(np.isfinite(self.elbo))
+        rows = {}
+        for latent, value in z.items():
+            flat = value[:, :, 0].reshape(*value.shape[:2], -1).cpu().numpy()
+            for i in range(flat.shape[-1]):
+                own, means = flat[:, self.best, i], flat[:, alive, i].mean(axis=0)
+                error = float(means.std(ddof=1)) if len(alive) > 1 else None
+                name = latent if value.dim() == 3 else f"{latent}{list(np.unravel_index(i, value.shape[3:]))}"
+                name = name.replace("np.int64(", "").replace(")", "")
+                rows[name] = (float(own.mean()), float(own.std()), *map(float, np.quantile(own, QUANTILES)), error)
+        return Table(("mean", "sd", "q05", "q95", "mc_error"), rows, str(self))
+
+    def predict(self, data: Any, n: int = DRAWS) -> Tensor | dict[str, Tensor]:
+        """Return n draws of new observations, each with its own draw of the latents.
+
+        Args:
+            data: Rows to predict for, by name, without the observed variables.
+            n: Draws.
+
+        Returns:
+            (n, B, *shape), by name where several variables are observed.
+        """
+        draws = {name: value for name, value in self.draws(n).items() if name in self.model.latents}
+        found = self.model.predictive(draws, self._rows(data))
+        return next(iter(found.values())) if len(found) == 1 else found
+
+    def log_predictive(self, data: Any, n: int = DRAWS) -> Tensor:
+        """Return the log predictive density of each point of new data with observations, (B,), in nats."""
+        return self.model.log_predictive(self.q.sample(n), self._rows(data))[self.best]
+
+    def _rows(self, data: Any) -> dict[str, Tensor]:
+        """Return new rows in the type of the fit, with its constants where they give none."""
+        like = self.run.problem.step.witness
+        columns = named_columns(data)
+        count = self.run.problem.data.train.shape[0]
+        constants = {n: v for n, v in self.data.items() if n not in columns and not (v.dim() and len(v) == count)}
+        moved = {n: v.to(like) if v.is_floating_point() else v.to(like.device) for n, v in columns.items()}
+        return constants | moved
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Return a figure of the bound of each replicate and of the marginals of q; write it to `path` if given."""
+        from vi_core.plots.posterior import posterior_figure  # matplotlib, only where something is drawn
+
+        columns, bound = self.history.columns, self.history.bound
+        with torch.random.fork_rng(devices=[]):
+            draws = {name: value.cpu().numpy() for name, value in self.draws().items()}
+        figure = posterior_figure(self.history.step, columns[bound], draws, self.best, title=type(self.model).__name__)
+        if path is not None:
+            figure.savefig(path)
+        return figure
+
+    def save(self, path: str | Path) -> None:
+        """Write draws of q by name, the ELBO of each replicate and the recorded history to an .npz file."""
+        from vi_core.files import replacing
+
+        target = Path(path)
+        if target.suffix != ".npz":
+            raise ConfigError(f"save writes an .npz file; give a path that ends so, not '{target}'.")
+        arrays = {f"draws.{name}": value.cpu().numpy() for name, value in self.draws().items()}
+        with replacing(target) as unfinished, unfinished.open("wb") as file:
+            np.savez_compressed(
+                file, elbo=self.elbo, step=self.history.step, bound=self.history.columns[self.history.bound], **arrays
+            )
+
+    def __repr__(self) -> str:
+        elbo = self.elbo[self.best]
+        agree = int((self.elbo > elbo - 1).sum())
+        parts = ", ".join(str(self.settings[key]) for key in ("family", "estimator"))
+        return (
+            f"{type(self.model).__name__}: {parts}; ELBO {elbo:.2f} nats, {agree} of {len(self.elbo)} replicates within "
+            f"1 nat of it; {self.run.loop.done} steps in {self.seconds:.1f} s"
+        )
+
+
+def fit(
+    model: BayesianModel,
+    data: Any,
+    *,
+    family: Any = "full_rank_normal",
+    bound: str | Bound = "elbo",
+    estimator: str | Estimator = "auto",
+    optimizer: str | Optimizer = "adam",
+    num_samples: int = 8,
+    steps: int = 1000,
+    batch_size: int | None = None,
+    max_seconds: float | None = None,
+    replicates: int = 4,
+    seed: int = 0,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float64,
+    test: Any = None,
+    progress: Callable[[int, float], None] | None = None,
+    **settings: Any,
+) -> Fit:
+    """Fit a model to data, and return the posterior.
+
+    Args:
+        model: Prior and likelihood.
+        data: Arrays, tensors or columns of a data frame by name; arrays of one length are rows, others constants.
+        family, bound, optimizer: A part's name, as on the command line, or its settings as a mapping; bound and optimizer
+            may be objects.
+        estimator: The same; `auto` is sticking the landing where it is unbiased, else the pathwise gradient.
+        num_samples: K, samples per step.
+        steps: Gradient steps at most.
+        batch_size: Rows in a step, or None for all of them.
+        max_seconds: Ends training after this time; None for no limit.
+        replicates: R, fits from different starting points, trained together.
+        seed: Of all random numbers; the state of torch's own stream stays as it was.
+        device: Of torch.
+        dtype: Floating type of data and parameters.
+        test: Held-out rows with the same names, scored in the course of a fit with `batch_size`.
+        progress: Called with steps made and the bound of the best replicate, now and then.
+        settings: Settings of the family, such as `start` and `preconditioner`.
+
+    Raises:
+        LabError: In one line, for a model or data that cannot be fitted.
+    """
+    if not isinstance(model, BayesianModel):
+        raise ConfigError(f"fit needs a vi_core.BayesianModel with prior and likelihood, not {type(model).__name__}.")
+    began = time.perf_counter()
+    columns = named_columns(data)
+    held_out = None if test is None else _same_columns(named_columns(test), columns)
+    loaded = column_data(columns, f"from Python: {', '.join(columns)}", held_out)
+    chosen = _estimator(estimator, bound, num_samples)
+    config = {
+        "dataset": InMemory(data=loaded, batch_size=batch_size),
+        "model": model,
+        "family": part("family", family, **settings) if isinstance(family, str) else {**family, **settings},
+        "bound": part("bound", bound) if isinstance(bound, str) else bound,
+        "estimator": chosen,
+        "optimizer": _optimizer(optimizer, steps),
+        "trainer": part("trainer", "default", steps=steps, eval_every=0 if test is None else 1),
+        "replicates": replicates,
+    }
+    target, previous = torch.device(device), torch.get_default_dtype()
+    deadline = math.inf if max_seconds is None else began + max_seconds
+    with torch.random.fork_rng():
+        torch.random.default_generator.manual_seed(seed)
+        torch.set_default_dtype(dtype)
+        try:
+            moved = Loaded(loaded.to(target, dtype), loaded.checksum)
+            problem = assemble(config, target, dtype, torch.Generator().manual_seed(seed), moved)
+            run = Run(config, problem, interrupted=lambda: time.perf_counter() > deadline)
+            if progress is not None:
+                run.callbacks.chosen["progress"] = _Progress(progress)
+            run.loop.run()
+            seconds = time.perf_counter() - began
+            names = {"family": family if isinstance(family, str) else config["family"].get("_target_", "")}
+            found = Fit(run, names | {"estimator": _name(chosen)}, seconds, problem.batches.whole(model))
+            if not np.isfinite(found.elbo).any():
+                raise LabError("every replicate diverged; standardise the data, or use a smaller optimizer.lr.")
+        finally:
+            torch.set_default_dtype(previous)
+    return found
+
+
+class _Progress(Callback):
+    """Tells a function of steps made and of the highest bound at each look at the device."""
+
+    def __init__(self, report: Callable[[int, float], None]):
+        self.report = report
+
+    def on_rows(self, loop: Loop, rows: slice) -> None:
+        if loop.recorder.rows:
+            self.report(loop.done, float(loop.recorder.latest().max()))
+
+
+def _same_columns(test: Mapping[str, Tensor], columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    missing = [name for name in columns if name not in test]
+    if missing:
+        raise DataError(f"test lacks '{missing[0]}', which the data have; it needs the same names.")
+    return dict(test)
+
+
+def _estimator(estimator: str | Estimator, bound: str | Bound, num_samples: int) -> Any:
+    """Return the part; `auto` is sticking the landing for the ELBO, whose gradient it leaves unbiased, else pathwise."""
+    if not isinstance(estimator, str):
+        return estimator
+    additive = bound == "elbo" if isinstance(bound, str) else bound.additive
+    name = ("sticking_the_landing" if additive else "pathwise") if estimator == "auto" else estimator
+    return part("estimator", name, num_samples=num_samples)
+
+
+def _optimizer(optimizer: str | Optimizer, steps: int) -> Any:
+    if not isinstance(optimizer, str):
+        return optimizer
+    decay = part("optimizer/schedule", "decay", steps=steps)
+    return part("optimizer", optimizer, lr=LEARNING_RATE, schedule=decay)
+
+
+def _name(chosen: Any) -> str:
+    return type(chosen).__name__ if not isinstance(chosen, Mapping) else chosen["_target_"].rpartition(".")[2]

@@ -1,0 +1,1 @@
+"""Models written as a prior and a likelihood, in `torch.distributions`, for one draw."""

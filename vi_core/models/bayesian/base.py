@@ -1,0 +1,293 @@
+"""A model written as a prior and a likelihood for one draw of its latents: what a person writes for an own problem.
+
+    log p(y, z) = Σ_i log p(z_i | z_<i) + Σ_n log p(y_n | z, data_n)
+
+Both methods use the laws of `torch.distributions` and see one value of each latent, without axes for samples or
+replicates; their log densities are mapped over those by `torch.func.vmap`. From them follow supports and shapes of the
+latents, the factor graph, log p(y, z), the scale N/B of a minibatch's likelihood, densities of single points, and draws
+from prior and posterior predictive laws. Draws are made one by one, because the samplers of several laws cannot be
+mapped.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from vi_core.errors import ConfigError, DataError, Unsupported, did_you_mean
+from vi_core.models.base import Factors, Model
+from vi_core.models.bayesian.laws import support_of, unvalidated
+from vi_core.types import Latent, Latents
+
+Values = dict[str, Tensor]  # one value of each latent, or the columns of the data, by name
+Prior = Distribution | Callable[[Values], Distribution]  # a law, or a function of the latents that were declared before
+
+
+class Named(dict[str, Tensor]):
+    """Values by name that note which are read, and refuse a name that is missing in one line.
+
+    Args:
+        values: Tensors by name.
+        what: What the names are of, for the message: `latent` or `data`.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor], what: str):
+        super().__init__(values)
+        self.what, self.read = what, set[str]()
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def __missing__(self, name: str) -> Tensor:
+        known = ", ".join(self) or "none"
+        raise DataError(f"there is no {self.what} called '{name}'.{did_you_mean(name, self)} Known: {known}.")
+
+
+class BayesianModel(Model):
+    """A density p(y, z) given by a prior and a likelihood; subclasses write the two.
+
+    Attributes:
+        observed: Name of the observed variable among the data, where `likelihood` returns a single law.
+        num_points: N, data points in the whole data set.
+        pointwise: Whether each observed variable has one density for each data point, so that minibatches have a
+            meaning.
+    """
+
+    observed: ClassVar[str] = "y"
+    num_points: int
+    pointwise: bool
+
+    def __new__(cls, *args: Any, **settings: Any) -> "BayesianModel":
+        model = super().__new__(cls)
+        nn.Module.__init__(model)  # a subclass need not call it in a constructor of its own
+        return model
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+
+    @abstractmethod
+    def prior(self, data: Values) -> Iterable[tuple[str, Prior]]:
+        """Yield name and law of each latent; a law that depends on earlier latents is a function of them.
+
+        Args:
+            data: All data, by name: one row for each data point, and constants.
+        """
+
+    @abstractmethod
+    def likelihood(self, z: Values, data: Values) -> Distribution | dict[str, Distribution]:
+        """Return the law of the observed data given one value of each latent, with one batch element for each point.
+
+        Args:
+            z: One value of each latent, with its event shape.
+            data: Rows of the data, by name; all, or those of a minibatch.
+
+        Returns:
+            The law of `data[observed]`, or laws of several observed variables by name.
+        """
+
+    def quantities(self, z: Values, data: Values) -> dict[str, Tensor]:
+        """Return functions of the latents that are reported like latents; none by default."""
+        return {}
+
+    def weights(self, data: Values) -> Tensor | None:
+        """Return how often each point counts, (B,), or None where each counts once."""
+        return None
+
+    def observe(self, data: Mapping[str, Tensor], num_points: int) -> None:
+        """Take in the data: declare the latents, and check prior and likelihood at a draw from the prior.
+
+        Args:
+            data: All data, by name.
+            num_points: N.
+
+        Raises:
+            LabError: In one line that names the method and the latent, column or factor that is wrong.
+        """
+        self.num_points, name = num_points, type(self).__name__
+        known = Named(data, "data")
+        with torch.random.fork_rng(devices=[]):
+            draw = self._declare(known)
+            with unvalidated():
+                found = self._called("prior", lambda: list(self.prior(known)))
+                self.laws: dict[str, Prior] = dict(found)
+                self._check_likelihood(draw, known)
+        two = {latent: torch.stack([value, value])[:, None, None] for latent, value in draw.items()}
+        try:
+            self.factors(two, data)
+        except RuntimeError as error:
+            raise Unsupported(
+                f"{name} cannot be mapped over draws by torch.func.vmap ({str(error).splitlines()[0]}); write prior "
+                "and likelihood without branches on values and without .item()."
+            ) from error
+
+    @property
+    def has_points(self) -> bool:
+        return self.pointwise
+
+    def _called(self, method: str, call: Callable[[], Any]) -> Any:
+        """Return what a method of the subclass returns; its errors become one line that names it."""
+        try:
+            return call()
+        except (ValueError, RuntimeError, TypeError, KeyError, IndexError, AttributeError) as error:
+            first = str(error).strip().splitlines() or [type(error).__name__]
+            raise ConfigError(f"{type(self).__name__}.{method} failed: {first[0]}") from error
+
+    def _declare(self, data: Named) -> Values:
+        """Set `latents` and the scopes of the prior's factors; return a draw of each latent from the prior."""
+        name, draw = type(self).__name__, Values()
+        self.latents, self.scopes = {}, {}
+        for item in self._called("prior", lambda: list(self.prior(data))):
+            if not (isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)):
+                raise ConfigError(f'{name}.prior must yield pairs such as ("mu", Normal(0.0, 1.0)), not {item!r:.60}.')
+            latent, given = item
+            if latent in self.latents or latent in data or not latent.isidentifier():
+                clash = "is declared twice" if latent in self.latents else "is also a name of the data"
+                clash = clash if latent.isidentifier() else "is no identifier"
+                raise ConfigError(f"{name}.prior: the name '{latent}' {clash}; choose another.")
+            earlier = Named(draw, "latent")
+            if isinstance(given, Distribution):
+                law = given
+            else:
+                law = self._called("prior", lambda given=given, earlier=earlier: given(earlier))
+            if not isinstance(law, Distribution):
+                raise ConfigError(
+                    f"{name}.prior: '{latent}' has no density, it is {type(law).__name__}; give a law of "
+                    "torch.distributions, or a function of earlier latents that returns one."
+                )
+            draw[latent] = self._called("prior", law.sample)
+            self.latents[latent] = Latent(support_of(law, latent), tuple(draw[latent].shape))
+            self.scopes[latent] = frozenset({latent, *earlier.read})
+        if not self.latents:
+            raise ConfigError(f"{name}.prior yields no latent.")
+        return draw
+
+    def _check_likelihood(self, draw: Values, data: Named) -> None:
+        """Set the scopes of the likelihood's factors; check names, supports and shapes of the observed data."""
+        z, owner = Named(draw, "latent"), f"{type(self).__name__}.likelihood"
+        laws = self._called("likelihood", lambda: self._laws(z, data))
+        densities: list[Tensor] = []
+        for name, law in laws.items():
+            if not isinstance(law, Distribution):
+                raise ConfigError(f"{owner} must return laws of torch.distributions, not {type(law).__name__}.")
+            if name in self.latents:
+                raise ConfigError(f"{owner}: '{name}' is a latent, and cannot be observed too.")
+            value = observations(data[name], z)
+            _check_support(owner, name, law, value)
+            density = self._called("likelihood", lambda law=law, value=value: law.log_prob(value))
+            if density.shape not in ((), (self.num_points,)):
+                raise ConfigError(
+                    f"{owner}: the density of '{name}' has shape {tuple(density.shape)}, and {self.num_points} data "
+                    f"points need ({self.num_points},); compare the law's shape {tuple(law.batch_shape)} with that of "
+                    f"data['{name}'], {tuple(value.shape)}."
+                )
+            densities.append(density)
+        if not z.read:
+            raise ConfigError(f"{owner} uses no latent.")
+        self.pointwise = all(density.dim() == 1 for density in densities)
+        self.scopes |= dict.fromkeys(laws, frozenset(z.read))
+
+    def _laws(self, z: Values, data: Values) -> dict[str, Distribution]:
+        found = self.likelihood(z, data)
+        return found if isinstance(found, dict) else {self.observed: found}
+
+    def _prior_law(self, name: str, z: Values) -> Distribution:
+        law = self.laws[name]
+        return law if isinstance(law, Distribution) else law(z)
+
+    def _densities(self, z: Values, data: Values) -> Values:
+        """Return the log density of each factor at one value of each latent; likelihoods stand for all N points."""
+        found = {name: self._prior_law(name, z).log_prob(z[name]).sum() for name in self.laws}
+        for name, density in self._points(z, data).items():
+            rows = len(density) if density.dim() else self.num_points
+            total = density.sum()
+            found[name] = total if rows == self.num_points else total * (self.num_points / rows)
+        return found
+
+    def _points(self, z: Values, data: Values) -> Values:
+        """Return the log density of each observed variable at one value of each latent: (B,), with weights."""
+        weights = self.weights(data)
+        found = {name: law.log_prob(observations(data[name], z)) for name, law in self._laws(z, data).items()}
+        return found if weights is None else {name: weights * density for name, density in found.items()}
+
+    def mapped(self, function: Callable[[Values, Values], Values], z: Latents, data: Values) -> Values:
+        """Return function(z_s, data) for each draw, mapped over the axes that all latents share.
+
+        Args:
+            function: Of one value of each latent.
+            z: Latents (K, R, 1, *event).
+            data: By name.
+
+        Returns:
+            Its results by name, each (K, R, 1, *shape).
+        """
+        shape = next(iter(z.values())).shape[:3]
+        flat = {name: z[name].flatten(0, 2) for name in self.latents}
+        with unvalidated():
+            found = torch.func.vmap(function, in_dims=(0, None))(flat, dict(data))
+        return {name: value.reshape(*shape, *value.shape[1:]) for name, value in found.items()}
+
+    def factors(self, z: Latents, x: Any) -> Factors:
+        values = self.mapped(self._densities, z, x)
+        return {name: (value, self.scopes[name]) for name, value in values.items()}
+
+    def log_likelihood_of_points(self, z: Latents, x: Values) -> Tensor:
+        """Return log p(y_n | z), (K, R, 1, B), summed over the observed variables."""
+        return torch.stack(list(self.mapped(self._points, z, x).values())).sum(dim=0)
+
+    def log_predictive(self, z: Latents, x: Values) -> Tensor:
+        """Return log (1/K) Σ_k p(y_n | z_k) of each data point, (R, B), in nats, for draws z of q."""
+        with torch.no_grad():
+            density = self.log_likelihood_of_points(z, x)
+            return (density.logsumexp(dim=0) - math.log(len(density))).squeeze(1)
+
+    def quantities_at(self, z: Latents, x: Values) -> Values:
+        """Return `quantities` at each draw, (K, R, 1, *shape) by name."""
+        return self.mapped(self.quantities, z, x)
+
+    def prior_draw(self) -> Values:
+        """Return one value of each latent, drawn from the prior."""
+        drawn = Values()
+        for name in self.laws:
+            drawn[name] = self._prior_law(name, drawn).sample()
+        return drawn
+
+    def predictive(self, draws: Values, data: Mapping[str, Tensor]) -> Values:
+        """Draw observations, one set for each draw of the latents.
+
+        Args:
+            draws: Values of the latents, (S, *event) by name.
+            data: Rows to predict for, by name; the observed variables are not needed.
+
+        Returns:
+            Observed variables by name, (S, B, *shape).
+        """
+        known = Named(data, "data")
+        with torch.no_grad(), unvalidated():
+            found = [
+                {name: law.sample() for name, law in self._laws(dict(zip(draws, z, strict=True)), known).items()}
+                for z in zip(*draws.values(), strict=True)
+            ]
+        return {name: torch.stack([values[name] for values in found]) for name in found[0]}
+
+
+def observations(value: Tensor, z: Values) -> Tensor:
+    """Return observed values, also whole numbers, in the floating type of the latents, which densities need."""
+    return value if value.is_floating_point() else value.to(next(iter(z.values())).dtype)
+
+
+def _check_support(owner: str, name: str, law: Distribution, value: Tensor) -> None:
+    """Raise `DataError` for the first data point outside the support of its law."""
+    support = law.support
+    inside = torch.ones(()) if support is None else support.check(value)
+    if bool(inside.all()):
+        return
+    place = torch.nonzero(~inside)[0].tolist()
+    where = f"{name}{place if place else ''}"
+    found = value[tuple(place)]
+    shown = f"{found.item():g}" if found.dim() == 0 else str(found.tolist())[:60]
+    raise DataError(f"{owner}: {where} = {shown} is outside the support of {type(law).__name__} ({support}).")
