@@ -111,10 +111,7 @@ RANGES: dict[str, Case] = {
     ),
     "unknown type of products": ((*SMOKE, "matmul=float16"), ("matmul=float16", "auto, bfloat16, tf32")),
     "tf32 on a processor": ((*VAE, "matmul=tf32"), ("matmul=tf32", "CUDA", "matmul=auto")),
-    "setting of version 0.1": (
-        (*SMOKE, "trainer.compile=off"),
-        ("trainer.compile", "Did you mean 'trainer.execution'"),
-    ),
+    "setting of version 0.1": ((*SMOKE, "trainer.compile=fast"), ("trainer.execution='fast'", "auto, eager, replay")),
     "execution": ((*SMOKE, "trainer.execution=fast"), ("trainer.execution='fast'", "auto, eager, replay")),
     "one point": ((*SMOKE, "dataset.num_points=1"), ("dataset.num_points=1", "at least 2")),
     "size that was not drawn": ((*SMOKE, "dataset=normal_numpy", "dataset.num_points=11"), ("dataset.num_points=11",)),
@@ -161,7 +158,7 @@ PAIRS: dict[str, Case] = {
     ),
     "coordinate ascent of a VAE": ((*VAE, "optimizer=coordinate_ascent"), ("conjugate", "optimizer=adam")),
     "exact ELBO of a VAE": ((*VAE, "estimator=exact"), ("closed form", "estimator=pathwise")),
-    "VAE of numbers": ((*VAE, "dataset=normal"), ("model=vae", "dataset=digits")),
+    "VAE of numbers": ((*VAE, "dataset=normal"), ("VAE", "dataset=digits")),
     "Normal of images": ((*SMOKE, "dataset=digits"), ("model=normal_gamma", "dataset=normal")),
     "minibatches of shared latents": ((*SMOKE, "dataset.batch_size=10"), ("dataset.batch_size=10", "null")),
 }
