@@ -20,7 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from vi_core import own_parts
 from vi_core.errors import ConfigError, LabError, did_you_mean
+from vi_core.reading import read_yaml
 
 from .config import hydra_adapter, schema
 from .config.messages import configuration_groups, one_line
@@ -54,6 +56,7 @@ def dispatch(arguments: list[str]) -> None:
     """Choose between a job or sweep under Hydra and a task on a finished folder."""
     overrides = [a for a in arguments if is_override(a)]
     options = [a for a in arguments if not is_override(a)]
+    own_parts.know(hydra_adapter.own_folder(options))
     given = {a.partition("=")[0]: a.partition("=")[2] for a in overrides}
     if "" in given:
         raise ConfigError(f"={given['']} has no key; write key=value.")
@@ -133,8 +136,8 @@ def resume(folder: Path, arguments: list[str], options: list[str]) -> None:
 def swept_by_experiment(folder: Path) -> list[str]:
     """Return the keys that the experiment of a run sweeps by itself, from what Hydra wrote when the run began."""
     path = folder / ".hydra" / "hydra.yaml"
-    params = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params") if path.is_file() else None
-    return list(params or {})
+    params = OmegaConf.select(OmegaConf.create(read_yaml(path)), "hydra.sweeper.params") if path.is_file() else None
+    return list(params) if OmegaConf.is_dict(params) else []
 
 
 def on_folder(task: str, arguments: list[str]) -> None:

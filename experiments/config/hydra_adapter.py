@@ -19,17 +19,20 @@ import hydra
 import yaml
 from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_omega_conf_dumper
 
 from vi_core.errors import ConfigError
+from vi_core.reading import check_yaml
 
 from .places import CONF, PROGRAM
 from .schema import Root
@@ -39,21 +42,31 @@ try:
 except ImportError:  # PyYAML was built without libyaml
     from yaml import SafeDumper as CSafeDumper
 
-HYDRAS_CHOICE = Plugins.instantiate_sweeper
+HYDRAS_CHOICE, HYDRAS_LOADER = Plugins.instantiate_sweeper, FileConfigSource.load_config
 
 
 def install() -> None:
     """Prepare Hydra for this program, before it composes anything.
 
     `argparse.ArgumentParser.error` is replaced, as Hydra builds its parser itself, which prints twenty lines of usage.
+    `FileConfigSource.load_config` is replaced, as PyYAML expands anchors without a bound.
     `Plugins.instantiate_sweeper` is replaced, as Hydra takes sweepers from its own packages alone.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to the command line
     argparse.ArgumentParser.error = _refuse  # type: ignore[method-assign]
     Plugins.instantiate_sweeper = choose_sweeper  # type: ignore[method-assign]
+    FileConfigSource.load_config = _load_checked  # type: ignore[method-assign]
     register_schema()
     OmegaConf.register_new_resolver("collector", lambda: f"{PROGRAM}.sweeps.callback.Collect", replace=True)
     OmegaConf.register_new_resolver("after", lambda number, last: int(number) + int(last) + 1, replace=True)
+
+
+def _load_checked(self: FileConfigSource, config_path: str) -> ConfigResult:
+    """Load a YAML file of the user's, once it is known that no anchor in it grows beyond all bounds."""
+    path = Path(self.path, self._normalize_file_name(config_path))
+    if path.exists():
+        check_yaml(path)
+    return HYDRAS_LOADER(self, config_path)
 
 
 def _refuse(self: argparse.ArgumentParser, message: str) -> NoReturn:
@@ -113,13 +126,17 @@ def part_settings(group: str, name: str) -> dict[str, Any]:
     return {str(key): value for key, value in content.items() if not isinstance(value, dict)}
 
 
-def chosen_callbacks(overrides: Sequence[str], options: Sequence[str]) -> DictConfig:
-    """Return the callbacks that `callback=<name>` chooses for a resumed run, which Hydra does not compose.
+def own_folder(options: Sequence[str]) -> list[Path]:
+    """Return the folder that `--config-dir` among the options names, if one does, by Hydra's parser."""
+    if not any(option.startswith("-") and "c" in option for option in options):  # making the parser takes a while
+        return []
+    folder = get_args_parser().parse_args(list(options)).config_dir  # it is no public function
+    return [Path(folder)] if folder else []
 
-    Hydra's parser, which is no public function, says where `--config-dir` among the options points.
-    """
-    folder = get_args_parser().parse_args(list(options)).config_dir
-    path = [f"hydra.searchpath=['file://{Path(folder).absolute()}']"] if folder else []
+
+def chosen_callbacks(overrides: Sequence[str], options: Sequence[str]) -> DictConfig:
+    """Return the callbacks that `callback=<name>` chooses for a resumed run, which Hydra does not compose."""
+    path = [f"hydra.searchpath=['file://{folder.absolute()}']" for folder in own_folder(options)]
     with hydra.initialize_config_module(CONF, version_base="1.3"):
         return hydra.compose("config", [*path, *overrides]).callbacks
 

@@ -16,12 +16,21 @@ from .places import CONF
 Rewrite = Callable[[re.Match[str]], str]
 
 
+LONG_NUMBER = re.compile(r"(\d{12})\d{30,}")
+
+
 def one_line(error: BaseException) -> str:
     """Return what is wrong, in one line, with a hint where a name is close to one that exists.
+
+    Of a number of more than 40 digits it has the first ones.
 
     Args:
         error: Of this library, Hydra, OmegaConf, the operating system or torch.
     """
+    return LONG_NUMBER.sub(r"\1...", _line(error))
+
+
+def _line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}; choose another folder or file (a run's is hydra.run.dir)."
     if isinstance(error, MemoryError) or "allocate" in str(error):

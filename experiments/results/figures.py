@@ -150,7 +150,7 @@ def _counts(scene: Scene, title: str) -> Figure:
 
 def _density(run: Finished, data: np.ndarray, model: HasPredictive, title: str) -> Figure:
     """Draw the posterior predictive density of each replicate: p(x | z) averaged over draws z ~ q."""
-    margin = 0.1 * float(np.ptp(data))
+    margin = 0.1 * float(np.ptp(data) or abs(data[0]) or 1.0)  # equal points have no range
     grid = np.linspace(data.min() - margin, data.max() + margin, GRID)
     points = torch.from_numpy(grid)
     fitted = model.log_density(points, {name: torch.from_numpy(draws) for name, draws in run.samples.items()})

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import DictConfig
 
-from vi_core.archive import read_config
+from vi_core.archive import read_config, read_summary
 from vi_core.errors import DataError, did_you_mean
 from vi_core.training.history import read_history
 
 from ..config.identity import config_hash
 from ..config.schema import names
-from ..results.files import read_json, write_text
+from ..results.files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,7 +53,7 @@ def read_jobs(folder: Path) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for number, path in numbered:
         if (path / "summary.json").exists():
-            summary = read_json(path / "summary.json")
+            summary = read_summary(path)
         else:
             summary = {"status": "killed", **_configuration(path, number)}
         found[summary["config_hash"]] = {"job": number, "folder": path, **summary}
