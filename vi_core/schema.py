@@ -50,7 +50,7 @@ def locate_part(target: str, path: str) -> Any:
         return locate(target, path)
     if module not in sys.modules:
         raise ConfigError(
-            f"{path}._target_='{shown(target)}' is in no module of this program; name the folder of its YAML file with "
+            f"{path}._target_={shown(target)} is in no module of this program; name the folder of its YAML file with "
             "--config-dir, or in Python import its module first."
         )
     return vars(sys.modules[module]).get(name)

@@ -20,6 +20,7 @@ import yaml
 from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -55,7 +56,8 @@ def install() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to the command line
     argparse.ArgumentParser.error = _refuse  # type: ignore[method-assign]
     Plugins.instantiate_sweeper = choose_sweeper  # type: ignore[method-assign]
-    FileConfigSource.load_config = _load_checked  # type: ignore[method-assign]
+    Plugins.instance()  # which loads its modules anew, so that its class is another than the one that is imported here
+    SourcesRegistry.instance().resolve("file").load_config = _load_checked  # type: ignore[method-assign]
     register_schema()
     OmegaConf.register_new_resolver("collector", lambda: f"{PROGRAM}.sweeps.callback.Collect", replace=True)
     OmegaConf.register_new_resolver("after", lambda number, last: int(number) + int(last) + 1, replace=True)

@@ -55,7 +55,7 @@ def check_samples(samples: Arrays, problem: Problem, path: Path) -> None:
     shapes = {name: samples[name].shape for name in latents} | {name: array.shape for name, array in samples.items()}
     event, images = problem.data.image_shape or problem.data.train.shape[1:], samples.keys() & IMAGES - latents.keys()
     fits = {
-        name: shapes[name][:1] + shapes[name][2:] == (problem.family.replicates, *latent.shape)
+        name: len(shapes[name]) > 1 and shapes[name] == (problem.family.replicates, shapes[name][1], *latent.shape)
         for name, latent in latents.items()
     }
     fits |= {name: shapes[name][1:] == tuple(event) for name in images}
