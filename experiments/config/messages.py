@@ -86,6 +86,9 @@ NOISE = (
     r"See https://hydra\S+ for details",
 )
 REWRITES: dict[str, Rewrite] = {
+    r"integer string conversion: value has (\d+) digits": lambda found: (
+        f"a number has {found[1]} digits, which are too many; write it with an exponent, such as 1e30."
+    ),
     r"Could not find '([\w/]+)/([\w.-]+)' Available options in '[^']+': (.*)": _no_option,
     r"Could not override '([\w.@/]+)'.*?Key '([\w/]+)' (?:is not in struct|not in '\w+')": _no_key,
     r"(?:In '([^']+)'.*?)?Key '(\w+)' (?:is not in struct|not in '\w+')": _no_key_in,
