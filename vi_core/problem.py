@@ -122,7 +122,7 @@ def load_data(config: Config, device: torch.device, dtype: torch.dtype) -> Loade
     data: Data = construct(config["dataset"], "dataset").load()
     if not data.train.is_floating_point() or dtype == torch.float64:
         return Loaded(data.to(device, dtype), data.checksum)
-    if bool((data.train.std(dim=0) < KEPT_DIGITS * spacing(data.train, dtype)).any()):
+    if len(data.train) > 1 and bool((data.train.std(dim=0) < KEPT_DIGITS * spacing(data.train, dtype)).any()):
         log.warning("dtype=%s rounds away the spread of these data around their mean; use dtype=float64", dtype)
     return Loaded(data.to(device, dtype), data.checksum, data.train.double())
 
