@@ -13,7 +13,8 @@ from torch import Tensor
 
 from vi_core.distributions.exponential import Exponential
 from vi_core.errors import require
-from vi_core.studies.base import Figures, Finding, Quantity, Records, Study, average
+from vi_core.per_replicate import require_positive
+from vi_core.studies.base import Figures, Finding, Quantity, Records, Study, average, doubles
 
 GRID = 400  # points at which the density is drawn
 
@@ -28,13 +29,13 @@ class ExponentialInverseCDF(Study):
     """
 
     def __init__(self, *, rate: float = 1.0, num_draws: int = 1000, num_samples: int = 100_000):
-        require(0 < rate < math.inf, f"study.rate={rate} must be positive and finite.")
+        require_positive("study", rate=rate)
         for name, value in {"num_draws": num_draws, "num_samples": num_samples}.items():
             require(value >= 2, f"study.{name}={value} must be at least 2.")
         self.rate, self.num_draws, self.num_samples = rate, num_draws, num_samples
 
     def run(self) -> Finding:
-        rate = torch.tensor(self.rate, dtype=torch.float64)
+        rate = doubles(self.rate)
         draws = {
             "direct": torch.distributions.Exponential(rate).sample((self.num_draws,)),
             "inverse": Exponential(rate).rsample(self.num_draws),
