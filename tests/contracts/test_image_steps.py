@@ -21,8 +21,7 @@ from tests.conftest import CommandLine, summary_of
 from tests.contracts.test_config import composed, names
 from vi_core.algorithms.gradient import GradientStep
 from vi_core.bounds.base import Bound
-from vi_core.bounds.elbo import ELBO
-from vi_core.bounds.iwelbo import IWELBO
+from vi_core.bounds.elbo import ELBO, IWELBO
 from vi_core.distributions.transforms import Exponential
 from vi_core.errors import LabError, Unsupported
 from vi_core.estimators import _chunks as chunks

@@ -13,8 +13,7 @@ from torch import distributions as reference
 
 from tests import fakes, oracles
 from vi_core.bounds.base import Bound
-from vi_core.bounds.elbo import ELBO
-from vi_core.bounds.iwelbo import IWELBO
+from vi_core.bounds.elbo import ELBO, IWELBO
 from vi_core.datasets.base import Data, identity
 from vi_core.diagnostics import likelihood
 from vi_core.distributions.transforms import Exponential

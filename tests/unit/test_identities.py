@@ -13,7 +13,7 @@ from torch import Tensor
 
 from experiments.results.expectations import check
 from tests.conftest import ROOT
-from vi_core.bounds.iwelbo import IWELBO
+from vi_core.bounds.elbo import IWELBO
 from vi_core.distributions.gamma import Gamma, kl_gamma
 from vi_core.distributions.normal import Normal, kl_normal
 from vi_core.estimators.base import Estimate

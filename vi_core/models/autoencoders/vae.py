@@ -30,9 +30,8 @@ from vi_core.distributions.normal import Normal, kl_normal, standard_normal
 from vi_core.errors import Unsupported, require
 from vi_core.models.base import Factors, Layout, Model
 from vi_core.networks import bernoulli
-from vi_core.networks.conditional import layer_widths, normal_from
 from vi_core.networks.initialization import Initialization, OutputBias, initialize, set_output_bias
-from vi_core.networks.mlp import MLP
+from vi_core.networks.mlp import MLP, layer_widths, normal_from
 from vi_core.types import Latent, Latents, Params
 
 

@@ -19,8 +19,7 @@ from numpy import ndarray
 from scipy import special, stats
 from torch import Tensor
 
-from vi_core.bounds.elbo import ELBO
-from vi_core.bounds.iwelbo import IWELBO
+from vi_core.bounds.elbo import ELBO, IWELBO
 from vi_core.distributions.gamma import Gamma, kl_gamma
 from vi_core.distributions.normal import Normal, kl_normal
 from vi_core.studies.base import Quantity, average, doubles
