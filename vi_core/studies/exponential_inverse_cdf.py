@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vi_core.distributions.exponential import Exponential
+from vi_core.distributions.gamma import Exponential
 from vi_core.errors import require
 from vi_core.per_replicate import require_positive
 from vi_core.studies.base import Figures, Finding, Quantity, Records, Study, average, doubles
