@@ -12,7 +12,7 @@ import yaml
 from omegaconf import DictConfig
 from yaml import YAMLError
 
-from vi_core.archive import read_config
+from vi_core.archive import read_config, read_summary
 from vi_core.errors import DataError, did_you_mean
 from vi_core.training.history import History, read_history
 
