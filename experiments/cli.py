@@ -20,7 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from vi_core import own_parts
 from vi_core.errors import ConfigError, LabError, did_you_mean
+from vi_core.reading import read_yaml
 
 from .config import hydra_adapter, schema
 from .config.messages import configuration_groups, one_line
@@ -58,6 +60,7 @@ def main() -> None:
 def dispatch(arguments: list[str]) -> None:
     """Choose between a job or sweep under Hydra, a task on a finished folder, and what only shows something."""
     options = [a for a in arguments if not is_override(a)]
+    own_parts.know(hydra_adapter.own_folder(options))
     given = {a.partition("=")[0]: a.partition("=")[2] for a in arguments if is_override(a)}
     check(given)
     overrides = [a for a in arguments if is_override(a) and a.partition("=")[0] not in FOLDERS]
@@ -180,8 +183,8 @@ def resumed_settings(folder: Path, arguments: list[str], options: list[str]) -> 
 def swept_by_experiment(folder: Path) -> list[str]:
     """Return the keys that the experiment of a run sweeps by itself, from what Hydra wrote when the run began."""
     path = folder / ".hydra" / "hydra.yaml"
-    params = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params") if path.is_file() else None
-    return list(params or {})
+    params = OmegaConf.select(OmegaConf.create(read_yaml(path)), "hydra.sweeper.params") if path.is_file() else None
+    return list(params) if OmegaConf.is_dict(params) else []
 
 
 def on_folder(task: str, arguments: list[str], folder: Path | None) -> None:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from vi_core.bounds.base import Bound
-from vi_core.bounds.elbo import ELBO
-from vi_core.bounds.iwelbo import IWELBO
+from vi_core.bounds.elbo import ELBO, IWELBO
 from vi_core.distributions import supports
 from vi_core.distributions.transforms import Exponential, Positive
 from vi_core.estimators.base import Estimate, Estimator

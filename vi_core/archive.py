@@ -4,20 +4,23 @@ run = vi_core.load("outputs/bbvi/2026-01-31_12-00-00-000000")
 run.q.moments()["mu"]        # posterior mean and deviation per replicate
 """
 
-import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from vi_core.errors import DataError
 from vi_core.families.base import VariationalDistribution
+from vi_core.layout import Failure, Finding, FitFinding, FitSettings, Settings, fault
 from vi_core.problem import Problem, assemble
+from vi_core.reading import damaged, read_json, read_yaml
 from vi_core.renamed import modernised
 from vi_core.training import checkpoint
 from vi_core.training.history import History, read_history
+
+FIT_ONLY = frozenset(("replicates", "objective", "final", "diagnostics"))  # keys of summary.json
 
 
 @dataclass(frozen=True)
@@ -44,23 +47,50 @@ class Archive:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return the configuration that a run wrote to its folder, with present names in place of earlier ones."""
-    with (folder / "config.yaml").open() as file:  # a file, so that yaml's errors name it
-        return modernised(yaml.safe_load(file))
+    """Return the configuration that a run wrote to its folder, with present names in place of earlier ones.
+
+    Raises:
+        DataError: In one line, where config.yaml is missing, damaged, or lacks what every run has.
+    """
+    path = folder / "config.yaml"
+    config = modernised(read_yaml(path))
+    alone = config.get("study") is not None or config.get("benchmark") is not None
+    wrong = fault(config, Settings if alone else FitSettings)
+    infinite = [item["quantity"] for item in config["expected"] if not numbers_of(item)] if not wrong else []
+    if wrong or infinite:
+        raise damaged(path, wrong or f"the expected {infinite[0]} is no finite number")
+    return config
+
+
+def numbers_of(item: dict[str, Any]) -> bool:
+    """Whether value and tolerance of an expected number are finite."""
+    return math.isfinite(item["value"]) and math.isfinite(item["tolerance"])
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Return the summary that a run wrote to its folder, of a fit, a study, a benchmark, or a job that failed.
+
+    Raises:
+        DataError: In one line, where summary.json is missing, damaged, or lacks what such a run has.
+    """
+    path = folder / "summary.json"
+    summary = read_json(path)
+    fitted = not FIT_ONLY.isdisjoint(summary)
+    wrong = fault(summary, Failure if "error" in summary else FitFinding if fitted else Finding)
+    if not wrong and fitted and "error" not in summary:
+        replicates, best = summary["replicates"], summary["best_replicate"]
+        if len(summary["final"]["values"]) != replicates or not (best is None or 0 <= best < replicates):
+            wrong = "final.values and best_replicate are not those of its replicates"
+    if wrong:
+        raise damaged(path, wrong)
+    return summary
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return configuration and summary of a finished run; raise `DataError` in one line where there is none."""
-    try:
-        config = read_config(folder)
-        summary = json.loads((folder / "summary.json").read_text())
-    except FileNotFoundError as error:
-        missing = Path(error.filename).name
-        raise DataError(f"{folder} is not the folder of a finished run: {missing} is missing.") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise DataError(f"{folder} is damaged ({error}).") from error
-    if "environment" not in summary:
-        raise DataError(f"{folder} holds a run that ended as {summary.get('status')}: {summary.get('error')}")
+    config, summary = read_config(folder), read_summary(folder)
+    if "error" in summary:
+        raise DataError(f"{folder} holds a run that ended as {summary['status']}: {summary['error']}")
     return config, summary
 
 
@@ -77,7 +107,9 @@ def load(run: str | Path) -> Archive:
     config, summary = read_run(folder)
     if config.get("study") is not None:
         raise DataError(f"{folder} holds a study, which has no fit; read its summary.json and records.npz.")
-    content = checkpoint.load(folder / "checkpoint.pt")
+    content, trace = checkpoint.load(folder / "checkpoint.pt"), read_history(folder / "trace.csv")
+    if trace.columns[trace.bound].shape[1] != summary["replicates"]:
+        raise damaged(folder / "trace.csv", f"its replicates are not the {summary['replicates']} of summary.json")
     dtype = getattr(torch, summary["environment"]["dtype"])
     previous = torch.get_default_dtype()
     try:
@@ -86,5 +118,8 @@ def load(run: str | Path) -> Archive:
             problem = assemble(config, torch.device("cpu"), dtype, torch.Generator())
     finally:
         torch.set_default_dtype(previous)
-    problem.step.load_state_dict(content["step"])
-    return Archive(config, summary, read_history(folder / "trace.csv"), problem)
+    try:
+        problem.step.load_state_dict(content["step"])
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise damaged(folder / "checkpoint.pt", f"it does not fit config.yaml: {str(error).splitlines()[0]}") from error
+    return Archive(config, summary, trace, problem)

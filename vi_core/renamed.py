@@ -14,7 +14,7 @@ import yaml
 _TABLE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 TARGETS: dict[str, str] = _TABLE["targets"]
 SETTINGS: dict[str, str] = _TABLE["settings"]
-EXECUTIONS: dict[str, str] = _TABLE["executions"]
+EXECUTIONS: dict[str | bool, str] = _TABLE["executions"]
 
 
 def current_target(target: str) -> str:

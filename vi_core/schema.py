@@ -7,6 +7,7 @@ the signature before anything is built, so that adding a part takes one class an
 """
 
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -14,11 +15,13 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+from vi_core import own_parts
 from vi_core.errors import ConfigError, did_you_mean, require
 from vi_core.per_replicate import PerReplicate
 from vi_core.renamed import SETTINGS, current_target
 
 Config = Mapping[str, Any]  # a part, or a whole configuration, in plain values
+MOST = 2**63  # integers are below it in size, as those of tensors are
 
 
 def locate(target: str, path: str) -> type:
@@ -32,6 +35,25 @@ def locate(target: str, path: str) -> type:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{path}._target_='{target}' names no class that can be imported ({error}).") from error
+
+
+def locate_part(target: str, path: str) -> Any:
+    """Return what a dotted name stands for, without importing a module that is not meant to have parts.
+
+    Those that are: the program's own, those of `own_parts`, and what Python has imported already.
+
+    Raises:
+        ConfigError: For a name in another module, or that no module has.
+    """
+    module, _, name = current_target(target).rpartition(".")
+    if module.partition(".")[0] == __name__.partition(".")[0] or module in own_parts.modules:
+        return locate(target, path)
+    if module not in sys.modules:
+        raise ConfigError(
+            f"{path}._target_={shown(target)} is in no module of this program; name the folder of its YAML file with "
+            "--config-dir, or in Python import its module first."
+        )
+    return vars(sys.modules[module]).get(name)
 
 
 def check_part(config: Any, path: str, kind: type | tuple[type, ...]) -> None:
@@ -49,7 +71,7 @@ def check_part(config: Any, path: str, kind: type | tuple[type, ...]) -> None:
         return  # built already, from Python
     if not isinstance(config, Mapping) or not isinstance(config.get("_target_"), str):
         raise ConfigError(f"{path} must be a part with a _target_; choose one on the command line with {path}=<name>.")
-    cls = locate(config["_target_"], path)
+    cls = locate_part(config["_target_"], path)
     if not (isinstance(cls, type) and issubclass(cls, kind)):
         wanted = " or ".join(option.__name__ for option in (kind if isinstance(kind, tuple) else (kind,)))
         raise ConfigError(f"{path}._target_='{config['_target_']}' names no {wanted}.")
@@ -82,7 +104,7 @@ def check_value(value: Any, hint: Any, path: str) -> None:
     if kinds and not (value is None and conforms(None, hint)):
         check_part(value, path, kinds)
     elif not conforms(value, hint):
-        raise ConfigError(f"{path}={value!r} must be {describe(hint)}.")
+        raise ConfigError(f"{path}={shown(value)} must be {describe(hint)}.")
 
 
 def conforms(value: Any, hint: Any) -> bool:
@@ -98,9 +120,16 @@ def conforms(value: Any, hint: Any) -> bool:
         return isinstance(value, list) and all(conforms(element, arguments[0]) for element in value)
     if hint in (None, type(None)):
         return value is None
-    if hint in (float, int):
-        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    if hint in (float, int) and isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < MOST
     return isinstance(value, hint)
+
+
+def shown(value: Any) -> str:
+    """Return a value for an error message; of a long integer only how long it is, as Python refuses to write some."""
+    if isinstance(value, int) and abs(value) >= MOST:
+        return f"an integer of {value.bit_length()} bits, which is too long and"
+    return repr(value) if len(repr(value)) <= 200 else f"{repr(value)[:200]}..."
 
 
 def describe(hint: Any) -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from vi_core.distributions.base import sum_last
 from vi_core.distributions.supports import Support
 from vi_core.errors import require
 
@@ -46,6 +45,11 @@ class Latent:
     def log_abs_det_jacobian(self, u: Tensor, z: Tensor) -> Tensor:
         """Return log|det ∂z/∂u| of z = support.transform(u), summed over the event: (...) for z (..., *shape)."""
         return sum_last(self.support.log_abs_det_jacobian(u, z), len(self.shape) - self.support.event_dims)
+
+
+def sum_last(value: Tensor, axes: int) -> Tensor:
+    """Sum over the last `axes` axes; the tensor itself for zero of them."""
+    return value.sum(dim=tuple(range(-axes, 0))) if axes else value
 
 
 def detached(params: Params) -> Params:

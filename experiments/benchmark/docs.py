@@ -10,7 +10,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import DictConfig
 
-from ..results.files import read_json, write_text
+from vi_core.reading import read_json
+
+from ..results.files import write_text
 from .problems import TITLES
 from .results import Row, label, read_rows
 from .task import TABLE

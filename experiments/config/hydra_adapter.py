@@ -22,6 +22,8 @@ import yaml
 from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra._internal.core_plugins import basic_launcher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -30,25 +32,28 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.core.utils import run_job as run_hydra_job
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_omega_conf_dumper
 
 from vi_core.errors import ConfigError
+from vi_core.reading import check_yaml
 
 from ..run.jobs import refused, relative
 from ..run.owner import Occupied, given_folder, owned, refuse_results
 from .places import CONF
 from .schema import Root
 
-HYDRAS_CHOICE = Plugins.instantiate_sweeper
+HYDRAS_CHOICE, HYDRAS_LOADER = Plugins.instantiate_sweeper, FileConfigSource.load_config
 
 
 def install() -> None:
     """Prepare Hydra for this program, before it composes anything.
 
     `argparse.ArgumentParser.error` is replaced, as Hydra builds its parser itself, which prints twenty lines of usage.
+    `FileConfigSource.load_config` is replaced, as PyYAML expands anchors without a bound.
     `Plugins.instantiate_sweeper` is replaced, as Hydra takes sweepers from its own packages alone. Its `run_job` is
     replaced where a single run and the launcher call it, as it writes into a folder before the program has a say.
     """
@@ -56,8 +61,18 @@ def install() -> None:
     argparse.ArgumentParser.error = _refuse  # type: ignore[method-assign]
     Plugins.instantiate_sweeper = choose_sweeper  # type: ignore[method-assign]
     hydras_runs.run_job = basic_launcher.run_job = run_in_own_folder
+    Plugins.instance()  # which loads its modules anew, so that its class is another than the one that is imported here
+    SourcesRegistry.instance().resolve("file").load_config = _load_checked  # type: ignore[method-assign]
     register_schema()
     OmegaConf.register_new_resolver("after", lambda number, last: int(number) + int(last) + 1, replace=True)
+
+
+def _load_checked(self: FileConfigSource, config_path: str) -> ConfigResult:
+    """Load a YAML file of the user's, once it is known that no anchor in it grows beyond all bounds."""
+    path = Path(self.path, self._normalize_file_name(config_path))
+    if path.exists():
+        check_yaml(path)
+    return HYDRAS_LOADER(self, config_path)
 
 
 def _refuse(self: argparse.ArgumentParser, message: str) -> NoReturn:
@@ -185,13 +200,17 @@ def part_settings(group: str, name: str) -> dict[str, Any]:
     return {str(key): value for key, value in content.items() if not isinstance(value, dict)}
 
 
-def chosen_callbacks(overrides: Sequence[str], options: Sequence[str]) -> DictConfig:
-    """Return the callbacks that `callback=<name>` chooses for a resumed run, which Hydra does not compose.
-
-    Those of the folder that `--config-dir` among the options names can be chosen too.
-    """
+def own_folder(options: Sequence[str]) -> list[Path]:
+    """Return the folder that `--config-dir` among the options names, if one does, by Hydra's parser."""
+    if not any(option.startswith("-") and "c" in option for option in options):  # making the parser takes a while
+        return []
     folder = asked_of_hydra(options).config_dir
-    path = [f"hydra.searchpath=['file://{Path(folder).absolute()}']"] if folder else []
+    return [Path(folder)] if folder else []
+
+
+def chosen_callbacks(overrides: Sequence[str], options: Sequence[str]) -> DictConfig:
+    """Return the callbacks that `callback=<name>` chooses for a resumed run, which Hydra does not compose."""
+    path = [f"hydra.searchpath=['file://{folder.absolute()}']" for folder in own_folder(options)]
     with hydra.initialize_config_module(CONF, version_base="1.3"):
         return hydra.compose("config", [*path, *overrides]).callbacks
 

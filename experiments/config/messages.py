@@ -16,12 +16,21 @@ from .places import CONF
 Rewrite = Callable[[re.Match[str]], str]
 
 
+LONG_NUMBER = re.compile(r"(\d{12})\d{30,}")
+
+
 def one_line(error: BaseException) -> str:
     """Return what is wrong, in one line, with a hint where a name is close to one that exists.
+
+    Of a number of more than 40 digits it has the first ones.
 
     Args:
         error: Of this library, Hydra, OmegaConf, the operating system or torch.
     """
+    return LONG_NUMBER.sub(r"\1...", _line(error))
+
+
+def _line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}; choose another folder or file (a run's is hydra.run.dir)."
     if isinstance(error, MemoryError) or "allocate" in str(error):
@@ -77,6 +86,9 @@ NOISE = (
     r"See https://hydra\S+ for details",
 )
 REWRITES: dict[str, Rewrite] = {
+    r"integer string conversion: value has (\d+) digits": lambda found: (
+        f"a number has {found[1]} digits, which are too many; write it with an exponent, such as 1e30."
+    ),
     r"Could not find '([\w/]+)/([\w.-]+)' Available options in '[^']+': (.*)": _no_option,
     r"Could not override '([\w.@/]+)'.*?Key '([\w/]+)' (?:is not in struct|not in '\w+')": _no_key,
     r"(?:In '([^']+)'.*?)?Key '(\w+)' (?:is not in struct|not in '\w+')": _no_key_in,

@@ -8,10 +8,11 @@ from typing import Any, get_args
 
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
+from vi_core.archive import numbers_of
 from vi_core.errors import ConfigError, did_you_mean, require
 from vi_core.problem import KINDS
 from vi_core.renamed import SETTINGS, modernised
-from vi_core.schema import check_part, conforms
+from vi_core.schema import MOST, check_part, conforms
 from vi_core.studies.base import Study
 from vi_core.training.callbacks import Callback
 
@@ -57,7 +58,8 @@ def validate(settings: dict[str, Any]) -> None:
     for item in settings["expected"]:
         missing = [key for key in ("quantity", "value", "tolerance") if item[key] == MISSING]
         require(not missing, f"expected: an entry has no {', no '.join(missing)}.")
-        tolerance = item["tolerance"]
+        tolerance, finite = item["tolerance"], numbers_of(item)
+        require(finite, f"expected: value and tolerance of {item['quantity']} must be finite numbers.")
         require(tolerance >= 0, f"expected: the tolerance {tolerance} of {item['quantity']} is negative.")
     seed, threads = settings["seed"], settings["threads"]
     require(0 <= seed < 2**63, f"seed={seed} must lie between 0 and 2^63 - 1.")
@@ -89,6 +91,8 @@ def check_node(settings: dict[str, Any], schema: type, prefix: str) -> None:
         hint = did_you_mean(str(key), known)
         require(key in known, f"{prefix}{key} is not a setting.{hint} See --cfg job for all of them.")
     for key, each in known.items():
+        long = isinstance(settings[key], int) and abs(settings[key]) >= MOST
+        require(not long, f"{prefix}{key} is an integer of more than 63 bits, which is too long.")
         role, value, path = each.metadata.get("role", Role()), settings[key], f"{prefix}{key}"
         hint = did_you_mean(str(value), role.choices)
         known_value = not role.choices or value in role.choices

@@ -1,6 +1,7 @@
 """Reader of the folder of a run or a sweep, which returns the row of it on the report page."""
 
 import base64
+import logging
 import re
 import shlex
 import struct
@@ -8,14 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from vi_core.archive import read_config
+from vi_core.archive import read_config, read_summary
 from vi_core.errors import DataError
+from vi_core.layout import Multirun, fault
+from vi_core.reading import damaged, read_yaml
 from vi_core.training.history import read_history
 
 from ..results.expectations import check
-from ..results.files import read_json
 from ..sweeps.collect import read_jobs, settings, swept_keys
 from .records import MOST_FIGURES, Check, Figure, Job, Quantity, Row
 
@@ -28,6 +28,9 @@ CAPTIONS = {
     "generated": "images from noise",
     "parameters": "parameters of q over the steps",
 }
+PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"  # how every PNG file begins
+MOST_BYTES, MOST_PIXELS = 2**25, 2**28  # of a figure; the program's own are below 2^20 and 2^22
+log = logging.getLogger(__name__)
 STATISTICS = {"mean": "", "median": "median", "replicate_sd": "sd over replicates", "std": "posterior sd"}
 
 
@@ -41,7 +44,7 @@ def read_row(folder: Path, command: str = "") -> Row:
     Raises:
         DataError: Where the folder holds neither.
     """
-    if (folder / "config.yaml").is_file() or (folder / "summary.json").is_file():
+    if (folder / "config.yaml").exists() or (folder / "summary.json").exists():
         job = read_job(folder, {"settings": {}, "number": None})
         return _row(folder, (job,), command or command_of_run(folder))
     if not folder.is_dir():
@@ -50,6 +53,7 @@ def read_row(folder: Path, command: str = "") -> Row:
     keys = swept_keys(found)
     jobs = []
     for entry in found:
+        inside(folder, entry["folder"].name)
         chosen = {key: settings(entry).get(key, "") for key in keys}
         jobs.append(read_job(entry["folder"], {"number": entry["job"], "settings": chosen}))
     return _row(folder, tuple(jobs), command or command_of_sweep(folder), tuple(keys))
@@ -72,9 +76,16 @@ def _row(folder: Path, jobs: tuple[Job, ...], command: str, keys: tuple[str, ...
     )
 
 
+def inside(folder: Path, name: str) -> Path:
+    """Return `folder`, whose file `name` must not be a link: a page shows what is in the folder, and no other file."""
+    if (folder / name).is_symlink():
+        raise DataError(f"{folder / name} is a link, which a report does not follow; put a copy in its place.")
+    return folder
+
+
 def config_of(folder: Path) -> dict[str, Any]:
     """Return a run's resolved configuration; {} where it failed before it had one."""
-    return read_config(folder) if (folder / "config.yaml").is_file() else {}
+    return read_config(inside(folder, "config.yaml")) if (folder / "config.yaml").exists() else {}
 
 
 def read_job(folder: Path, place: dict[str, Any]) -> Job:
@@ -82,9 +93,9 @@ def read_job(folder: Path, place: dict[str, Any]) -> Job:
 
     A run without a summary was killed, and one whose summary has no checks failed.
     """
-    if not (folder / "summary.json").is_file():
+    if not (folder / "summary.json").exists():
         return Job(**place, status="killed", error="The run left no summary: it was killed, or it is still running.")
-    summary = read_json(folder / "summary.json")
+    summary = read_summary(inside(folder, "summary.json"))
     if "checks" not in summary:
         lacks_data = summary.get("error_type") == "DataError"
         return Job(**place, status=summary["status"], error=summary.get("error", ""), lacks_data=lacks_data)
@@ -105,10 +116,11 @@ def checks(folder: Path, summary: dict[str, Any]) -> list[Check]:
     """Return the run's checks; where they were not applied, numbers beside expected ones without a verdict."""
     found, judged = summary["checks"], True
     if summary["checks_skipped"]:
-        config, path = config_of(folder), folder / "trace.csv"
-        traced = any(item["quantity"].startswith("trace.") for item in config["expected"])
-        trace = read_history(path) if traced and path.is_file() else None
-        found, judged = check(config["expected"], summary, config, trace), False
+        config, path = config_of(folder), inside(folder, "trace.csv") / "trace.csv"
+        expected = config.get("expected", [])  # of a run whose configuration is gone
+        traced = any(item["quantity"].startswith("trace.") for item in expected)
+        trace = read_history(path) if traced and path.exists() else None
+        found, judged = check(expected, summary, config, trace), False
     bound = summary.get("final", {}).get("name", "bound").upper()
     return [
         Check(
@@ -169,13 +181,21 @@ def figures(folder: Path) -> list[Figure]:
     """Return the PNG files of a `plots` folder, the most telling first."""
     ranks = {name: rank for rank, name in enumerate(CAPTIONS)}
     paths = sorted(folder.glob("*.png"), key=lambda path: (ranks.get(path.stem, -1), path.stem))
-    return [figure(path) for path in paths]
+    return [found for path in paths if (found := figure(path)) is not None]
 
 
-def figure(path: Path) -> Figure:
-    """Return a PNG file as a record, with its size in pixels, which the format has in bytes 16 to 23."""
-    content = path.read_bytes()
-    width, height = struct.unpack(">II", content[16:24])
+def figure(path: Path) -> Figure | None:
+    """Return a PNG file as a record; None, and a line of the log, for a link or for what is no PNG by its signature.
+
+    A PNG begins with its signature and a header, which has width and height in bytes 16 to 23.
+    """
+    content = b""
+    if not path.is_symlink() and not path.parent.is_symlink() and path.is_file() and path.stat().st_size <= MOST_BYTES:
+        content = path.read_bytes()
+    width, height = struct.unpack(">II", content[16:24]) if len(content) >= 24 else (0, 0)
+    if not content.startswith(PNG) or not 0 < width * height < MOST_PIXELS:
+        log.warning("%s is left out: it is no PNG file, or a link; task=plot draws figures again", path)
+        return None
     uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
     return Figure(path.stem, CAPTIONS.get(path.stem, path.stem.replace("_", " ")), uri, width, height)
 
@@ -190,7 +210,10 @@ def command_of_sweep(folder: Path) -> str:
     path = folder / "multirun.yaml"
     if not path.is_file():
         return ""
-    overrides = yaml.safe_load(path.read_text())["hydra"]["overrides"]
+    content = read_yaml(inside(folder, path.name) / path.name)
+    if wrong := fault(content, Multirun):
+        raise damaged(path, wrong)
+    overrides = content["hydra"]["overrides"]
     options = ["-m"] if "hydra.mode=MULTIRUN" in overrides["hydra"] else []
     return typed([*options, *overrides["task"]])
 

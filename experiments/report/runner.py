@@ -17,8 +17,10 @@ from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from vi_core.reading import read_json
+
 from ..config.places import PROGRAM
-from ..results.files import read_json, write_json
+from ..results.files import write_json
 from ..run.interrupt import Interrupt
 from .plan import Plan
 

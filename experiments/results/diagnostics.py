@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vi_core.diagnostics.gradient_noise import deviations, exact_gradient, gradient_draws, standardised_errors, stored
-from vi_core.diagnostics.likelihood import held_out_likelihood
+from vi_core.diagnostics.importance import held_out_likelihood
 from vi_core.errors import Unsupported
 from vi_core.models.base import HasDenoisingTerms
 from vi_core.problem import Problem

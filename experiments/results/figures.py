@@ -17,18 +17,21 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from vi_core.archive import load, read_run
+from vi_core.arrays import Arrays, read_arrays
 from vi_core.models.base import HasPredictive, Model
-from vi_core.plots.bound import bound_figure
 from vi_core.plots.density import counts_figure, density_figure, map_figure
 from vi_core.plots.drawing.style import save
 from vi_core.plots.images import image_figure, noise_figure, reverse_figure, terms_figure
-from vi_core.plots.trajectories import trajectories_figure
+from vi_core.plots.trajectories import bound_figure, trajectories_figure
+from vi_core.problem import Problem
+from vi_core.reading import damaged
 from vi_core.training.history import History
 
 from ..config.places import benchmark_module
 from .mixtures import Scene, scene
 
 log = logging.getLogger(__name__)
+IMAGES = {"test", "reconstruction", "generated", "data"}  # arrays whose elements are like data points
 GRID = 400  # points at which densities are drawn
 MOST_PANELS = 12  # trajectories in one figure; trace.csv has them all
 
@@ -76,14 +79,36 @@ def run(cfg: DictConfig, folder: Path) -> None:
 def redraw_fit(cfg: DictConfig, folder: Path) -> list[Path]:
     """Redraw the figures of a fit, from its checkpoint, trace.csv and samples.npz; return their paths."""
     archived = load(folder)
-    with np.load(folder / "samples.npz") as arrays:
-        samples = dict(arrays)
+    samples = read_arrays(folder / "samples.npz")
+    check_samples(samples, archived.problem, folder / "samples.npz")
     train = archived.problem.data.train
     data = train.double().numpy() if train.dim() == 1 else None
     problem, summary = archived.problem, archived.summary
     found = scene(problem, summary["best_replicate"] or 0)
     finished = Finished(summary, archived.trace, samples, data, problem.model, found)
     return draw(finished, folder / "plots", cfg.plot)
+
+
+def check_samples(samples: Arrays, problem: Problem, path: Path) -> None:
+    """Raise `DataError` unless the draws have the shapes that figures rely on.
+
+    Those of latents that all data share are (R, draws, *event), images (N, rows, columns), and the states of a
+    diffusion model (steps, N, *event).
+    """
+    latents = {} if problem.model.has_local else problem.model.latents
+    shapes = {name: samples[name].shape for name in latents} | {name: array.shape for name, array in samples.items()}
+    event, images = problem.data.image_shape or problem.data.train.shape[1:], samples.keys() & IMAGES - latents.keys()
+    fits = {
+        name: len(shapes[name]) > 1 and shapes[name] == (problem.family.replicates, shapes[name][1], *latent.shape)
+        for name, latent in latents.items()
+    }
+    fits |= {name: shapes[name][1:] == tuple(event) for name in images}
+    if "reverse" in samples:
+        steps = samples["reverse_t"].shape
+        fits["reverse"] = shapes["reverse"][:1] == steps and shapes["reverse"][2:] == tuple(event) and len(steps) == 1
+    wrong = [name for name, fit in fits.items() if not fit]
+    if wrong:
+        raise damaged(path, f"the shape of '{wrong[0]}' is {shapes[wrong[0]]}, which is not that of this run's")
 
 
 def draw(run: Finished, folder: Path, plot: Any) -> list[Path]:
@@ -193,7 +218,7 @@ def _counts(scene: Scene, title: str) -> Figure:
 
 def _density(run: Finished, data: np.ndarray, model: HasPredictive, title: str) -> Figure:
     """Draw the posterior predictive density of each replicate: p(x | z) averaged over draws z ~ q."""
-    margin = 0.1 * float(np.ptp(data))
+    margin = 0.1 * float(np.ptp(data) or abs(data[0]) or 1.0)  # equal points have no range
     grid = np.linspace(data.min() - margin, data.max() + margin, GRID)
     points = torch.from_numpy(grid)
     fitted = model.log_density(points, {name: torch.from_numpy(draws) for name, draws in run.samples.items()})

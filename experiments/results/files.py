@@ -1,4 +1,4 @@
-"""Reading and writing of a run's files: JSON, YAML, text and arrays; each file is complete or absent."""
+"""Writing of a run's files: JSON, YAML, text and arrays; each file is complete or absent."""
 
 import json
 import math
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from vi_core.errors import DataError
 from vi_core.files import replacing
 
 
@@ -20,19 +19,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON object atomically, with null in place of infinities and NaN."""
     write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raise `DataError` in one line where the file is missing or damaged."""
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise DataError(f"there is no {path.name} in {path.parent}; give the folder of a finished run.") from error
-    except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}).") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} is damaged (not a JSON object).")
-    return content
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:

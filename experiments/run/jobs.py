@@ -19,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vi_core import own_parts
 from vi_core.errors import LabError
 
 from ..config.messages import one_line
@@ -57,6 +58,7 @@ class Job:
 def make_job(cfg: DictConfig, folder: Path) -> Job:
     """Return the job that Hydra's present configuration describes."""
     context = HydraConfig.get()
+    own_parts.know(Path(source.path) for source in context.runtime.config_sources if source.schema == "file")
     swept = list(context.sweeper.get("params") or {})
     overrides = cast(list[str], OmegaConf.to_container(context.overrides.task, resolve=False))
     return Job(cfg, relative(folder), overrides, swept, context.mode == RunMode.MULTIRUN)

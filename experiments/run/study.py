@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from vi_core.errors import DataError
+from vi_core.arrays import read_arrays
 from vi_core.files import remove_leftovers
-from vi_core.schema import construct
+from vi_core.schema import check_part, construct
 from vi_core.studies.base import Finding, Study
 
 from ..config.hydra_adapter import yaml_text
@@ -66,7 +66,6 @@ def draw(computation: Study, records: Mapping[str, np.ndarray], folder: Path, pl
 
 def redraw(cfg: DictConfig, folder: Path, config: dict[str, Any]) -> list[Path]:
     """Draw the figures of a finished study again, from its records."""
-    if not (folder / RECORDS).is_file():
-        raise DataError(f"{folder} is not the folder of a finished study: {RECORDS} is missing.")
-    with np.load(folder / RECORDS) as records:
-        return draw(construct(config["study"], "study"), dict(records), folder, cfg.plot)
+    check_part(config["study"], "study", Study)
+    records = read_arrays(folder / RECORDS)
+    return draw(construct(config["study"], "study"), records, folder, cfg.plot)

@@ -12,13 +12,13 @@ import yaml
 from omegaconf import DictConfig
 from yaml import YAMLError
 
-from vi_core.archive import read_config
+from vi_core.archive import read_config, read_summary
 from vi_core.errors import DataError, did_you_mean
 from vi_core.training.history import History, read_history
 
 from ..config.messages import one_line
 from ..config.schema import config_hash, names
-from ..results.files import read_json, write_text
+from ..results.files import write_text
 
 try:
     from yaml import CSafeLoader as Loader
@@ -101,25 +101,11 @@ def read_job(number: int, folder: Path) -> dict[str, Any] | None:
         begun = read_begun(folder)
         return begun and job | {"status": "killed"} | begun
     try:
-        return job | checked(read_json(folder / "summary.json"), folder / "summary.json")
+        return job | read_summary(folder)
     except (DataError, OSError, RecursionError) as error:
         log.warning("%s", one_line(error))
         unknown = {"overrides": [], "config_hash": f"job {number}"}
         return job | {"status": "damaged", "error": one_line(error)} | (read_begun(folder) or unknown)
-
-
-def checked(summary: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return the content of the summary.json at `path`; raise `DataError` where the table cannot be made of it."""
-    try:
-        if not isinstance(summary["status"], str) or not isinstance(summary["config_hash"], str):
-            raise TypeError("status and config_hash have to be texts")
-        if summary["status"] in FINISHED and "checks" not in summary:
-            raise KeyError("checks")
-        table([{"job": 0} | summary], [])
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else error
-        raise DataError(f"{path} is damaged ({what}); run the job again with sweep.resume.") from error
-    return summary
 
 
 def read_begun(folder: Path) -> dict[str, Any] | None:

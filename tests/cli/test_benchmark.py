@@ -29,8 +29,7 @@ from experiments.benchmark.results import Row, quantities, read_rows, write_rows
 from experiments.benchmark.targets import judge
 from experiments.benchmark.task import chosen_entries
 from tests.conftest import ROOT, CommandLine, summary_of
-from vi_core.bounds.elbo import ELBO
-from vi_core.bounds.iwelbo import IWELBO
+from vi_core.bounds.elbo import ELBO, IWELBO
 from vi_core.errors import DataError
 from vi_core.estimators.closed_form_kl import ClosedFormKL
 from vi_core.estimators.pathwise import Pathwise

@@ -111,12 +111,9 @@ RANGES: dict[str, Case] = {
     ),
     "unknown type of products": ((*SMOKE, "matmul=float16"), ("matmul=float16", "auto, bfloat16, tf32")),
     "tf32 on a processor": ((*VAE, "matmul=tf32"), ("matmul=tf32", "CUDA", "matmul=auto")),
-    "setting of version 0.1": (
-        (*SMOKE, "trainer.compile=off"),
-        ("trainer.compile", "Did you mean 'trainer.execution'"),
-    ),
+    "setting of version 0.1": ((*SMOKE, "trainer.compile=fast"), ("trainer.execution='fast'", "auto, eager, replay")),
     "execution": ((*SMOKE, "trainer.execution=fast"), ("trainer.execution='fast'", "auto, eager, replay")),
-    "one point": ((*SMOKE, "dataset.num_points=1"), ("dataset.num_points=1", "at least 2")),
+    "no point": ((*SMOKE, "dataset.num_points=0"), ("dataset.num_points=0", "at least 1")),
     "size that was not drawn": ((*SMOKE, "dataset=normal_numpy", "dataset.num_points=11"), ("dataset.num_points=11",)),
     "everything held out": ((*VAE, "dataset.num_test=1797"), ("dataset.num_test=1797",)),
     "no latent": ((*VAE, "model.latent_dim=0"), ("model.latent_dim=0",)),
@@ -161,7 +158,7 @@ PAIRS: dict[str, Case] = {
     ),
     "coordinate ascent of a VAE": ((*VAE, "optimizer=coordinate_ascent"), ("conjugate", "optimizer=adam")),
     "exact ELBO of a VAE": ((*VAE, "estimator=exact"), ("closed form", "estimator=pathwise")),
-    "VAE of numbers": ((*VAE, "dataset=normal"), ("model=vae", "dataset=digits")),
+    "VAE of numbers": ((*VAE, "dataset=normal"), ("VAE", "dataset=digits")),
     "Normal of images": ((*SMOKE, "dataset=digits"), ("model=normal_gamma", "dataset=normal")),
     "minibatches of shared latents": ((*SMOKE, "dataset.batch_size=10"), ("dataset.batch_size=10", "null")),
 }
@@ -176,6 +173,10 @@ FILES: dict[str, Case] = {
         ("--run", *CONF, "experiment=misspelt"),
         ("optimizer=adm", "Did you mean 'adam'"),
     ),
+    "infinite tolerance": (("--run", *CONF, "experiment=infinite"), ("expected", "final.median", "finite")),
+    "class of another program": (("--run", *CONF, "experiment=elsewhere"), ("bound._target_", "this.Nothing")),
+    "anchor inside itself": ((*CONF, *SMOKE, "optimizer=recursive"), ("recursive.yaml", "*a")),
+    "anchors that explode": ((*CONF, *SMOKE, "optimizer=exploding"), ("exploding.yaml", "nodes")),
     "expectation without a value": (("--run", *CONF, "experiment=no_value"), ("expected", "value")),
 }
 DATA: dict[str, Case] = {
@@ -185,7 +186,7 @@ DATA: dict[str, Case] = {
     "NaN in a CSV": ((*CSV, "dataset.path={here}/nan.csv"), ("nan.csv", "row 2 (line 3)", "'nan'")),
     "column of texts": ((*CSV, "dataset.path={here}/text.csv", "dataset.column=name"), ("'name'", "'ada'")),
     "unknown column": ((*CSV, "dataset.path={here}/text.csv", "dataset.column=hight"), ("hight", "'height'")),
-    "CSV of one row": ((*CSV, "dataset.path={here}/one.csv"), ("one.csv", "only 1 row")),
+    "CSV of no row": ((*CSV, "dataset.path={here}/none.csv"), ("none.csv", "no row")),
     "ragged CSV": ((*CSV, "dataset.path={here}/ragged.csv"), ("ragged.csv", "row 2 (line 3)")),
     "CSV that is no text": ((*CSV, "dataset.path={here}/binary.csv"), ("binary.csv", "UTF-8")),
     "more points than rows": (
@@ -263,6 +264,13 @@ def write_idx(root: Path, shape: tuple[int, ...], kind: int = 8, missing_bytes: 
         (folder / f"{name}-idx{dimensions}-ubyte").write_bytes(header + content)
 
 
+def bomb(levels: int) -> str:
+    """YAML whose aliases stand for 9 ** levels nodes."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, levels)]
+    return "\n".join(lines) + "\n"
+
+
 def write_configurations(conf: Path) -> None:
     """Write what a user may get wrong in a configuration folder of their own."""
     (conf / "optimizer").mkdir(parents=True)
@@ -276,6 +284,10 @@ def write_configurations(conf: Path) -> None:
         "experiment/broken": "a: [1, 2\nb: }",
         "experiment/unknown": f"{experiment}sed: 3\n",
         "experiment/misspelt": f"{experiment}defaults:\n  - override /optimizer: adm\n",
+        "optimizer/recursive": f"{target}lr: &a [*a]\n",
+        "optimizer/exploding": target + bomb(9),
+        "experiment/infinite": f"{experiment}expected:\n  - {{quantity: final.median, value: 1.0, tolerance: .inf}}\n",
+        "experiment/elsewhere": f"{experiment}bound:\n  _target_: this.Nothing\n",
         "experiment/no_value": f"{experiment}expected:\n  - {{quantity: final.median, tolerance: 1.0}}\n",
     }
     for name, text in files.items():
@@ -288,7 +300,7 @@ def write_data(here: Path) -> None:
         "empty": b"",
         "nan": b"x\n1\nnan\n3\n",
         "text": b"name,height\nada,1.5\nbob,1.7\n",
-        "one": b"x\n1\n",
+        "none": b"x\n",
         "ragged": b"x,y\n1,2\n3\n",
         "binary": b"x\n\xff\xfe\n",
     }

@@ -13,7 +13,7 @@ import torch
 from experiments.config.validate import plain_values
 from experiments.run.process import choose_device
 from tests.conftest import CommandLine, configuration, run_in, summary_of, trace_text
-from vi_core.diagnostics.likelihood import held_out_likelihood
+from vi_core.diagnostics.importance import held_out_likelihood
 from vi_core.execution.base import EagerSteps
 from vi_core.execution.cuda_graph import GraphedSteps
 from vi_core.problem import Problem, assemble

@@ -260,7 +260,7 @@ def test_snippets_run(page: Path, swept: Path, tmp_path: Path) -> None:
         ("| sweep | `python run.py -m estimator=pathwize,exact` |", "pathwize"),
         ("```bash\nmake runn\n```", "runn"),
         ("```bash\nrm -rf outputs\n```", "not a command"),
-        ("```python\nfrom vi_core.bounds.iwelbo import IWELBOW\n```", "IWELBOW"),
+        ("```python\nfrom vi_core.bounds.elbo import IWELBOW\n```", "IWELBOW"),
         ("```yaml\nkey: [1\n```", "expected"),
         ("```\npython run.py\n```", "kind ''"),
     ],

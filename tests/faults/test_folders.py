@@ -60,8 +60,8 @@ def test_a_folder_at_work_is_refused(
     shutil.copytree(finished_run, run)
     (run / "summary.json").unlink()
     if begun == "new":
-        for name in ("checkpoint.pt", "samples.npz"):
-            (run / name).unlink()
+        for path in [*run.glob("checkpoint*"), run / "samples.npz"]:
+            path.unlink()
     arguments = (*SMOKE, "seed=5", "hydra.run.dir=run") if command == "run" else ("resume=run",)
     with another_process(run):
         before = contents(run)

@@ -25,8 +25,7 @@ from tests import oracles
 from tests.conftest import configuration
 from vi_core.algorithms.gradient import GradientStep
 from vi_core.bounds.base import Bound
-from vi_core.bounds.elbo import ELBO
-from vi_core.bounds.iwelbo import IWELBO
+from vi_core.bounds.elbo import ELBO, IWELBO
 from vi_core.distributions import categorical
 from vi_core.distributions.categorical import GumbelSoftmax, OneHotCategorical, StraightThrough, gumbel, one_hot_argmax
 from vi_core.distributions.transforms import Softplus

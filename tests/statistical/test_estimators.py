@@ -19,8 +19,7 @@ from torch import Tensor
 
 from tests import fakes, oracles
 from vi_core.bounds.base import Bound
-from vi_core.bounds.elbo import ELBO
-from vi_core.bounds.iwelbo import IWELBO
+from vi_core.bounds.elbo import ELBO, IWELBO
 from vi_core.datasets.synthetic import NormalDraws, NormalNumpyDraws
 from vi_core.distributions.transforms import Exponential, Positive, Precision, Softplus
 from vi_core.errors import LabError

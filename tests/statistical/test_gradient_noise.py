@@ -15,8 +15,7 @@ from scipy import stats
 
 from tests import fakes
 from tests.conftest import SMOKE, CommandLine, summary_of, trace_text
-from vi_core.bounds.elbo import ELBO
-from vi_core.bounds.iwelbo import IWELBO
+from vi_core.bounds.elbo import ELBO, IWELBO
 from vi_core.diagnostics.gradient_noise import deviations, exact_gradient, gradient_draws, standardised_errors, stored
 from vi_core.distributions import supports
 from vi_core.errors import LabError

@@ -26,8 +26,7 @@ from tests.discovery import (
     score_function_gradient,
 )
 from vi_core.bounds.base import Bound
-from vi_core.bounds.elbo import ELBO
-from vi_core.bounds.iwelbo import IWELBO
+from vi_core.bounds.elbo import ELBO, IWELBO
 from vi_core.schema import construct
 
 EVERY: list[Bound] = [construct(composed(f"bound/{name}"), "bound") for name in names("bound")]

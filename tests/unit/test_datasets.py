@@ -171,7 +171,7 @@ def test_normal_numpy_gives_the_points_of_report_000(num_points: int, mean: floa
 
 
 BAD_SETTINGS: list[tuple[type[Dataset], dict[str, Any], str]] = [
-    (NormalDraws, {"num_points": 1}, "dataset.num_points=1 must be at least 2."),
+    (NormalDraws, {"num_points": 0}, "dataset.num_points=0 must be at least 1."),
     (NormalDraws, {"num_points": 2.5}, "dataset.num_points=2.5 must be a whole number."),
     (NormalDraws, {"num_points": None}, "dataset.num_points=None must be a whole number."),
     (NormalDraws, {"precision": 0}, "dataset.precision=0 must be above 0."),
@@ -192,7 +192,7 @@ BAD_SETTINGS: list[tuple[type[Dataset], dict[str, Any], str]] = [
     ),
     (FashionMNIST, {"binarization": "?"}, "dataset.binarization=? must be one of none, threshold, dynamic, fixed."),
     (CSV, {}, "dataset=csv needs a file: dataset.path=<file.csv>, and dataset.column=<name> in it."),
-    (CSV, {"path": "x.csv", "num_points": 1}, "dataset.num_points=1 must be at least 2."),
+    (CSV, {"path": "x.csv", "num_points": 0}, "dataset.num_points=0 must be at least 1."),
 ]
 
 
@@ -554,8 +554,10 @@ def test_csv_is_read(tmp_path: Path, text: str, settings: dict[str, Any], expect
 BAD_CSV: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
     "empty file": ("", {}, "is empty"),
     "only blank lines": ("\n\n", {}, "is empty"),
-    "header only": ("x\n", {}, "has no row below its column names; at least 2 are needed."),
-    "one point": ("x\n1\n", {}, "has only 1 row below its column names; at least 2 are needed."),
+    "header only": ("x\n", {}, "has no row below its column names; at least 1 is needed."),
+    "underscore": ("x\n1_000\n2\n", {}, ", row 1 (line 2), column 'x': '1_000' is not a finite number"),
+    "other digits": ("x\n1\n٢\n", {}, ", row 2 (line 3), column 'x': '٢' is not a finite number"),
+    "two columns that read alike": ("1e3,1000\n1,2\n", {"column": 1000.0}, "has columns 1e3, 1000; put the name"),
     "unknown column": ("mag,lat\n1,2\n3,4\n", {"column": "mga"}, "which has mag, lat. Did you mean 'mag'?"),
     "far column": ("mag,lat\n1,2\n3,4\n", {"column": "zzzzz"}, "dataset.column=zzzzz is not in "),
     "two of a name": ("x,x\n1,2\n3,4\n", {"column": "x"}, "has 2 columns called 'x'"),

@@ -25,7 +25,7 @@ from vi_core.datasets.synthetic import Gaussian2D, TwoMoons
 from vi_core.distributions.normal import Normal
 from vi_core.estimators.base import Estimator
 from vi_core.estimators.diffusion import DiffusionSimple, DiffusionVariational
-from vi_core.execution.recording import tracing
+from vi_core.execution.recording import recording
 from vi_core.families.forward_process import ForwardProcess
 from vi_core.models.base import denoising_terms
 from vi_core.models.diffusion.ddpm import DDPM
@@ -349,7 +349,7 @@ def test_traced_terms_are_the_terms(case: str) -> None:
     model, points = network_model(decoder, x.shape[1]), x.expand(40, -1)
     noise, t = torch.randn(1, 40, x.shape[1]), torch.arange(40).remainder(4).add(1).unsqueeze(0)
     found = []
-    for context in (nullcontext(), tracing()):
+    for context in (nullcontext(), recording("tracing")):
         with context:
             term = model.denoising(points, t, noise).term
         found.append([term.detach(), *torch.autograd.grad(term.sum(), [*model.parameters()], materialize_grads=True)])

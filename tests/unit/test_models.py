@@ -14,8 +14,7 @@ from torch import distributions as reference
 
 from tests import fakes, oracles
 from vi_core.algorithms.coordinate_ascent import CoordinateAscentStep
-from vi_core.bounds.elbo import ELBO
-from vi_core.bounds.iwelbo import IWELBO
+from vi_core.bounds.elbo import ELBO, IWELBO
 from vi_core.datasets.synthetic import NormalDraws, NormalNumpyDraws
 from vi_core.errors import LabError
 from vi_core.estimators.exact import Exact

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from tests import fakes
 from vi_core.errors import LabError
-from vi_core.optimizers.adagrad import AdaGrad
 from vi_core.optimizers.adam import Adam
 from vi_core.optimizers.base import Optimizer
-from vi_core.optimizers.sgd import SGD, RobbinsMonro
+from vi_core.optimizers.sgd import SGD, AdaGrad, RobbinsMonro
 from vi_core.per_replicate import PerReplicate
 
 STEPS = 50

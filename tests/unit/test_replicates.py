@@ -28,10 +28,9 @@ from vi_core.families.amortized.normal import AmortizedNormal
 from vi_core.families.base import Family
 from vi_core.models.autoencoders.vae import VAE
 from vi_core.models.conjugate.normal_gamma import NormalGamma
-from vi_core.optimizers.adagrad import AdaGrad
 from vi_core.optimizers.adam import Adam
 from vi_core.optimizers.base import Optimizer
-from vi_core.optimizers.sgd import SGD, RobbinsMonro
+from vi_core.optimizers.sgd import SGD, AdaGrad, RobbinsMonro
 
 K, R = 6, 5
 SPOILED = {1: math.nan, 2: math.inf, 4: 1e300}

@@ -7,11 +7,10 @@ from torch import Tensor
 
 from tests.unit.test_optimizers import RATES, STEPS, Reference, advance, gradients_at, start
 from vi_core.errors import LabError
-from vi_core.optimizers.adagrad import AdaGrad
 from vi_core.optimizers.adam import Adam
 from vi_core.optimizers.base import Optimizer
 from vi_core.optimizers.schedules import Staged
-from vi_core.optimizers.sgd import SGD
+from vi_core.optimizers.sgd import SGD, AdaGrad
 
 IMAGES = 20
 """Of a minibatch of Burda et al., over which their gradient is a sum, and the library's a mean."""

@@ -33,12 +33,14 @@ class Step(nn.Module, ABC):
     Attributes:
         alive: Mask (R,) of the replicates that still move.
         good_steps: Number of steps that each replicate has made, (R,).
+        remedy: What to do where a replicate diverges, for messages.
         witness: Values (R, W) of the last step of each live replicate, and of the first non-finite step of the others.
     """
 
     alive: Tensor
     good_steps: Tensor
     witness: Tensor
+    remedy = "Use a smaller optimizer.lr, or trainer.on_nonfinite=skip."
 
     def __init__(self, model: Model, family: Family, bound: Bound, witnesses: list[str]):
         super().__init__()

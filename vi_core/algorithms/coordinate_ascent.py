@@ -31,6 +31,7 @@ class CoordinateAscentStep(Step):
     previous: Tensor
     largest: Tensor
     worst_fall: Tensor
+    remedy = "Use data and settings of the model on a scale nearer to 1, or trainer.on_nonfinite=skip."
 
     def __init__(self, model: Model, family: Family, bound: Bound, estimator: Estimator, keep: str = "all"):
         require_known(model, family, HasUpdates, "conjugate updates; use optimizer=adam")

@@ -1,4 +1,4 @@
-"""Columns of numbers from a CSV file: the data set `csv`, and the reader that it shares with `catalogue`.
+"""Columns of numbers from a CSV file: the data sets `csv` and `catalogue`, and their reader.
 
 The file is UTF-8 text, comma separated, with one line of column names. Everything that is not a finite number in its
 place is refused with its row and column: a value that is silently dropped or filled changes the posterior. Rows are
@@ -8,6 +8,7 @@ counted from 1 below the names, lines from 1 at the top of the file, as editors 
 import contextlib
 import csv
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -19,6 +20,8 @@ import torch
 from vi_core.datasets.base import Data, Dataset
 from vi_core.errors import DataError, did_you_mean, require
 
+NUMBER = re.compile(r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf(inity)?|nan)", re.IGNORECASE)
+
 
 @dataclass(kw_only=True, eq=False)
 class CSV(Dataset):
@@ -26,7 +29,7 @@ class CSV(Dataset):
 
     Attributes:
         path: The file, with one line of column names.
-        column: Name of the column; None for the only numeric one.
+        column: Name of the column, also where YAML reads it as a number or a boolean; None for the only numeric one.
         num_points: Only the first rows, or None for all.
         batch_size: Rows in a step, or None for all.
 
@@ -35,7 +38,7 @@ class CSV(Dataset):
     """
 
     path: str | None = None
-    column: str | None = None
+    column: str | float | bool | None = None
     num_points: int | None = None
     batch_size: int | None = None
 
@@ -47,8 +50,7 @@ class CSV(Dataset):
     def load(self) -> Data:
         """Read the column; train has shape (N,) and type float64."""
         path = Path(str(self.path)).expanduser().absolute()
-        chosen = None if self.column is None else str(self.column)  # the command line makes a number of column=2024
-        column, numbers = read_column(path, chosen, self.num_points)
+        column, numbers = read_column(path, self.column, self.num_points)
         return Data(torch.tensor(numbers, dtype=torch.float64), f"column '{column}' of {path}, {len(numbers)} rows")
 
 
@@ -66,13 +68,13 @@ class Row(NamedTuple):
     cells: list[str]
 
 
-def read_column(path: Path, column: str | None, num_points: int | None) -> tuple[str, list[float]]:
+def read_column(path: Path, column: str | float | bool | None, num_points: int | None) -> tuple[str, list[float]]:
     """Return name and numbers of the chosen column, or of the only numeric one, in the first `num_points` rows.
 
     Raises:
         DataError: In one line with file, row and column, for whatever is wrong with the file.
     """
-    with refusals(path), path.open(encoding="utf-8-sig", newline="") as file:
+    with opened(path) as file:
         names, rows = open_table(file, path)
         index = find_column(column, names, path) if column is not None else only_numeric(names, rows, path, num_points)
     (numbers,) = read_columns(path, {"column": names[index]}, num_points)
@@ -91,13 +93,12 @@ def read_columns(path: Path, columns: Mapping[str, str], num_points: int | None)
         DataError: Where the file or a cell of these columns is not as it should be.
         ConfigError: Where the file has fewer rows than `num_points`.
     """
-    with refusals(path), path.open(encoding="utf-8-sig", newline="") as file:
+    with opened(path) as file:
         names, rows = open_table(file, path)
         indices = [find_column(name, names, path, setting) for setting, name in columns.items()]
         table = [[number(row, i, names[i], path) for i in indices] for row in islice(rows, num_points)]
-    if len(table) < 2:
-        count = "only 1 row" if table else "no row"
-        raise DataError(f"{path} has {count} below its column names; at least 2 are needed.")
+    if not table:
+        raise DataError(f"{path} has no row below its column names; at least 1 is needed.")
     require(
         num_points is None or len(table) == num_points,
         f"dataset.num_points={num_points} must be at most {len(table)}, the number of rows of {path}.",
@@ -106,10 +107,16 @@ def read_columns(path: Path, columns: Mapping[str, str], num_points: int | None)
 
 
 @contextlib.contextmanager
-def refusals(path: Path) -> Iterator[None]:
-    """Context manager: errors of the operating system, the text encoding and the CSV reader become a `DataError`."""
+def opened(path: Path) -> Iterator[TextIO]:
+    """Context manager: opens a regular file, which is read twice.
+
+    Errors of the operating system, the text encoding and the CSV reader become a `DataError`.
+    """
     try:
-        yield
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise DataError(f"{path} is a pipe or a device; save its content in a file, and name that.")
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield file
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reasons = {
             FileNotFoundError: "does not exist; name another file with dataset.path=<file.csv>.",
@@ -146,14 +153,34 @@ def full_rows(rows: Iterator[Row], width: int, path: Path) -> Iterator[Row]:
             raise DataError(f"{where} has {len(row.cells)} cells where the first line names {width} columns.")
 
 
-def find_column(column: str, names: list[str], path: Path, setting: str = "column") -> int:
-    """Return the index of the column called `column`; `setting` is the key of the data set that names it."""
+def find_column(column: str | float | bool, names: list[str], path: Path, setting: str = "column") -> int:
+    """Return the index of the column called `column`, or whose name YAML reads as that number or boolean.
+
+    `setting` is the key of the data set that names the column.
+    """
+    if not isinstance(column, str):
+        alike = [name for name in names if reads_as(name, column)]
+        if len(set(alike)) > 1:
+            words = f"put the name in double quotes inside single ones: dataset.{setting}='\"{alike[0]}\"'"
+            raise DataError(f"{path} has columns {', '.join(alike)}; {words}.")
+        column = alike[0] if alike else str(column)
     if names.count(column) == 1:
         return names.index(column)
     if column in names:
         raise DataError(f"{path} has {names.count(column)} columns called '{column}'; rename all but one.")
     hint = did_you_mean(column, names)
     raise DataError(f"dataset.{setting}={column} is not in {path}, which has {', '.join(names)}.{hint}")
+
+
+def reads_as(name: str, value: float | bool) -> bool:
+    """Whether YAML or the command line makes `value` of a column's name: `1e3` is 1000.0, `true` is True."""
+    if isinstance(value, bool):
+        return name.lower() == str(value).lower()
+    try:
+        number = float(name)
+    except ValueError:
+        return False
+    return number == value or (math.isnan(number) and math.isnan(value))
 
 
 def only_numeric(names: list[str], rows: Iterator[Row], path: Path, num_points: int | None) -> int:
@@ -181,23 +208,65 @@ def only_numeric(names: list[str], rows: Iterator[Row], path: Path, num_points: 
 
 
 def is_number(cell: str) -> bool:
-    """Whether Python reads the cell as a float; infinities and NaN count."""
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+    """Whether the cell is a decimal number in ASCII digits, or a word for an infinity or for NaN."""
+    return NUMBER.fullmatch(cell.strip()) is not None
 
 
 def number(row: Row, index: int, column: str, path: Path) -> float:
     """Return the finite number in one cell, or raise `DataError` with its row, line and column."""
     cell = row.cells[index]
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
+    value = float(cell) if is_number(cell) else math.nan
     if math.isfinite(value):
         return value
     where = f"{path}, row {row.number} (line {row.line}), column '{column}'"
     found = f"'{cell.strip()[:40]}' is not a finite number" if cell.strip() else "the cell is empty"
     raise DataError(f"{where}: {found}; correct it or remove the row.")
+
+
+@dataclass(kw_only=True, eq=False)
+class Catalogue(Dataset):
+    """A catalogue of events with a place and a strength: three columns of a CSV file.
+
+    Coordinates are used as they are: a degree of longitude counts like a degree of latitude, with no projection. The
+    strength is a count, such as the number of stations that reported an event.
+
+    Attributes:
+        path: The file, with one line of column names.
+        horizontal, vertical: Columns of the coordinates.
+        strength: Column of counts 0, 1, 2, ...
+        unit: Unit of both coordinates, for the axes of figures.
+        num_points: Only the first rows, or None for all.
+        batch_size: Rows in a step, or None for all.
+
+    Raises:
+        ConfigError: Where no path is given.
+    """
+
+    path: str | None = None
+    horizontal: str = "long"
+    vertical: str = "lat"
+    strength: str = "stations"
+    unit: str = "degrees"
+    num_points: int | None = None
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        require(bool(self.path), "dataset=catalogue needs a file of events: dataset.path=<file.csv>.")
+        super().__post_init__()
+
+    def load(self) -> Data:
+        """Read the columns; train has shape (N, 3) and type float64."""
+        path = Path(str(self.path)).expanduser().absolute()
+        chosen = {name: getattr(self, name) for name in ("horizontal", "vertical", "strength")}
+        columns = read_columns(path, chosen, self.num_points)
+        for row, value in enumerate(columns[2], start=1):
+            if value < 0 or value != int(value):
+                raise DataError(
+                    f"{path}, row {row}, column '{self.strength}': {value:g} is no count 0, 1, 2, ...; "
+                    "name a column of counts with dataset.strength=<name>."
+                )
+        return Data(
+            train=torch.tensor(columns, dtype=torch.float64).T.contiguous(),
+            provenance=f"columns {', '.join(chosen.values())} of {path}, {len(columns[0])} rows",
+            columns=(f"{self.horizontal} ({self.unit})", f"{self.vertical} ({self.unit})", self.strength),
+        )

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vi_core.distributions.base import Distribution
 from vi_core.distributions.normal import HALF_LOG_2PI
 
 
@@ -66,7 +65,7 @@ def standard_gamma(concentration: Tensor, generator: torch.Generator | None = No
 
 
 @dataclass(frozen=True)
-class Gamma(Distribution):
+class Gamma:
     """Gamma(concentration a, rate b), density b^a z^(a−1) e^(−bz) / Γ(a).
 
     Draws come from torch's rejection sampler; their derivative is the implicit one, −∂F/∂a ÷ density
@@ -78,20 +77,24 @@ class Gamma(Distribution):
     rate: Tensor
 
     def rsample(self, num_samples: int) -> Tensor:
+        """Draw z, with shape (K, *batch, *event), differentiable in the parameters."""
         shape = (num_samples, *self.concentration.shape)
         standard = standard_gamma(self.concentration.expand(shape))
         return (standard + torch.finfo(standard.dtype).tiny) / self.rate
 
     def log_prob(self, z: Tensor) -> Tensor:
+        """Return log q(z), elementwise."""
         a, b = self.concentration, self.rate
         return torch.addcmul(torch.addcmul(GammaNormalizer.apply(a, b), a - 1, z.log()), b, z, value=-1)
 
     def entropy(self) -> Tensor:
+        """Return E[−log q(z)], elementwise."""
         a = self.concentration
         return a - self.rate.log() + torch.lgamma(a) + (1 - a) * torch.digamma(a)
 
     @property
     def mean(self) -> Tensor:
+        """E[z], elementwise."""
         return self.concentration / self.rate
 
     @property
@@ -101,6 +104,7 @@ class Gamma(Distribution):
 
     @property
     def variance(self) -> Tensor:
+        """Var[z], elementwise."""
         return self.concentration / self.rate.square()
 
     def fisher(self) -> Tensor:
@@ -164,3 +168,19 @@ def log_ratio(x: Tensor, y: Tensor) -> Tensor:
 def log_gamma_ratio(a: Tensor, m: Tensor) -> Tensor:
     """Return log Γ(a + m) − log Γ(a) − m log a for a > 0 and m ≥ 0, broadcasting."""
     return (a + m - 0.5) * torch.log1p(m / a) - m + binet(a + m) - binet(a)
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """Exponential(rate), density rate·e^(−rate·z).
+
+    F(z) = 1 − e^(−rate·z) gives z = −log(1 − u)/rate for u ~ U[0, 1), differentiable in the rate. log1p(−u) is finite
+    for every such u and exact for small ones. The smallest normal number is added to keep z positive at u = 0.
+    """
+
+    rate: Tensor
+
+    def rsample(self, num_samples: int) -> Tensor:
+        """Draw z, with shape (K, *batch, *event), differentiable in the rate."""
+        uniform = torch.rand((num_samples, *self.rate.shape), dtype=self.rate.dtype, device=self.rate.device)
+        return (torch.finfo(uniform.dtype).tiny - torch.log1p(-uniform)) / self.rate

@@ -6,35 +6,38 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vi_core.distributions.base import Distribution
-
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 @dataclass(frozen=True)
-class Normal(Distribution):
+class Normal:
     """N(loc, scale²), with reparameterisation z = loc + scale·ε, ε ~ N(0, 1)."""
 
     loc: Tensor
     scale: Tensor
 
     def rsample(self, num_samples: int) -> Tensor:
+        """Draw z, with shape (K, *batch, *event), differentiable in the parameters."""
         noise = torch.randn((num_samples, *self.loc.shape), dtype=self.loc.dtype, device=self.loc.device)
         return torch.addcmul(self.loc, self.scale, noise)
 
     def log_prob(self, z: Tensor) -> Tensor:
+        """Return log q(z), elementwise."""
         standard = (z - self.loc) / self.scale
         return torch.addcmul(-self.scale.log() - HALF_LOG_2PI, standard, standard, value=-0.5)
 
     def entropy(self) -> Tensor:
+        """Return E[−log q(z)], elementwise."""
         return self.scale.log() + (0.5 + HALF_LOG_2PI)
 
     @property
     def mean(self) -> Tensor:
+        """E[z], elementwise."""
         return self.loc
 
     @property
     def variance(self) -> Tensor:
+        """Var[z], elementwise."""
         return self.scale.square()
 
     def fisher(self) -> Tensor:

@@ -36,8 +36,12 @@ class Entry(NamedTuple):
     positive: Positive | None = None
     initial_std: PerReplicate = 0.0
 
-    def check(self) -> None:
-        """Raise `ConfigError` where the initial value or its spread is out of range."""
+    def draw(self, replicates: int) -> Tensor:
+        """Return the initial value, (R, 1, size), with its spread drawn from torch's default stream.
+
+        Raises:
+            ConfigError: Where the value or its spread is out of range.
+        """
         if self.positive is None:
             finite = f"family.{self.name}={self.initial} must be finite."
             require_each(math.isfinite, self.initial, finite)
@@ -45,9 +49,6 @@ class Entry(NamedTuple):
             require_positive("family", **{self.name: self.initial})
         spread = f"family.{self.name}_std={self.initial_std} must be finite and not negative."
         require_each(lambda std: 0 <= std < math.inf, self.initial_std, spread)
-
-    def draw(self, replicates: int) -> Tensor:
-        """Return the initial value, (R, 1, size), with its spread drawn from torch's default stream."""
         initial = column(self.initial, replicates, f"family.{self.name}", trailing=2)
         value = initial.expand(replicates, 1, self.size).contiguous()
         spread = column(self.initial_std, replicates, f"family.{self.name}_std", trailing=2)
@@ -69,8 +70,6 @@ class PackedParameters(nn.Module):
 
     def __init__(self, entries: Sequence[Entry], replicates: int):
         super().__init__()
-        for entry in entries:
-            entry.check()
         self.entries, self.replicates = list(entries), replicates
         self.transforms = list(dict.fromkeys([None, *(entry.positive for entry in entries)]))
         self.groups = [[e for e in entries if e.positive is transform] for transform in self.transforms]

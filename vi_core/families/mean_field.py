@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, nn
 
 from vi_core.distributions import supports
-from vi_core.distributions.base import sum_last
 from vi_core.distributions.exponential_family import fisher_information, gamma_log_normalizer, normal_log_normalizer
 from vi_core.distributions.gamma import Gamma
 from vi_core.distributions.normal import Normal
@@ -32,7 +31,7 @@ from vi_core.distributions.transforms import Exponential, Positive
 from vi_core.families._packed import Entry, PackedFamily
 from vi_core.families.base import Family, VariationalDistribution, all_shared
 from vi_core.per_replicate import PerReplicate
-from vi_core.types import Latent, Latents, Params
+from vi_core.types import Latent, Latents, Params, sum_last
 
 
 class MeanFieldDistribution(VariationalDistribution):
@@ -174,7 +173,6 @@ class NaturalMeanField(Family):
         params: Params = {}
         initial = {"loc": loc, "scale": scale, "concentration": concentration, "rate": rate}
         for entry in factor_entries(latents, Exponential(), Exponential(), loc_std, **initial):
-            entry.check()
             params.setdefault(entry.latent, {})[entry.name] = entry.draw(replicates)
         self.layout = {name: frozenset(group) for name, group in params.items()}
         self.natural = nn.Parameter(torch.empty(replicates, 1, 2 * sum(map(_size, latents.values()))))

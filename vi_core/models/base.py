@@ -25,9 +25,11 @@ class Model(nn.Module, ABC):
 
     Attributes:
         latents: The latent variables by name, in the order of coordinate updates.
+        layouts: Parameters of the q for which the model's closed forms hold; see `Family.layout`.
     """
 
     latents: dict[str, Latent]
+    layouts: tuple[Layout, ...] = ()
 
     @abstractmethod
     def factors(self, z: Latents, x: Any) -> Factors:
@@ -51,8 +53,8 @@ class Model(nn.Module, ABC):
         return self.has_local
 
     def knows(self, layout: Layout) -> bool:
-        """Whether the model's closed forms hold for a q with these parameters; see `Family.layout`."""
-        return False
+        """Whether the model's closed forms hold for a q with these parameters."""
+        return layout in self.layouts
 
     def summarize(self, x: Tensor) -> Any:
         """Return what the factors need of the whole data set x (N, *event), computed once; x itself by default."""

@@ -1,6 +1,8 @@
-"""Stochastic gradient ascent: λ ← λ + ρ_t · g, with ρ_t = lr, or with decreasing steps ρ_t = lr / (offset + t)^power.
+"""Stochastic gradient ascent: λ ← λ + ρ_t · g, with a constant ρ_t, or with one that decreases in either of two ways.
 
-For the latter Σ ρ_t = ∞ and Σ ρ_t² < ∞, hence almost sure convergence, for ½ < power ≤ 1 (Robbins, Monro 1951).
+With ρ_t = lr / (offset + t)^power, Σ ρ_t = ∞ and Σ ρ_t² < ∞, hence almost sure convergence, for ½ < power ≤ 1 (Robbins,
+Monro 1951). AdaGrad divides the steps of each coordinate by the root of the sum of its squared gradients (Duchi, Hazan,
+Singer 2011); it is the rule of Ranganath, Gerrish, Blei 2014.
 """
 
 import math
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from vi_core.optimizers.base import Optimizer
 from vi_core.optimizers.schedules import Schedule
-from vi_core.per_replicate import PerReplicate
+from vi_core.per_replicate import PerReplicate, require_positive
 
 
 class SGD(Optimizer):
@@ -54,3 +56,27 @@ class RobbinsMonro(Optimizer):
     def directions(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
         self.time.add_(1)
         return gradients
+
+
+class AdaGrad(Optimizer):
+    """λ ← λ + lr · g / (√Σ g² + eps).
+
+    Args:
+        lr: One learning rate, or one for each replicate.
+        eps: Added to the root; positive.
+        schedule: Factors of lr over the steps.
+    """
+
+    def __init__(self, *, lr: PerReplicate = 1e-1, eps: float = 1e-10, schedule: Schedule | None = None):
+        super().__init__(lr=lr, schedule=schedule)
+        require_positive("optimizer", eps=eps)
+        self.eps = eps
+
+    def allocate(self, parameters: Sequence[Tensor]) -> None:
+        self.state("sum", parameters)
+
+    def directions(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+        sums = self.states("sum", len(gradients))
+        for total, gradient in zip(sums, gradients, strict=True):
+            total.addcmul_(gradient, gradient)
+        return [gradient / total.sqrt().add_(self.eps) for gradient, total in zip(gradients, sums, strict=True)]

@@ -4,9 +4,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:  # matplotlib is imported only where something is drawn
@@ -40,9 +41,32 @@ class Quantity(NamedTuple):
         return None if not self.se or self.exact is None else (self.value - self.exact) / self.se
 
 
+def doubles(values: Any) -> Tensor:
+    """Return a number, or nested lists of numbers, as a float64 tensor: claims are compared to many digits."""
+    return torch.tensor(values, dtype=torch.float64)
+
+
 def average(samples: Tensor, exact: float | None = None) -> Quantity:
     """Return the mean of independent samples (N,) with its standard error, beside its exact value."""
     return Quantity(samples.mean().item(), samples.std().item() / math.sqrt(len(samples)), exact)
+
+
+def entries(name: str, values: Tensor, exact: Tensor, errors: Tensor | None = None) -> dict[str, Quantity]:
+    """Return a quantity for each entry of a vector, or for each distinct entry of a symmetric matrix.
+
+    Args:
+        name: Of the whole; the index of an entry follows it in brackets.
+        values: Estimates, (C,) or (C, C).
+        exact: The same by another route.
+        errors: Standard errors of Monte Carlo estimates; None for numbers that are computed.
+    """
+    return {
+        f"{name}[{','.join(map(str, i))}]": Quantity(
+            values[i].item(), None if errors is None else errors[i].item(), exact[i].item()
+        )
+        for i in np.ndindex(*values.shape)
+        if i == tuple(sorted(i))
+    }
 
 
 @dataclass(frozen=True)

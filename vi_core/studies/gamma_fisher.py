@@ -18,11 +18,11 @@ from torch import Tensor
 from vi_core.distributions.exponential_family import fisher_information, gamma_log_normalizer
 from vi_core.distributions.gamma import Gamma, kl_gamma
 from vi_core.errors import require
-from vi_core.studies.base import Figures, Finding, Quantity, Records, Study
+from vi_core.per_replicate import require_positive
+from vi_core.studies.base import Figures, Finding, Quantity, Records, Study, doubles, entries
 
 LEVELS = (0.01, 0.05, 0.2)  # of the contours of the divergence, in nats
 GRID = 161  # points of each axis of the figure
-ENTRIES = ((0, 0), (0, 1), (1, 1))  # the distinct entries of a symmetric 2 x 2 matrix
 
 
 class GammaFisher(Study):
@@ -35,21 +35,19 @@ class GammaFisher(Study):
     """
 
     def __init__(self, *, shape: float = 2.0, scale: float = 3.0, num_samples: int = 100_000):
-        for name, value in {"shape": shape, "scale": scale}.items():
-            require(0 < value < math.inf, f"study.{name}={value} must be positive and finite.")
+        require_positive("study", shape=shape, scale=scale)
         require(num_samples >= 2, f"study.num_samples={num_samples} must be at least 2.")
         self.shape, self.scale, self.num_samples = shape, scale, num_samples
 
     def run(self) -> Finding:
-        natural = torch.tensor([-1 / self.scale, self.shape - 1], dtype=torch.float64)
-        by_autograd = fisher_information(gamma_log_normalizer, natural)
-        jacobian = torch.tensor([[0.0, 1 / self.scale**2], [1.0, 0.0]], dtype=torch.float64)
         a, b, trigamma = self.shape, self.scale, self._trigamma()
-        factor = a * trigamma - 1
+        by_autograd = fisher_information(gamma_log_normalizer, doubles([-1 / b, a - 1]))
+        jacobian, factor = doubles([[0.0, 1 / b**2], [1.0, 0.0]]), a * trigamma - 1
+        natural, inverse = doubles([[a * b**2, b], [b, trigamma]]), doubles([[trigamma / b**2, -1 / b], [-1 / b, a]])
         quantities = {
-            **_entries("natural", by_autograd, _matrix(a * b**2, b, trigamma)),
-            **_entries("natural_inverse", by_autograd.inverse(), _matrix(trigamma / b**2, -1 / b, a) / factor),
-            **_entries("shape_scale", jacobian.T @ by_autograd @ jacobian, self.information()),
+            **entries("natural", by_autograd, natural),
+            **entries("natural_inverse", by_autograd.inverse(), inverse / factor),
+            **entries("shape_scale", jacobian.T @ by_autograd @ jacobian, self.information()),
             "determinant_factor": Quantity(by_autograd.det().item() / b**2, None, factor),
             **self._monte_carlo(),
         }
@@ -57,32 +55,36 @@ class GammaFisher(Study):
 
     def information(self) -> Tensor:
         """Return F(α, β) in closed form, (2, 2)."""
-        return _matrix(self._trigamma(), 1 / self.scale, self.shape / self.scale**2)
+        a, b = self.shape, self.scale
+        return doubles([[self._trigamma(), 1 / b], [1 / b, a / b**2]])
 
     def _trigamma(self) -> float:
-        return torch.polygamma(1, torch.tensor(self.shape, dtype=torch.float64)).item()
+        return torch.polygamma(1, doubles(self.shape)).item()
 
     def _monte_carlo(self) -> dict[str, Quantity]:
-        """Return the covariance of the score: products of its components, averaged over draws."""
+        """Return the covariance of the score: products of its components, averaged over draws.
+
+        The score in (α, β) is (log(x/β) − ψ(α), x/β² − α/β). Its mean is zero, so that the mean of the products is the
+        covariance, which is the Fisher information.
+        """
         a, b = self.shape, self.scale
         x = self._law().rsample(self.num_samples)
-        digamma = torch.digamma(torch.tensor(a, dtype=torch.float64))
-        score = torch.stack([(x / b).log() - digamma, x / b**2 - a / b])
+        score = torch.stack([(x / b).log() - torch.digamma(doubles(a)), x / b**2 - a / b])
         products = score.unsqueeze(0) * score.unsqueeze(1)
-        means, errors = products.mean(dim=-1), products.std(dim=-1) / math.sqrt(self.num_samples)
-        exact = self.information()
-        return {
-            f"monte_carlo[{i},{j}]": Quantity(means[i, j].item(), errors[i, j].item(), exact[i, j].item())
-            for i, j in ENTRIES
-        }
+        errors = products.std(dim=-1) / math.sqrt(self.num_samples)
+        return entries("monte_carlo", products.mean(dim=-1), self.information(), errors)
 
     def _law(self) -> Gamma:
-        return Gamma(*torch.tensor([self.shape, 1 / self.scale], dtype=torch.float64))
+        return Gamma(*doubles([self.shape, 1 / self.scale]))
 
     def _divergence(self) -> dict[str, np.ndarray]:
-        """Evaluate KL(p ‖ p_θ) and its quadratic form on a grid of (shape, scale) that holds both contours."""
+        """Evaluate KL(p ‖ p_θ) and its quadratic form on a grid of (shape, scale) that holds both contours.
+
+        The ellipse ½ δᵀFδ = c reaches √(2 c (F⁻¹)_ii) along axis i. The grid reaches twice as far, for the largest
+        level.
+        """
         reach = 2 * math.sqrt(2 * max(LEVELS)) * self.information().inverse().diagonal().sqrt()
-        centre = torch.tensor([self.shape, self.scale], dtype=torch.float64)
+        centre = doubles([self.shape, self.scale])
         ends = zip(centre.tolist(), reach.tolist(), strict=True)
         axes = [torch.linspace(max(c / 8, c - r), c + r, GRID) for c, r in ends]
         shapes, scales = torch.meshgrid(*(axis.double() for axis in axes), indexing="xy")
@@ -106,12 +108,3 @@ class GammaFisher(Study):
             unit="nats",
         )
         return {"divergence": figure}
-
-
-def _matrix(first: float, cross: float, second: float) -> Tensor:
-    return torch.tensor([[first, cross], [cross, second]], dtype=torch.float64)
-
-
-def _entries(name: str, found: Tensor, exact: Tensor) -> dict[str, Quantity]:
-    """Return the distinct entries of a symmetric 2 x 2 matrix beside those by another route."""
-    return {f"{name}[{i},{j}]": Quantity(found[i, j].item(), None, exact[i, j].item()) for i, j in ENTRIES}

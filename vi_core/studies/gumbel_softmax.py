@@ -16,7 +16,8 @@ from torch import Tensor
 
 from vi_core.distributions.categorical import GumbelSoftmax, OneHotCategorical, StraightThrough
 from vi_core.errors import require
-from vi_core.studies.base import Figures, Finding, Quantity, Records, Study, average
+from vi_core.per_replicate import require_positive
+from vi_core.studies.base import Figures, Finding, Quantity, Records, Study, average, doubles, entries
 
 NODES = 500_000  # largest number of points of the grid that the density is integrated on
 REACH = 25.0  # of that grid in w, the log-ratio times the temperature: the density falls as e^(−|w|)
@@ -45,17 +46,16 @@ class GumbelSoftmaxStudy(Study):
         values = list(probabilities)
         is_law = 2 <= len(values) <= 4 and min(values) > 0 and abs(sum(values) - 1) < 1e-9
         require(is_law, f"study.probabilities={values} must be 2 to 4 positive numbers that sum to one.")
-        for name, value in {"temperature": temperature, "temperatures": min(temperatures, default=0)}.items():
-            require(0 < value < math.inf, f"study.{name} must be positive and finite, not {value}.")
+        require_positive("study", temperature=temperature, temperatures=temperatures)
         for name, value in {"num_draws": num_draws, "num_samples": num_samples}.items():
             require(value >= 2, f"study.{name}={value} must be at least 2.")
         self.temperature, self.num_draws, self.num_samples = temperature, num_draws, num_samples
         self.temperatures = list(temperatures)
-        self.probabilities = torch.tensor(values, dtype=torch.float64)
+        self.probabilities = doubles(values)
         self.logits = self.probabilities.log()
 
     def run(self) -> Finding:
-        relaxed = GumbelSoftmax(self.logits, self._scalar(self.temperature))
+        relaxed = GumbelSoftmax(self.logits, doubles(self.temperature))
         log_z = relaxed.rsample_log(self.num_draws)
         direct = torch.multinomial(self.probabilities, self.num_draws, replacement=True)
         draws = {"direct": direct, "relaxed": log_z.argmax(dim=-1)}
@@ -66,18 +66,18 @@ class GumbelSoftmaxStudy(Study):
         records |= {name: index.numpy() for name, index in draws.items()} | {"log_ratio": ratio.numpy()}
         return Finding(frequencies | law | self._density(relaxed, log_z.exp()) | gradients, records)
 
-    def _scalar(self, value: float) -> Tensor:
-        return torch.tensor(value, dtype=torch.float64)
-
     def _frequencies(self, name: str, index: Tensor) -> dict[str, Quantity]:
-        """Return the share of each class among indices (N,), and the p-value of Pearson's test of them all."""
+        """Return the share of each class among indices (N,), and the p-value of Pearson's test of them all.
+
+        The share of a class has variance π_c (1 − π_c)/N. Pearson's statistic Σ_c (n_c − N π_c)²/(N π_c) has a χ² law
+        with C − 1 degrees of freedom for large N.
+        """
         from scipy import stats
 
         shares = torch.bincount(index, minlength=len(self.probabilities)).double() / len(index)
         errors = (self.probabilities * (1 - self.probabilities) / len(index)).sqrt()
-        rows = zip(shares.tolist(), errors.tolist(), self.probabilities.tolist(), strict=True)
-        found = {f"{name}_share[{c}]": Quantity(*row) for c, row in enumerate(rows)}
         p_value = stats.chisquare(shares * len(index), self.probabilities * len(index))[1]
+        found = entries(f"{name}_share", shares, self.probabilities, errors)
         return found | {f"{name}_chi2_p_value": Quantity(float(p_value))}
 
     def _ratio_p_value(self, ratio: Tensor) -> float:
@@ -88,7 +88,11 @@ class GumbelSoftmaxStudy(Study):
         return float(stats.kstest(ratio.numpy(), stats.logistic(location).cdf)[1])
 
     def _density(self, law: GumbelSoftmax, z: Tensor) -> dict[str, Quantity]:
-        """Return the integral of the density, and its largest difference in nats from report 001's formula at z."""
+        """Return the integral of the density, and its largest difference in nats from report 001's formula at z.
+
+        With C classes the formula is (C − 1)! τ^(C−1) (Σ_c π_c z_c^−τ)^−C Π_c π_c z_c^−(τ+1). The integral is over the
+        C − 1 log-ratios of coordinates to the last one, on an even grid around the log-ratios of π.
+        """
         classes, tau = len(self.probabilities), law.temperature
         nodes = min(1000, round(NODES ** (1 / (classes - 1))))
         axis = torch.linspace(-REACH, REACH, nodes, dtype=torch.float64)
@@ -108,7 +112,7 @@ class GumbelSoftmaxStudy(Study):
 
     def gradients(self, temperature: float) -> dict[str, Tensor]:
         """Return single-draw estimates of `exact_gradient`, (N, C), by estimator."""
-        tau = self._scalar(temperature)
+        tau = doubles(temperature)
         z = OneHotCategorical(self.logits).sample(self.num_samples)
         found = {"score_function": square(z).unsqueeze(-1) * (z - self.probabilities)}
         for name, law in {"gumbel_softmax": GumbelSoftmax, "straight_through": StraightThrough}.items():
@@ -125,14 +129,13 @@ class GumbelSoftmaxStudy(Study):
         quantities = {}
         for name, samples in self.gradients(self.temperature).items():
             errors = samples.std(dim=0) / math.sqrt(self.num_samples)
-            rows = zip(samples.mean(dim=0).tolist(), errors.tolist(), self.exact_gradient().tolist(), strict=True)
-            quantities |= {f"{name}_gradient[{c}]": Quantity(*row) for c, row in enumerate(rows)}
+            quantities |= entries(f"{name}_gradient", samples.mean(dim=0), self.exact_gradient(), errors)
         return quantities, records
 
     def _curves_at(self, temperature: float) -> dict[str, float]:
         """Return the largest coordinate's mean and its error, and relative bias and deviation of each gradient."""
         exact = self.exact_gradient()
-        largest = average(GumbelSoftmax(self.logits, self._scalar(temperature)).rsample(self.num_samples).amax(dim=-1))
+        largest = average(GumbelSoftmax(self.logits, doubles(temperature)).rsample(self.num_samples).amax(dim=-1))
         row = {"largest": largest.value, "largest_se": largest.se or 0.0}
         for name, samples in self.gradients(temperature).items():
             row[f"{name}_bias"] = ((samples.mean(0) - exact).norm() / exact.norm()).item()

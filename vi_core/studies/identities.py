@@ -6,14 +6,18 @@ its standardised error z is that of a Normal; other numbers differ by rounding. 
 that a report has wrong.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from vi_core.errors import require
 from vi_core.studies.base import Figures, Finding, Quantity, Records, Study
-from vi_core.studies.claims import bounds, divergences, gradients, natural, reports
+from vi_core.studies.claims import bounds, gradients, natural, reports
 from vi_core.studies.claims.base import Problem
+
+CLAIMS: tuple[Callable[[Problem], dict[str, Quantity]], ...]
+CLAIMS = (*bounds.CLAIMS, *gradients.CLAIMS, *natural.CLAIMS, *reports.CLAIMS)
+"""In the order in which they draw from torch's default stream."""
 
 
 class Identities(Study):
@@ -28,29 +32,10 @@ class Identities(Study):
         self.num_samples = num_samples
 
     def run(self) -> Finding:
-        problem = Problem(self.num_samples)
-        log_w = bounds.log_weights(problem)
-        quantities = {
-            **bounds.densities(problem),
-            **bounds.decomposition(problem),
-            **bounds.optimum(problem),
-            **bounds.iwelbo(problem, log_w),
-            **divergences.divergences(),
-            **gradients.scores(problem),
-            **gradients.estimators(problem),
-            **gradients.landing(problem),
-            **gradients.control_variate(problem),
-            **gradients.rao_blackwell(problem),
-            **natural.exponential_family(),
-            **natural.natural_gradient(),
-            **natural.natural_step(problem),
-            **reports.report_000(problem),
-            **reports.report_001(problem),
-            **reports.report_001_estimators(problem),
-            **reports.report_003(),
-            **reports.report_004(problem),
-        }
-        return Finding(quantities, bounds.records(problem, log_w) | standardised(quantities))
+        problem, quantities = Problem(self.num_samples), dict[str, Quantity]()
+        for claim in CLAIMS:
+            quantities |= claim(problem)
+        return Finding(quantities, bounds.records(problem, quantities) | standardised(quantities))
 
     def figures(self, records: Records) -> Figures:
         from vi_core.plots.studies import errors_figure, importance_figure

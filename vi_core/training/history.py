@@ -7,6 +7,7 @@ import numpy as np
 
 from vi_core.errors import DataError
 from vi_core.files import replacing
+from vi_core.reading import MOST_BYTES, regular_file
 
 INDEX = ("step", "replicate")
 
@@ -49,17 +50,26 @@ def read_history(path: Path) -> History:
     Raises:
         DataError: In one line, where the file is missing or is no history.
     """
-    if not path.is_file():
-        raise DataError(f"there is no trace at {path}; give the folder of a finished run.")
     try:
-        with path.open() as lines:
+        with regular_file(path, MOST_BYTES).open(encoding="utf-8") as lines:
             names = lines.readline().strip().split(",")
-            table = np.loadtxt(lines, delimiter=",", ndmin=2)
-        if tuple(names[:2]) != INDEX:
+            rows = [line for line in lines if line.strip()]
+        if tuple(names[:2]) != INDEX or names[-1] != "seconds" or len({*names}) < max(len(names), 4):
             raise ValueError("its columns are others")
+        table = np.loadtxt(rows, delimiter=",", ndmin=2, comments=None) if rows else np.empty((0, 0))
+        if not rows or table.shape[1] != len(names):
+            raise ValueError("it has no rows, or rows of another width")
         replicates = int(table[:, 1].max()) + 1
         grid = table.reshape(-1, replicates, len(names))
-    except (ValueError, IndexError) as error:
+        if not in_order(grid[..., 0], grid[..., 1]):
+            raise ValueError("its steps and replicates are not in order")
+    except (ValueError, OverflowError) as error:
         raise DataError(f"{path} is not a trace of this program, or it is damaged ({error}).") from error
     columns = {name: grid[..., i] for i, name in enumerate(names) if i >= 2 and name != "seconds"}
     return History(names[2], grid[:, 0, 0].astype(np.int64), grid[:, 0, -1], columns)
+
+
+def in_order(steps: np.ndarray, replicates: np.ndarray) -> bool:
+    """Whether steps (T, R) are whole and increase, the same for all of the replicates (T, R) 0, ..., R − 1."""
+    whole = np.isfinite(steps).all() and (steps == steps[:, :1].round()).all() and steps[0, 0] >= 1
+    return bool(whole and (np.diff(steps[:, 0]) > 0).all() and (replicates == np.arange(replicates.shape[1])).all())

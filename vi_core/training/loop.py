@@ -162,7 +162,7 @@ class Loop:
         shown = ", ".join(f"{name}: {slope:.4g}" for name, slope in gradients[:8])
         return (
             f"step {int(good[replicate]) + 1}, replicate {replicate}: not finite: {', '.join(bad[:4])} "
-            f"({bound} = {value:.6g}; gradients {shown}). Use a smaller optimizer.lr, or trainer.on_nonfinite=skip."
+            f"({bound} = {value:.6g}; gradients {shown}). {step.remedy}"
         )
 
     def _checkpoint(self) -> None:

@@ -20,9 +20,8 @@ from vi_core.distributions import supports
 from vi_core.distributions.normal import Normal
 from vi_core.families.base import Family, VariationalDistribution, all_local
 from vi_core.families.mean_field import MeanFieldDistribution
-from vi_core.networks.conditional import Activation, apply_network, layer_widths, normal_from, weights_of
 from vi_core.networks.initialization import Initialization, initialize
-from vi_core.networks.mlp import ACTIVATIONS, MLP
+from vi_core.networks.mlp import ACTIVATIONS, MLP, Activation, apply_network, layer_widths, normal_from, weights_of
 from vi_core.types import Graph, Latent, Latents, Params
 
 

@@ -20,7 +20,7 @@ from vi_core.distributions import supports
 from vi_core.distributions.normal import Normal, kl_normal, standard_normal
 from vi_core.errors import Unsupported, require
 from vi_core.execution.recording import is_recorded
-from vi_core.models.base import Denoising, Factors, Layout, Model
+from vi_core.models.base import Denoising, Factors, Model
 from vi_core.models.diffusion.decoders import Decoder
 from vi_core.models.diffusion.denoisers import Denoiser
 from vi_core.models.diffusion.process import Diffusion, ReverseVariance, Schedule
@@ -41,6 +41,8 @@ class DDPM(Model):
 
     variance: Tensor
 
+    layouts = ({"path": frozenset({"start"})},)  # the forward process
+
     def __init__(
         self,
         event_size: int,
@@ -60,10 +62,6 @@ class DDPM(Model):
         self.register_buffer("variance", reverse_variance.variances(self.process), persistent=False)
         self.latents = {"path": Latent(supports.real, (num_steps, event_size), local=True)}
         self.units = decoder.units
-
-    def knows(self, layout: Layout) -> bool:
-        """Whether q is the forward process."""
-        return layout == {"path": frozenset({"start"})}
 
     def check_data(self, x: Tensor) -> None:
         if x.dim() != 2:

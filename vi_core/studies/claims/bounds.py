@@ -1,18 +1,29 @@
-"""Claims on evidence, ELBO and IWELBO: questions 1.1.1, 1.1.2, 1.2.4, 2.1.10 and 2.1.11, and report 003, 2.1."""
+"""Claims on evidence, bounds and divergences: questions 1.1.1, 1.1.2, 1.2.4, 2.1.10, 2.1.11; report 003, 2.1 and 2.2.
+
+For every q with the support of the posterior
+
+    log p(x) = ELBO(q) + KL(q ‖ p(z | x)),    ELBO(q) = E_q[log p(x | z)] − KL(q ‖ p(z)).
+
+With weights w = p(x, z)/q(z), whose mean is p(x), L_K = E[log (1/K) Σ_k w_k] is the ELBO for K = 1 and rises to
+log p(x). The factor q*(z_i) ∝ exp E_−i[log p(x, z)] maximises the ELBO with all other factors held fixed, so that the
+gradient vanishes at the fixed point of these updates.
+"""
 
 import math
+from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy import ndarray
-from scipy import stats
+from scipy import special, stats
 from torch import Tensor
 
-from vi_core.bounds.elbo import ELBO
-from vi_core.bounds.iwelbo import IWELBO
-from vi_core.studies.base import Quantity, average
-from vi_core.studies.claims.base import Problem, Rule, largest, log_prior, nodes, normal_gamma, parameters
+from vi_core.bounds.elbo import ELBO, IWELBO
+from vi_core.distributions.gamma import Gamma, kl_gamma
+from vi_core.distributions.normal import Normal, kl_normal
+from vi_core.studies.base import Quantity, average, doubles
+from vi_core.studies.claims.base import NODES, Problem, Rule, largest, log_prior, nodes, normal_gamma, parameters
 
 IMPORTANCE = (1, 2, 5, 10, 25, 50)  # values of K, each a divisor of the largest
 LARGEST = 50
@@ -41,6 +52,7 @@ def log_posterior(problem: Problem, rule: Rule) -> ndarray:
 def decomposition(problem: Problem) -> dict[str, Quantity]:
     """log p(x) = ELBO + KL(q ‖ posterior), ELBO = E[log p(x | z)] − KL(q ‖ prior): questions 1.1.1, 1.1.2; 003, 2.1."""
     rule, model, x, q = Rule(), problem.model, problem.x, parameters()
+    posterior = normal_gamma(*(value.reshape(1, 1) for value in model.posterior(x)))
     elbo, by_quadrature = model.expected_bound(q, x).item(), rule.mean(rule.log_weights(problem))
     divergence = rule.mean(rule.log_q() - log_posterior(problem, rule))
     likelihood = rule.mean(problem.log_likelihood(rule.mu, rule.tau))
@@ -48,14 +60,8 @@ def decomposition(problem: Problem) -> dict[str, Quantity]:
         "evidence_decomposition": Quantity(elbo + divergence, None, problem.evidence),
         "elbo_closed_form": Quantity(elbo, None, by_quadrature),
         "elbo_split": Quantity(likelihood - model.kl(q).item(), None, by_quadrature),
-        "elbo_of_the_posterior": Quantity(_structured_bound(problem), None, problem.evidence),
+        "elbo_of_the_posterior": Quantity(model.expected_bound(posterior, x).item(), None, problem.evidence),
     }
-
-
-def _structured_bound(problem: Problem) -> float:
-    """Return the ELBO of q(tau) q(mu | tau) at the exact posterior, the largest that any family reaches."""
-    q = normal_gamma(*(value.reshape(1, 1) for value in problem.model.posterior(problem.x)))
-    return problem.model.expected_bound(q, problem.x).item()
 
 
 def log_weights(problem: Problem) -> Tensor:
@@ -65,14 +71,13 @@ def log_weights(problem: Problem) -> Tensor:
     return (problem.model.log_joint(z, problem.x) - q.log_prob(z)).reshape(LARGEST, -1)
 
 
-def importance_bounds(log_w: Tensor) -> dict[int, Tensor]:
-    """Return the IWELBO by K, (N/50,): each column is divided into groups of K draws, whose bounds are averaged."""
-    return {k: IWELBO()(log_w.reshape(k, LARGEST // k, -1)).mean(dim=0) for k in IMPORTANCE}
+def iwelbo(problem: Problem) -> dict[str, Quantity]:
+    """ELBO = L_1 ≤ L_K ≤ log p(x), rising in K, and E[w] = p(x): questions 2.1.10, 2.1.11.
 
-
-def iwelbo(problem: Problem, log_w: Tensor) -> dict[str, Quantity]:
-    """ELBO = L_1 ≤ L_K ≤ log p(x), rising in K, and E[w] = p(x): questions 2.1.10, 2.1.11."""
-    bounds, rule = importance_bounds(log_w), Rule()
+    The same draws serve all K: each group of the largest K is divided into groups of K, whose bounds are averaged.
+    """
+    log_w, rule = log_weights(problem), Rule()
+    bounds = {k: IWELBO()(log_w.reshape(k, LARGEST // k, -1)).mean(dim=0) for k in IMPORTANCE}
     exact = {1: rule.mean(rule.log_weights(problem)), 2: iwelbo_of_two(problem, rule)}
     rises = [bounds[high] - bounds[low] for low, high in pairwise(IMPORTANCE)]
     below = [problem.evidence - bound for bound in bounds.values()]
@@ -93,22 +98,26 @@ def worst_shortfall(positives: list[Tensor]) -> float:
 
 
 def iwelbo_of_two(problem: Problem, rule: Rule) -> float:
-    """Return L_2 by quadrature over all pairs of nodes that carry weight."""
+    """Return L_2 by quadrature over all pairs of nodes that carry weight.
+
+    L_2 = E[log ½(w + w')] for independent draws is a double sum over the nodes; those that are left out weigh less than
+    the rounding of the sum.
+    """
     log_w, kept = rule.log_weights(problem), rule.weight > 1e-18
     values, weights = log_w[kept], rule.weight[kept]
     pairs = np.logaddexp(values[:, None], values) - math.log(2)
     return float(weights @ pairs @ weights)
 
 
-def records(problem: Problem, log_w: Tensor) -> dict[str, ndarray]:
+def records(problem: Problem, quantities: Mapping[str, Quantity]) -> dict[str, ndarray]:
     """Return the arrays that the figure of the IWELBO is drawn from: K, estimates, errors, evidence, quadrature."""
-    found, rule = [average(bound) for bound in importance_bounds(log_w).values()], Rule()
+    found = [quantities[f"iwelbo[{k}]"] for k in IMPORTANCE]
     return {
         "importance": np.array(IMPORTANCE),
         "iwelbo": np.array([q.value for q in found]),
         "iwelbo_se": np.array([q.se for q in found]),
         "evidence": np.array(problem.evidence),
-        "exact": np.array([rule.mean(rule.log_weights(problem)), iwelbo_of_two(problem, rule)]),
+        "exact": np.array([q.exact for q in found if q.exact is not None]),
     }
 
 
@@ -137,3 +146,37 @@ def fixed_point(problem: Problem) -> tuple[float, ...]:
         for block in ("mu", "tau"):
             q[block] = problem.model.update(block, q, problem.x)
     return tuple(torch.stack([v.squeeze() for group in q.values() for v in group.values()]).tolist())
+
+
+def divergences(_: Problem) -> dict[str, Quantity]:
+    """Check the KL of diagonal Normals against torch, KL of Gammas by quadrature, entropies against scipy."""
+    loc, scale = doubles([[0.3, -1.2, 2.0], [0.5, 1.0, 1.7]])
+    standard = Normal(torch.zeros_like(loc), torch.ones_like(scale))
+    theirs = torch.distributions.kl_divergence(
+        torch.distributions.MultivariateNormal(loc, torch.diag(scale.square())),
+        torch.distributions.MultivariateNormal(standard.loc, torch.eye(3, dtype=torch.float64)),
+    )
+    q, p = (Gamma(*doubles(values)) for values in ((3.5, 1.5), (2.0, 4.0)))
+    entropy = float(sum(stats.norm(scale=s).entropy() for s in scale.tolist()))
+    return {
+        "kl_normal": Quantity(kl_normal(Normal(loc, scale), standard).sum().item(), None, theirs.item()),
+        "kl_gamma": Quantity(kl_gamma(q, p).item(), None, _gamma_divergence((3.5, 1.5), (2.0, 4.0))),
+        "entropy_normal": Quantity(Normal(loc, scale).entropy().sum().item(), None, entropy),
+        "entropy_gamma": Quantity(q.entropy().item(), None, float(stats.gamma(3.5, scale=1 / 1.5).entropy())),
+    }
+
+
+def _gamma_divergence(q: tuple[float, float], p: tuple[float, float]) -> float:
+    """Return E_q[log q − log p] of two Gammas by quadrature.
+
+    The singular part of the integrand is left out of the quadrature: E_q[log z] = ψ(a) − log b is known.
+    """
+    standard, weights = special.roots_genlaguerre(NODES, q[0] - 1)
+    z = standard / q[1]
+    difference = stats.gamma.logpdf(z, q[0], scale=1 / q[1]) - stats.gamma.logpdf(z, p[0], scale=1 / p[1])
+    smooth = difference - (q[0] - p[0]) * np.log(z)
+    mean_log = special.digamma(q[0]) - np.log(q[1])
+    return float(weights @ smooth / weights.sum() + (q[0] - p[0]) * mean_log)
+
+
+CLAIMS = (densities, decomposition, optimum, iwelbo, divergences)

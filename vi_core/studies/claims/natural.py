@@ -1,4 +1,9 @@
-"""Claims on exponential families and natural gradients, questions 2.2.14 to 2.2.17 and 1.1.3."""
+"""Claims on exponential families and natural gradients, questions 2.2.14 to 2.2.17 and 1.1.3.
+
+With sufficient statistics t, natural parameters η and log-normaliser A, the mean parameters are ∇A(η) = E[t(x)] and the
+Fisher information is F(η) = ∇²A(η) = Cov[t(x)]. In other parameters θ it is F(θ) = Jᵀ F(η) J with J = ∂η/∂θ. The
+natural gradient F(θ)⁻¹ ∇_θ is the direction of steepest ascent per unit of KL, and J carries that of θ to that of η.
+"""
 
 import numpy as np
 import torch
@@ -19,7 +24,7 @@ from vi_core.estimators.exact import Exact
 from vi_core.families.mean_field import NaturalMeanField
 from vi_core.models.conjugate.gamma import GammaLikelihood
 from vi_core.optimizers.natural_gradient import NaturalGradient
-from vi_core.studies.base import Quantity
+from vi_core.studies.base import Quantity, doubles
 from vi_core.studies.claims.base import Problem, largest, parameters
 from vi_core.types import flatten
 
@@ -31,17 +36,17 @@ def gamma_points() -> Tensor:
     return GammaDraws().load().train.double()
 
 
-def exponential_family() -> dict[str, Quantity]:
+def exponential_family(_: Problem) -> dict[str, Quantity]:
     """∇A(η) = E[t(x)], and F(θ) = JᵀF(η)J for a Normal: questions 2.2.14 and 2.2.15."""
-    moments = mean_parameters(gamma_log_normalizer, doubles(-1 / WIDTH, SHAPE - 1)).tolist()
+    moments = mean_parameters(gamma_log_normalizer, doubles([-1 / WIDTH, SHAPE - 1])).tolist()
     loc, scale = 0.3, 0.7
-    natural = doubles(loc / scale**2, -0.5 / scale**2)
-    jacobian = doubles([1 / scale**2, -2 * loc / scale**3], [0.0, 1 / scale**3])
+    natural = doubles([loc / scale**2, -0.5 / scale**2])
+    jacobian = doubles([[1 / scale**2, -2 * loc / scale**3], [0.0, 1 / scale**3]])
     carried = jacobian.T @ fisher_information(normal_log_normalizer, natural) @ jacobian
     return {
         "gamma_mean": Quantity(moments[0], None, float(stats.gamma(SHAPE, scale=WIDTH).mean())),
         "gamma_mean_log": Quantity(moments[1], None, _mean_log()),
-        "fisher_normal": largest(carried - Normal(*doubles(loc, scale)).fisher()),
+        "fisher_normal": largest(carried - Normal(*doubles([loc, scale])).fisher()),
     }
 
 
@@ -52,12 +57,16 @@ def _mean_log() -> float:
     return float(np.trapezoid(grid * density, grid))
 
 
-def natural_gradient() -> dict[str, Quantity]:
-    """F(θ)⁻¹ ∇_θ against the natural gradient in η carried to θ, and ∇_θ by differences: questions 2.2.15, 2.2.17."""
+def natural_gradient(_: Problem) -> dict[str, Quantity]:
+    """F(θ)⁻¹ ∇_θ against the natural gradient in η carried to θ, and ∇_θ by differences: questions 2.2.15, 2.2.17.
+
+    For the mean log-likelihood of an exponential family the gradient in η is the mean of the sufficient statistics
+    minus ∇A(η). With η = (−1/scale, shape − 1), a step in η is (step of shape, step of scale) = (δη₂, scale² δη₁).
+    """
     points = gamma_points()
     gradient, information = gamma_gradient(points)
     found, differences = torch.linalg.solve(information, gradient), finite_differences(points.numpy())
-    eta = doubles(-1 / WIDTH, SHAPE - 1)
+    eta = doubles([-1 / WIDTH, SHAPE - 1])
     statistics = torch.stack([points.mean(), points.log().mean()])
     slope = statistics - mean_parameters(gamma_log_normalizer, eta)
     in_eta = torch.linalg.solve(fisher_information(gamma_log_normalizer, eta), slope)
@@ -72,7 +81,7 @@ def natural_gradient() -> dict[str, Quantity]:
 
 def gamma_gradient(points: Tensor) -> tuple[Tensor, Tensor]:
     """Return the model's gradient of the mean log-likelihood in (shape, scale), (2,), and its information, (2, 2)."""
-    theta = doubles(SHAPE, WIDTH).requires_grad_()
+    theta = doubles([SHAPE, WIDTH]).requires_grad_()
     z = {"shape": theta[0].reshape(1, 1, 1), "scale": theta[1].reshape(1, 1, 1)}
     model = GammaLikelihood()
     (gradient,) = torch.autograd.grad(model.log_joint(z, model.summarize(points)).sum(), theta)
@@ -100,6 +109,4 @@ def natural_step(problem: Problem) -> dict[str, Quantity]:
     return {"natural_step": largest(torch.stack([(a / b - 1).detach() for a, b in pairs]))}
 
 
-def doubles(*values: float | list[float]) -> Tensor:
-    """Return a float64 tensor of the values."""
-    return torch.tensor(values, dtype=torch.float64)
+CLAIMS = (exponential_family, natural_gradient, natural_step)

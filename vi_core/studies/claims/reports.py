@@ -1,6 +1,7 @@
 """Formulas that a report has wrong, as the report prints them, each beside the right value in the column `exact`.
 
-docs/identities.md says where they stand and what is wrong.
+docs/identities.md says where they stand and what is wrong. The check of such a quantity expects the
+report's number, or its difference from the right one, so that it fails where a formula here is not the printed one.
 """
 
 import math
@@ -15,10 +16,10 @@ from vi_core.estimators.score_function.coefficients import InSample
 from vi_core.estimators.score_function.estimator import ScoreFunction, per_sample_scores
 from vi_core.estimators.score_function.scopes import Everything
 from vi_core.families.normal_gamma import NormalGammaFamily
-from vi_core.studies.base import Quantity, average
+from vi_core.studies.base import Quantity, average, doubles
 from vi_core.studies.claims.base import CONCENTRATION, LOC, RATE, SCALE, Problem, Rule, normal_gamma
-from vi_core.studies.claims.gradients import SLOPES, by_name, gradients
-from vi_core.studies.claims.natural import SHAPE, WIDTH, doubles, gamma_gradient, gamma_points
+from vi_core.studies.claims.gradients import by_name, gradients, stored_gradient
+from vi_core.studies.claims.natural import SHAPE, WIDTH, gamma_gradient, gamma_points
 
 FEW = 5  # samples of an estimate with an in-sample coefficient: few enough that its bias shows
 PRINTED_INVERSE = np.array([[0.24922, -1.15022], [-1.15022, 6.90734]])  # of the Fisher information, in report 001
@@ -31,7 +32,7 @@ def report_000(problem: Problem) -> dict[str, Quantity]:
     log_tau = rule.mean(np.log(rule.tau))
     score = special.digamma(CONCENTRATION) - math.log(RATE) + log_tau
     gradient, information = gamma_gradient(gamma_points())
-    jacobian = torch.diag(doubles(1.0, 1 / WIDTH**2))
+    jacobian = torch.diag(doubles([1.0, 1 / WIDTH**2]))
     in_eta = torch.linalg.inv(jacobian.T) @ information @ torch.linalg.inv(jacobian)
     printed = jacobian.T @ torch.linalg.solve(in_eta, jacobian @ gradient)
     right = torch.linalg.solve(information, gradient)
@@ -64,7 +65,7 @@ def report_001(problem: Problem) -> dict[str, Quantity]:
 
 def _hessian_in_scale() -> float:
     """Return ∂²/∂scale² of A = shape log scale + log Γ(shape): negative, as no Fisher information is."""
-    theta = doubles(SHAPE, WIDTH)
+    theta = doubles([SHAPE, WIDTH])
     hessian = torch.autograd.functional.hessian(lambda t: t[0] * t[1].log() + torch.lgamma(t[0]), theta)
     assert isinstance(hessian, torch.Tensor)
     return hessian[1, 1].item()
@@ -72,7 +73,7 @@ def _hessian_in_scale() -> float:
 
 def report_001_estimators(problem: Problem) -> dict[str, Quantity]:
     """The in-sample coefficient, said to be without bias, and z detached where the path derivative is asked for."""
-    exact = {name: SLOPES[name] * g for name, g in Rule().gradient(problem).items()}
+    exact = stored_gradient(problem)
     in_sample = ScoreFunction(num_samples=FEW, coefficient=InSample(), scope=Everything())
     biased = by_name(gradients(problem, in_sample, problem.num_samples // FEW))
     detached = by_name(gradients(problem, DetachedLatent(num_samples=1), 100))
@@ -82,7 +83,7 @@ def report_001_estimators(problem: Problem) -> dict[str, Quantity]:
     }
 
 
-def report_003() -> dict[str, Quantity]:
+def report_003(_: Problem) -> dict[str, Quantity]:
     """Two normalisers of a 2-D Normal, the responsibilities, the inverse of a distribution function, an average."""
     grid = np.linspace(-20, 20, 401)
     squares, area = grid[:, None] ** 2 + grid**2, (grid[1] - grid[0]) ** 2
@@ -107,3 +108,6 @@ def report_004(problem: Problem) -> dict[str, Quantity]:
     z = {"mu": doubles(LOC + 0.1).reshape(1, 1, 1), "tau": doubles(0.6).reshape(1, 1, 1)}
     _, right = per_sample_scores(family, q, z)
     return {"report_004_score": Quantity(0.1 / ratio, None, right[0].item())}
+
+
+CLAIMS = (report_000, report_001, report_001_estimators, report_003, report_004)

@@ -1,0 +1,242 @@
+"""Layouts of a run's config.yaml and summary.json: what readers rely on, as types, and the check of a file's content.
+
+docs/outputs.md describes every key. Keys that no reader needs, and keys of later versions, are not listed.
+"""
+
+from typing import Any, Literal, NotRequired, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
+
+from vi_core.schema import conforms, describe
+
+Number = float | None  # JSON has null for what is not finite or not known
+
+
+class Part(TypedDict):
+    """A part by its class; its settings are checked against the constructor."""
+
+    _target_: str
+
+
+class Expectation(TypedDict):
+    """A number that an experiment must reach."""
+
+    quantity: str
+    value: float
+    tolerance: float
+    when: NotRequired[dict]
+
+
+class ReportEntry(TypedDict):
+    """The experiment's place in the source reports."""
+
+    where: NotRequired[str]
+    says: NotRequired[str]
+
+
+class Settings(TypedDict):
+    """config.yaml of every run."""
+
+    name: str
+    note: NotRequired[str]
+    overrides: list[str]
+    seed: int
+    replicates: int
+    expected: list[Expectation]
+    report: NotRequired[ReportEntry | None]
+    study: Part | None
+    benchmark: NotRequired[dict | None]
+
+
+class FitSettings(Settings):
+    """config.yaml of a fit."""
+
+    model: Part
+    family: Part
+    bound: Part
+    estimator: Part
+    optimizer: Part
+    dataset: Part
+    trainer: Part
+
+
+class Overrides(TypedDict):
+    """The command line of a sweep, as Hydra notes it."""
+
+    hydra: list[str]
+    task: list[str]
+
+
+class HydraNode(TypedDict):
+    """What readers use of Hydra's own settings."""
+
+    overrides: Overrides
+
+
+class Multirun(TypedDict):
+    """multirun.yaml, which Hydra writes of a sweep."""
+
+    hydra: HydraNode
+
+
+class Spread(TypedDict):
+    """Statistics over replicates."""
+
+    mean: Number
+    se: Number
+
+
+class Objective(Spread):
+    """The bound at the end of training."""
+
+    name: str
+    per: str
+
+
+class Final(Spread):
+    """The bound of the final q."""
+
+    name: str
+    values: list[Number]
+    log_evidence: Number
+
+
+class Estimate(Spread):
+    """A quantity with the value that generated the data and the exact one."""
+
+    truth: Number
+    exact: Number
+
+
+class Check(TypedDict):
+    """A number beside the expected one."""
+
+    name: str
+    expected: float
+    tolerance: float
+    passed: bool
+
+
+class Timing(TypedDict):
+    """Seconds."""
+
+    total_s: float
+
+
+class Environment(TypedDict):
+    """Versions and machine."""
+
+    python: str
+    torch: str
+    hydra: str
+    platform: str
+    device: str
+    threads: int
+    dtype: Literal["float32", "float64"]
+    seed: int
+    git_commit: str | None
+    git_dirty: bool | None
+
+
+class Noise(TypedDict):
+    """Noise of gradients at one place."""
+
+    total: Spread
+    latents: dict[str, Number]
+
+
+class GradientNoise(TypedDict):
+    """Noise of gradients at the first and the last parameters."""
+
+    start: Noise
+    final: Noise
+
+
+class Terms(TypedDict):
+    """Terms of a diffusion model's bound, by step."""
+
+    nats: list[Number]
+    se: list[Number]
+    affine: list[Number]
+
+
+class Denoising(TypedDict):
+    """Terms of a diffusion model's bound."""
+
+    units: str
+    by_step: Terms
+
+
+class Diagnostics(TypedDict):
+    """Diagnostics of q."""
+
+    gradient: NotRequired[GradientNoise]
+    denoising: NotRequired[Denoising]
+
+
+class Failure(TypedDict):
+    """summary.json of a job that failed, and what every summary has."""
+
+    schema: Literal[1]
+    experiment: str
+    status: Literal["completed", "converged", "interrupted", "diverged", "failed"]
+    overrides: list[str]
+    config_hash: str
+    error: NotRequired[str]
+    error_type: NotRequired[str]
+
+
+class Finding(Failure):
+    """summary.json of a study or a benchmark, and of every run that ended well."""
+
+    subtitle: str
+    note: str
+    estimates: dict[str, Estimate]
+    checks: list[Check]
+    checks_skipped: str
+    timing: Timing
+    environment: Environment
+
+
+class FitFinding(Finding):
+    """summary.json of a fit."""
+
+    replicates: int
+    objective: Objective
+    best_replicate: int | None
+    final: Final
+    diagnostics: Diagnostics
+    recovery: NotRequired[dict[str, Number]]
+    misfit: NotRequired[dict[str, Number]]
+
+
+def fault(content: Any, hint: Any, path: str = "") -> str:
+    """Return what keeps content from having the type `hint`, with its place; empty where nothing does.
+
+    Args:
+        content: Plain values, such as JSON has them.
+        hint: A type of `vi_core.schema.conforms`, a `TypedDict`, or a dict, list or union of such types. Keys that a
+            `TypedDict` does not name are allowed.
+        path: Place of the content.
+    """
+    options = [option for option in get_args(hint) or (hint,) if is_typeddict(option)]
+    if get_origin(hint) in (dict, list):
+        return _fault_of_elements(content, hint, path)
+    if options and content is None and type(None) in get_args(hint):
+        return ""
+    if not options:
+        return "" if conforms(content, hint) else f"{path} must be {describe(hint)}"
+    (layout,) = options
+    if not isinstance(content, dict):
+        return f"{path or 'it'} must be a mapping"
+    missing = sorted(layout.__required_keys__ - content.keys())
+    if missing:
+        return f"{path}.{missing[0]} is missing".lstrip(".")
+    types = [(key, kind) for key, kind in get_type_hints(layout).items() if key in content]
+    return next(filter(None, (fault(content[key], kind, f"{path}.{key}".lstrip(".")) for key, kind in types)), "")
+
+
+def _fault_of_elements(content: Any, hint: Any, path: str) -> str:
+    kind, inside = get_origin(hint), get_args(hint)[-1]
+    if not isinstance(content, kind):
+        return f"{path} must be {'a mapping' if kind is dict else 'a list'}"
+    pairs = content.items() if isinstance(content, dict) else enumerate(content)
+    return next(filter(None, (fault(value, inside, f"{path}.{key}") for key, value in pairs)), "")
