@@ -81,7 +81,7 @@ class Base(ABC):
 
     @abstractmethod
     def log_terms(self, v: Tensor) -> Tensor:
-        """Return log q(v_i | v_<i), (K, *batch, D); or log q(v) with a last axis of length one where it has no terms."""
+        """Return log q(v_i | v_<i), (K, *batch, D); or log q(v), with a last axis of one, without terms."""
 
     @property
     @abstractmethod
@@ -206,7 +206,7 @@ class UnconstrainedFamily(Family):
         latents: Continuous latents that all data points share.
         replicates: R.
         entries: Parameters of q_v, all of one name, `u`.
-        start: Where the origin lies: at a point that is drawn uniformly from (−2, 2), or at a mode of p found from there.
+        start: Where the origin lies: at a point drawn uniformly from (−2, 2), or at a mode of p found from there.
         preconditioner: Curvature at the origin that scales the coordinates: none, its diagonal, or all of it.
     """
 
@@ -228,7 +228,7 @@ class UnconstrainedFamily(Family):
         size = self.space.size
         require(
             preconditioner != "full" or size <= MOST_FULL,
-            f"family.preconditioner=full needs a matrix of {size} x {size} coordinates; use family.preconditioner=diagonal.",
+            f"family.preconditioner=full needs a matrix of {size} x {size}; use family.preconditioner=diagonal.",
         )
         self.packed = PackedParameters(entries, replicates)
         self.layout = {"u": frozenset(entry.name for entry in entries)}

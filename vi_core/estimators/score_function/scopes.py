@@ -118,8 +118,8 @@ class MarkovBlanket(Scope):
             )
         if not family.layout.keys() <= family.parents.keys():
             raise Unsupported(
-                f"Rao-Blackwellisation needs parameters that belong to one latent each, and {type(family).__name__} has "
-                "them in common; use estimator=score_function or estimator=pathwise."
+                f"Rao-Blackwellisation needs parameters that belong to one latent each, and {type(family).__name__} "
+                "has them in common; use estimator=score_function or estimator=pathwise."
             )
 
     def __call__(self, model: Model, bound: Bound, draws: Draws, x: Any, chunk_size: int | None) -> Weights:
