@@ -1,4 +1,4 @@
-"""Models of one's own: densities against ones written by hand, factors, minibatches, and every common law as a prior."""
+"""Models of one's own: densities against ones written by hand, factors, minibatches, every common law as a prior."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -243,7 +243,7 @@ def test_settings_out_of_range_are_refused() -> None:
         LowRank(LATENTS, rank=0)
     with pytest.raises(ConfigError, match=r"family\.scale=-1"):
         MeanFieldNormal(LATENTS, scale=-1.0)
-    with pytest.raises(ConfigError, match="family.preconditioner=full needs a matrix of 2001 x 2001"):
+    with pytest.raises(ConfigError, match=r"family\.preconditioner=full needs a matrix of 2001 x 2001"):
         MeanFieldNormal({"a": Latent(supports.real, (2001,))}, preconditioner="full")
 
 

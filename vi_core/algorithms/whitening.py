@@ -76,8 +76,8 @@ def place(f: LogDensity, size: int, like: Tensor, start: str, preconditioner: st
         newton = last - torch.linalg.solve(hessian, gradient(f, last[None])[0])  # the search ends at rounding of f
         return newton, scaled(hessian, preconditioner)
     raise Unsupported(
-        f"no point of {TRIES} drawn from (-2, 2) in unconstrained space has a finite log density and gradient; check the "
-        "model's scales, or standardise the data."
+        f"no point of {TRIES} drawn from (-2, 2) in unconstrained space has a finite log density and gradient; check "
+        "the model's scales, or standardise the data."
     )
 
 
