@@ -36,6 +36,7 @@ from vi_core.training.callbacks import Callback
 from vi_core.training.evaluate import log_predictive, log_weights
 from vi_core.training.history import History
 from vi_core.training.loop import Loop
+from vi_core.types import detached
 
 DRAWS = 2000  # of q, for quantiles and the final bound
 MOST_DENSITIES = 20_000_000  # of data points under draws, that are in memory at once
@@ -127,9 +128,8 @@ class Fit:
     @property
     def q(self) -> VariationalDistribution:
         """The fitted q(z) of all replicates."""
-        with torch.no_grad():
-            family = self.run.problem.family
-            return family.distribution(family.variational())
+        family = self.run.problem.family
+        return family.distribution(detached(family.variational()))
 
     @property
     def history(self) -> History:
@@ -303,7 +303,8 @@ def fit(
         LabError: In one line, for a model or data that cannot be fitted.
     """
     if not isinstance(model, BayesianModel):
-        raise ConfigError(f"fit needs a vi_core.BayesianModel with prior and likelihood, not {type(model).__name__}.")
+        found = f"the class {model.__name__}; make one of it" if isinstance(model, type) else type(model).__name__
+        raise ConfigError(f"fit needs a vi_core.BayesianModel with prior and likelihood, not {found}.")
     for setting, value, least in (("replicates", replicates, 1), ("steps", steps, 1), ("seed", seed, 0)):
         if not isinstance(value, int) or value < least:
             raise ConfigError(f"{setting}={value!r} must be a whole number, at least {least}.")

@@ -167,7 +167,7 @@ class BayesianModel(Model):
                 clash = clash if latent.isidentifier() else "is no identifier"
                 raise ConfigError(f"{name}.prior: the name '{latent}' {clash}; choose another.")
             earlier = Named(draw, "latent")
-            if isinstance(given, Distribution):
+            if isinstance(given, Distribution) or not callable(given):
                 law = given
             else:
                 law = self._called("prior", lambda given=given, earlier=earlier: given(earlier))
