@@ -238,7 +238,6 @@ LAWS: dict[str, tuple[Any, str]] = {
         "real",
     ),
     "LKJCholesky": (lambda: laws.LKJCholesky(3, 2.0), "correlation-Cholesky"),
-    "Wishart": (lambda: laws.Wishart(torch.tensor(4.0), torch.eye(2)), ""),
     "Independent": (lambda: laws.Independent(Gamma(torch.ones(3), 1.0), 1), "positive"),
     "Mixture": (
         lambda: laws.MixtureSameFamily(laws.Categorical(torch.ones(2)), Normal(torch.tensor([-1.0, 1.0]), 1.0)),
