@@ -9,7 +9,8 @@ The parts, the training loop and the numbers are those of the command line.
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from torch import Tensor
 from vi_core.bounds.base import Bound
 from vi_core.datasets.base import Data, Dataset
 from vi_core.datasets.columns import column_data, named_columns
-from vi_core.errors import ConfigError, DataError, LabError
+from vi_core.errors import ConfigError, DataError, LabError, Unsupported
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import VariationalDistribution
 from vi_core.models.bayesian.base import BayesianModel
@@ -30,16 +31,19 @@ from vi_core.optimizers.base import Optimizer
 from vi_core.parts import part
 from vi_core.problem import Loaded, assemble
 from vi_core.run import Run
+from vi_core.schema import construct
 from vi_core.training.callbacks import Callback
 from vi_core.training.history import History
 from vi_core.training.loop import Loop
+from vi_core.types import detached
 
 DRAWS = 2000  # of q, for quantiles and the final bound
+MOST_DENSITIES = 20_000_000  # of data points under draws, that are in memory at once
 LEARNING_RATE = 0.05  # in whitened coordinates; it falls to a tenth
 QUANTILES = (0.05, 0.95)
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(eq=False)
 class InMemory(Dataset):
     """Columns that were passed from Python.
 
@@ -123,9 +127,8 @@ class Fit:
     @property
     def q(self) -> VariationalDistribution:
         """The fitted q(z) of all replicates."""
-        with torch.no_grad():
-            family = self.run.problem.family
-            return family.distribution(family.variational())
+        family = self.run.problem.family
+        return family.distribution(detached(family.variational()))
 
     @property
     def history(self) -> History:
@@ -136,8 +139,11 @@ class Fit:
     def elbo(self) -> np.ndarray:
         """(R,) ELBO of each replicate, in nats, from 2,000 draws; −∞ where it diverged."""
         problem = self.run.problem
-        with torch.random.fork_rng(devices=[]):
-            values = problem.log_weights(DRAWS, self.data).mean(dim=0).squeeze(1)
+        at_once = max(1, min(DRAWS, MOST_DENSITIES // (len(self.run.alive) * self.model.num_points)))
+        with torch.random.fork_rng(devices=[]), default_dtype(self.dtype):
+            counts = [at_once] * (DRAWS // at_once) + [DRAWS % at_once] * (DRAWS % at_once > 0)
+            sums = [problem.log_weights(n, self.data).sum(dim=0) for n in counts]
+            values = torch.stack(sums).sum(dim=0).squeeze(1) / DRAWS
         return np.where(self.run.alive & np.isfinite(values.cpu().numpy()), values.cpu().numpy(), -np.inf)
 
     @property
@@ -147,10 +153,15 @@ class Fit:
 
     def draws(self, n: int = DRAWS) -> dict[str, Tensor]:
         """Return n draws from q of the best replicate, (n, *event) by latent, with the model's `quantities`."""
-        z = self.q.sample(n)
-        with torch.no_grad():
-            z = dict(z) | self.model.quantities_at(z, self.data)
-        return {name: value[:, self.best, 0].clone() for name, value in z.items()}
+        return {name: value[:, self.best, 0].clone() for name, value in self._all_draws(n).items()}
+
+    def _all_draws(self, n: int) -> dict[str, Tensor]:
+        """Return n draws of latents and quantities, (n, R, 1, *event) by name."""
+        if n < 1:
+            raise ConfigError(f"n={n} must be at least 1.")
+        with torch.no_grad(), default_dtype(self.dtype):
+            z = self.q.sample(n)
+            return dict(z) | self.model.quantities_at(z, self.data)
 
     def summary(self) -> Table:
         """Return mean, deviation, 5 % and 95 % quantile of each scalar under q, and the error of the mean.
@@ -158,9 +169,7 @@ class Fit:
         The error, `mc_error`, is the deviation of the mean over replicates: what another seed would change.
         """
         with torch.random.fork_rng(devices=[]):
-            z = self.q.sample(DRAWS)
-            with torch.no_grad():
-                z = dict(z) | self.model.quantities_at(z, self.data)
+            z = self._all_draws(DRAWS)
         alive = np.flatnonzero(np.isfinite(self.elbo))
         rows = {}
         for latent, value in z.items():
@@ -168,8 +177,9 @@ class Fit:
             for i in range(flat.shape[-1]):
                 own, means = flat[:, self.best, i], flat[:, alive, i].mean(axis=0)
                 error = float(means.std(ddof=1)) if len(alive) > 1 else None
-                name = latent if value.dim() == 3 else f"{latent}{list(np.unravel_index(i, value.shape[3:]))}"
-                name = name.replace("np.int64(", "").replace(")", "")
+                name = (
+                    latent if value.dim() == 3 else f"{latent}{[int(k) for k in np.unravel_index(i, value.shape[3:])]}"
+                )
                 rows[name] = (float(own.mean()), float(own.std()), *map(float, np.quantile(own, QUANTILES)), error)
         return Table(("mean", "sd", "q05", "q95", "mc_error"), rows, str(self))
 
@@ -184,20 +194,33 @@ class Fit:
             (n, B, *shape), by name where several variables are observed.
         """
         draws = {name: value for name, value in self.draws(n).items() if name in self.model.latents}
-        found = self.model.predictive(draws, self._rows(data))
+        rows = self._rows(data, self.model.columns - self.model.observables)
+        with default_dtype(self.dtype):
+            found = self.model.predictive(draws, rows)
         return next(iter(found.values())) if len(found) == 1 else found
 
     def log_predictive(self, data: Any, n: int = DRAWS) -> Tensor:
         """Return the log predictive density of each point of new data with observations, (B,), in nats."""
-        return self.model.log_predictive(self.q.sample(n), self._rows(data))[self.best]
+        require_points(self.model, "log_predictive")
+        with default_dtype(self.dtype):
+            found = self.model.log_predictive(self.q.sample(n), self._rows(data, self.model.columns))
+        return found[self.best]
 
-    def _rows(self, data: Any) -> dict[str, Tensor]:
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of data and parameters."""
+        return self.run.problem.step.witness.dtype
+
+    def _rows(self, data: Any, needed: frozenset[str]) -> dict[str, Tensor]:
         """Return new rows in the type of the fit, with its constants where they give none."""
         like = self.run.problem.step.witness
         columns = named_columns(data)
         count = self.run.problem.data.train.shape[0]
         constants = {n: v for n, v in self.data.items() if n not in columns and not (v.dim() and len(v) == count)}
         moved = {n: v.to(like) if v.is_floating_point() else v.to(like.device) for n, v in columns.items()}
+        missing = sorted(needed - (constants | moved).keys())
+        if missing:
+            raise DataError(f"the new data lack '{missing[0]}', which the likelihood reads.")
         return constants | moved
 
     def plot(self, path: str | Path | None = None) -> Any:
@@ -230,8 +253,8 @@ class Fit:
         agree = int((self.elbo > elbo - 1).sum())
         parts = ", ".join(str(self.settings[key]) for key in ("family", "estimator"))
         return (
-            f"{type(self.model).__name__}: {parts}; ELBO {elbo:.2f} nats, {agree} of {len(self.elbo)} replicates within "
-            f"1 nat of it; {self.run.loop.done} steps in {self.seconds:.1f} s"
+            f"{type(self.model).__name__}: {parts}; ELBO {elbo:.2f} nats, {agree} of {len(self.elbo)} replicates "
+            f"within 1 nat of it; {self.run.loop.done} steps in {self.seconds:.1f} s"
         )
 
 
@@ -260,8 +283,8 @@ def fit(
     Args:
         model: Prior and likelihood.
         data: Arrays, tensors or columns of a data frame by name; arrays of one length are rows, others constants.
-        family, bound, optimizer: A part's name, as on the command line, or its settings as a mapping; bound and optimizer
-            may be objects.
+        family, bound, optimizer: A part's name, as on the command line, or its settings as a mapping; bound and
+            optimizer may be objects.
         estimator: The same; `auto` is sticking the landing where it is unbiased, else the pathwise gradient.
         num_samples: K, samples per step.
         steps: Gradient steps at most.
@@ -279,14 +302,22 @@ def fit(
         LabError: In one line, for a model or data that cannot be fitted.
     """
     if not isinstance(model, BayesianModel):
-        raise ConfigError(f"fit needs a vi_core.BayesianModel with prior and likelihood, not {type(model).__name__}.")
+        found = f"the class {model.__name__}; make one of it" if isinstance(model, type) else type(model).__name__
+        raise ConfigError(f"fit needs a vi_core.BayesianModel with prior and likelihood, not {found}.")
+    for setting, value, least in (("replicates", replicates, 1), ("steps", steps, 1), ("seed", seed, 0)):
+        if not isinstance(value, int) or value < least:
+            raise ConfigError(f"{setting}={value!r} must be a whole number, at least {least}.")
+    if not isinstance(family, (str, Mapping)):
+        raise ConfigError(
+            f"family={family!r:.60} must be a name, such as 'full_rank_normal', or a mapping of settings."
+        )
     began = time.perf_counter()
     columns = named_columns(data)
-    held_out = None if test is None else _same_columns(named_columns(test), columns)
+    held_out = None if test is None else named_columns(test)
     loaded = column_data(columns, f"from Python: {', '.join(columns)}", held_out)
     chosen = _estimator(estimator, bound, num_samples)
     config = {
-        "dataset": InMemory(data=loaded, batch_size=batch_size),
+        "dataset": InMemory(loaded, batch_size=batch_size),
         "model": model,
         "family": part("family", family, **settings) if isinstance(family, str) else {**family, **settings},
         "bound": part("bound", bound) if isinstance(bound, str) else bound,
@@ -295,25 +326,23 @@ def fit(
         "trainer": part("trainer", "default", steps=steps, eval_every=0 if test is None else 1),
         "replicates": replicates,
     }
-    target, previous = torch.device(device), torch.get_default_dtype()
+    target = torch.device(device)
     deadline = math.inf if max_seconds is None else began + max_seconds
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), default_dtype(dtype):
         torch.random.default_generator.manual_seed(seed)
-        torch.set_default_dtype(dtype)
-        try:
-            moved = Loaded(loaded.to(target, dtype), loaded.checksum)
-            problem = assemble(config, target, dtype, torch.Generator().manual_seed(seed), moved)
-            run = Run(config, problem, interrupted=lambda: time.perf_counter() > deadline)
-            if progress is not None:
-                run.callbacks.chosen["progress"] = _Progress(progress)
-            run.loop.run()
-            seconds = time.perf_counter() - began
-            names = {"family": family if isinstance(family, str) else config["family"].get("_target_", "")}
-            found = Fit(run, names | {"estimator": _name(chosen)}, seconds, problem.batches.whole(model))
-            if not np.isfinite(found.elbo).any():
-                raise LabError("every replicate diverged; standardise the data, or use a smaller optimizer.lr.")
-        finally:
-            torch.set_default_dtype(previous)
+        moved = Loaded(loaded.to(target, dtype), loaded.checksum)
+        problem = assemble(config, target, dtype, torch.Generator().manual_seed(seed), moved)
+        if test is not None:
+            require_points(model, "test")
+        run = Run(config, problem, interrupted=lambda: time.perf_counter() > deadline)
+        if progress is not None:
+            run.callbacks.chosen["progress"] = _Progress(progress)
+        run.loop.run()
+        seconds = time.perf_counter() - began
+        names = {"family": family if isinstance(family, str) else config["family"].get("_target_", "")}
+        found = Fit(run, names | {"estimator": _name(chosen)}, seconds, problem.batches.whole(model))
+        if not np.isfinite(found.elbo).any():
+            raise LabError("every replicate diverged; standardise the data, or use a smaller optimizer.lr.")
     return found
 
 
@@ -328,18 +357,30 @@ class _Progress(Callback):
             self.report(loop.done, float(loop.recorder.latest().max()))
 
 
-def _same_columns(test: Mapping[str, Tensor], columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    missing = [name for name in columns if name not in test]
-    if missing:
-        raise DataError(f"test lacks '{missing[0]}', which the data have; it needs the same names.")
-    return dict(test)
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Context manager: tensors made of plain numbers inside have a floating type; the previous one is put back."""
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(previous)
+
+
+def require_points(model: BayesianModel, what: str) -> None:
+    """Raise `Unsupported` where a likelihood has no density for each data point."""
+    if not model.has_points:
+        raise Unsupported(
+            f"{what} needs a likelihood with one density for each data point, which {type(model).__name__} lacks."
+        )
 
 
 def _estimator(estimator: str | Estimator, bound: str | Bound, num_samples: int) -> Any:
-    """Return the part; `auto` is sticking the landing for the ELBO, whose gradient it leaves unbiased, else pathwise."""
+    """Return the part; `auto` is sticking the landing where the bound leaves its gradient unbiased, else pathwise."""
     if not isinstance(estimator, str):
         return estimator
-    additive = bound == "elbo" if isinstance(bound, str) else bound.additive
+    additive = construct(part("bound", bound) if isinstance(bound, str) else bound, "bound").additive
     name = ("sticking_the_landing" if additive else "pathwise") if estimator == "auto" else estimator
     return part("estimator", name, num_samples=num_samples)
 

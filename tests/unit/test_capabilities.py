@@ -19,6 +19,7 @@ from vi_core.families.amortized.normal import AmortizedNormal, AmortizedNormalCh
 from vi_core.families.base import Family, suited_families
 from vi_core.families.mean_field import MeanField, MeanFieldDistribution
 from vi_core.families.normal_gamma import NormalGammaFamily
+from vi_core.families.normals import FullRankNormal
 from vi_core.models.conjugate.normal_gamma import NormalGamma
 from vi_core.types import Graph, Latent, Params
 
@@ -102,18 +103,30 @@ def test_a_density_that_does_not_split_is_refused_before_anything_is_drawn() -> 
     with pytest.raises(Unsupported, match="one term for each latent, and Dense does not; use estimator="):
         estimator.check(model, Dense(model.latents, positive=Exponential()), ELBO())
     estimator.check(model, NormalGammaFamily(model.latents, positive=Exponential()), ELBO())
+    with pytest.raises(Unsupported, match="parameters that belong to one latent each, and FullRankNormal has"):
+        estimator.check(model, FullRankNormal(model.latents), ELBO())
+
+
+NORMALS = ["full_rank_normal", "low_rank_normal", "mean_field_normal"]
 
 
 @pytest.mark.parametrize(
     ("latents", "expected"),
     [
-        (fakes.NORMAL_GAMMA_LATENTS, ["mean_field", "natural_mean_field", "normal_gamma", "point_mass"]),
-        ({"w": Latent(supports.real, (3,))}, ["mean_field", "natural_mean_field", "point_mass"]),
+        (
+            fakes.NORMAL_GAMMA_LATENTS,
+            [*NORMALS[:2], "mean_field", NORMALS[2], "natural_mean_field", "normal_gamma", "point_mass"],
+        ),
+        (
+            {"w": Latent(supports.real, (3,))},
+            [*NORMALS[:2], "mean_field", NORMALS[2], "natural_mean_field", "point_mass"],
+        ),
         ({"z": LOCAL["z1"]}, ["amortized_normal", "amortized_normal_chain"]),
         (LOCAL, ["amortized_normal_chain"]),
         ({"z": Latent(supports.one_hot, (2, 3), local=True)}, ["amortized_categorical"]),
         ({"path": Latent(supports.real, (4, 2), local=True)}, ["forward_process"]),
-        ({"p": Latent(supports.simplex, (3,))}, []),
+        ({"p": Latent(supports.simplex, (3,))}, NORMALS),
+        ({"k": Latent(supports.one_hot, (3,))}, []),
     ],
 )
 def test_families_are_suggested_by_what_they_describe(latents: dict[str, Latent], expected: list[str]) -> None:
@@ -121,7 +134,9 @@ def test_families_are_suggested_by_what_they_describe(latents: dict[str, Latent]
 
 
 def test_latents_are_named_in_refusals() -> None:
-    with pytest.raises(Unsupported, match=r"model has p \(simplex \(3,\)\); no family describes these"):
+    with pytest.raises(Unsupported, match=r"model has k \(one-hot \(3,\)\); no family describes these"):
+        MeanField({"k": Latent(supports.one_hot, (3,))}, positive=Exponential())
+    with pytest.raises(Unsupported, match=r"p \(simplex \(3,\)\); use family=full_rank_normal or low_rank_normal or "):
         MeanField({"p": Latent(supports.simplex, (3,))}, positive=Exponential())
     with pytest.raises(Unsupported, match=r"z1 \(real \(3,\), per data point\), z2 .*; use family=amortized_normal_ch"):
         MeanField(LOCAL, positive=Exponential())

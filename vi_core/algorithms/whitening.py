@@ -57,7 +57,10 @@ def place(f: LogDensity, size: int, like: Tensor, start: str, preconditioner: st
         if not bool(gradient(f, first[None]).isfinite().all()):
             continue
         if start == "random":
-            return first, curvature(f, first, preconditioner)
+            factor = curvature(f, first, preconditioner)
+            if factor is None or bool(factor.isfinite().all()):
+                return first, factor
+            continue
         path = climb(f, first)
         last, peaked = path[-1], False
         if preconditioner == "none":
@@ -68,10 +71,13 @@ def place(f: LogDensity, size: int, like: Tensor, start: str, preconditioner: st
             peaked = bool(values[0] > LEAST_CURVATURE * values[-1]) and bool(
                 gradient(f, last[None]).abs().max() < 1e-2 * values[-1].sqrt()
             )
-        return (last, scaled(hessian, preconditioner)) if peaked else best_of_path(f, path, preconditioner)
+        if not peaked:
+            return best_of_path(f, path, preconditioner)
+        newton = last - torch.linalg.solve(hessian, gradient(f, last[None])[0])  # the search ends at rounding of f
+        return newton, scaled(hessian, preconditioner)
     raise Unsupported(
-        f"no point of {TRIES} drawn from (-2, 2) in unconstrained space has a finite log density and gradient; check the "
-        "model's scales, or standardise the data."
+        f"no point of {TRIES} drawn from (-2, 2) in unconstrained space has a finite log density and gradient; check "
+        "the model's scales, or standardise the data."
     )
 
 
@@ -115,19 +121,26 @@ def differences(f: LogDensity, u: Tensor) -> Tensor:
 
 
 def curvature(f: LogDensity, u: Tensor, preconditioner: str) -> Tensor | None:
-    """Return A at a point, or its diagonal, or None for no preconditioner."""
-    return None if preconditioner == "none" else scaled(differences(f, u), preconditioner)
+    """Return A at a point, or its diagonal, or None for no preconditioner; not finite where the Hessian is not."""
+    if preconditioner == "none":
+        return None
+    hessian = differences(f, u)
+    return scaled(hessian, preconditioner) if bool(hessian.isfinite().all()) else hessian
 
 
 def scaled(hessian: Tensor, preconditioner: str) -> Tensor:
     """Return the lower triangular A with A Aᵀ = U |Λ|⁻¹ Uᵀ, or the diagonal |h_ii|^(−½)."""
     if preconditioner == "diagonal":
-        size = hessian.diagonal().abs()
-        return size.clamp_min(LEAST_CURVATURE * size.max()).rsqrt()
+        return inverse_root(hessian.diagonal())
     values, vectors = torch.linalg.eigh(hessian)
-    size = values.abs().clamp_min(LEAST_CURVATURE * values.abs().max())
-    triangular = torch.linalg.qr((vectors * size.rsqrt()).mT).R.mT
+    triangular = torch.linalg.qr((vectors * inverse_root(values)).mT).R.mT
     return triangular * triangular.diagonal().sign()
+
+
+def inverse_root(curvatures: Tensor) -> Tensor:
+    """Return |λ|^(−½), with small |λ| raised to a fraction of the largest; ones where there is no curvature at all."""
+    size = curvatures.abs()
+    return size.clamp_min(LEAST_CURVATURE * size.max()).rsqrt() if bool(size.any()) else torch.ones_like(size)
 
 
 def best_of_path(f: LogDensity, path: list[Tensor], preconditioner: str) -> tuple[Tensor, Tensor]:

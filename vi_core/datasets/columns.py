@@ -62,7 +62,11 @@ def to_tensor(name: str, value: Any) -> Tensor:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         place = np.argwhere(~np.isfinite(array))[0].tolist()
         raise DataError(f"data '{name}' is {array[tuple(place)]} at {place}; fill it in, or drop the row.")
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64 if array.dtype.kind == "f" else np.int64))
+    if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
+        raise DataError(f"data '{name}' holds integers above 2^63; use floating numbers.")
+    if array.size == 0:
+        raise DataError(f"data '{name}' is empty, with shape {array.shape}.")
+    return torch.from_numpy(np.array(array, dtype=np.float64 if array.dtype.kind == "f" else np.int64, order="C"))
 
 
 def named_columns(data: Any) -> dict[str, Tensor]:
@@ -108,8 +112,28 @@ def column_data(columns: Mapping[str, Tensor], provenance: str, test: Mapping[st
             raise DataError(f"data '{name}' holds integers above 2^53, which float64 rounds; use floating numbers.")
     whole = frozenset(name for name, value in rows.items() if not value.is_floating_point())
     decode = Columns({name: tuple(value.shape[1:]) for name, value in rows.items()}, whole, constants)
-    held_out = None if test is None else side_by_side({name: test[name] for name in rows})
+    held_out = None if test is None else held_out_rows(test, rows)
     return Data(side_by_side(rows), provenance, held_out, decode=decode)
+
+
+def held_out_rows(test: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> Tensor:
+    """Return columns of held-out points as one matrix.
+
+    Raises:
+        DataError: Where one is missing, or has another shape, type or length than its like among the data.
+    """
+    missing = [name for name in rows if name not in test]
+    if missing:
+        raise DataError(f"test lacks '{missing[0]}', which the data have; it needs the same names.")
+    count = len(test[next(iter(rows))]) if test[next(iter(rows))].dim() else 0
+    for name, like in rows.items():
+        value = test[name]
+        if value.dim() == 0 or len(value) != count or value.shape[1:] != like.shape[1:]:
+            wanted = f"({count}, {', '.join(map(str, like.shape[1:]))})"
+            raise DataError(f"test '{name}' has shape {tuple(value.shape)}, and {wanted} is needed, as in the data.")
+        if value.is_floating_point() and not like.is_floating_point():
+            raise DataError(f"test '{name}' holds floating numbers, and the data integers; give both one type.")
+    return side_by_side({name: test[name] for name in rows})
 
 
 def side_by_side(rows: Mapping[str, Tensor]) -> Tensor:

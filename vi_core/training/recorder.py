@@ -117,7 +117,7 @@ class Recorder:
         return History(self.metrics[0], self.steps[rows].copy(), self.seconds[rows].copy(), arrays)
 
     def _named(self, recorded: Tensor) -> dict[str, Tensor]:
-        """Split recorded parameters (T, R, P) into named columns (T, R), elements of vectors numbered; or name norms."""
+        """Split recorded parameters (T, R, P) into named columns (T, R), elements numbered; or name norms."""
         with torch.no_grad():
             like = self.step.family.variational()
             if recorded.shape[-1] < sum(value[0].numel() for value in flatten(like)):

@@ -116,6 +116,11 @@ class MarkovBlanket(Scope):
                 f"Rao-Blackwellisation splits log q into one term for each latent, and {type(family).__name__} does "
                 "not; use estimator=score_function or estimator=pathwise."
             )
+        if not family.layout.keys() <= family.parents.keys():
+            raise Unsupported(
+                f"Rao-Blackwellisation needs parameters that belong to one latent each, and {type(family).__name__} "
+                "has them in common; use estimator=score_function or estimator=pathwise."
+            )
 
     def __call__(self, model: Model, bound: Bound, draws: Draws, x: Any, chunk_size: int | None) -> Weights:
         chunks, terms = per_chunk(model.factors, draws.z, x, chunk_size), draws.q.log_prob_terms(draws.z)

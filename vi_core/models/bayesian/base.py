@@ -11,14 +11,14 @@ mapped.
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vi_core.errors import ConfigError, DataError, Unsupported, did_you_mean
+from vi_core.errors import ConfigError, DataError, LabError, Unsupported, did_you_mean
 from vi_core.models.base import Factors, Model
 from vi_core.models.bayesian.laws import support_of, unvalidated
 from vi_core.types import Latent, Latents
@@ -43,6 +43,18 @@ class Named(dict[str, Tensor]):
         self.read.add(name)
         return super().__getitem__(name)
 
+    def __iter__(self) -> Iterator[str]:
+        return super().__iter__()  # with a method of its own, `**z` and `dict(z)` read by __getitem__
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self else default  # noqa: SIM401  this is that method
+
+    def values(self) -> Any:
+        return [self[name] for name in self]
+
+    def items(self) -> Any:
+        return [(name, self[name]) for name in self]
+
     def __missing__(self, name: str) -> Tensor:
         known = ", ".join(self) or "none"
         raise DataError(f"there is no {self.what} called '{name}'.{did_you_mean(name, self)} Known: {known}.")
@@ -54,12 +66,16 @@ class BayesianModel(Model):
     Attributes:
         observed: Name of the observed variable among the data, where `likelihood` returns a single law.
         num_points: N, data points in the whole data set.
+        columns: Names of the data that the likelihood reads.
+        observables: Names of the observed variables.
         pointwise: Whether each observed variable has one density for each data point, so that minibatches have a
             meaning.
     """
 
     observed: ClassVar[str] = "y"
     num_points: int
+    columns: frozenset[str]
+    observables: frozenset[str]
     pointwise: bool
 
     def __new__(cls, *args: Any, **settings: Any) -> "BayesianModel":
@@ -133,7 +149,9 @@ class BayesianModel(Model):
         """Return what a method of the subclass returns; its errors become one line that names it."""
         try:
             return call()
-        except (ValueError, RuntimeError, TypeError, KeyError, IndexError, AttributeError) as error:
+        except LabError:
+            raise
+        except (ValueError, RuntimeError, TypeError, KeyError, IndexError, AttributeError, AssertionError) as error:
             first = str(error).strip().splitlines() or [type(error).__name__]
             raise ConfigError(f"{type(self).__name__}.{method} failed: {first[0]}") from error
 
@@ -150,7 +168,7 @@ class BayesianModel(Model):
                 clash = clash if latent.isidentifier() else "is no identifier"
                 raise ConfigError(f"{name}.prior: the name '{latent}' {clash}; choose another.")
             earlier = Named(draw, "latent")
-            if isinstance(given, Distribution):
+            if isinstance(given, Distribution) or not callable(given):
                 law = given
             else:
                 law = self._called("prior", lambda given=given, earlier=earlier: given(earlier))
@@ -161,14 +179,26 @@ class BayesianModel(Model):
                 )
             draw[latent] = self._called("prior", law.sample)
             self.latents[latent] = Latent(support_of(law, latent), tuple(draw[latent].shape))
+            if earlier.read:
+                self._check_bounds(latent, law, given, draw)
             self.scopes[latent] = frozenset({latent, *earlier.read})
         if not self.latents:
             raise ConfigError(f"{name}.prior yields no latent.")
         return draw
 
+    def _check_bounds(self, latent: str, law: Distribution, given: Any, draw: Values) -> None:
+        """Raise `Unsupported` where the support of a latent moves with earlier latents, by a law at other values."""
+        with unvalidated():
+            other = self._called("prior", lambda: given({name: value * 0.5 for name, value in draw.items()}))
+        if support_of(other, latent) != support_of(law, latent):
+            raise Unsupported(
+                f"{type(self).__name__}.prior: the bounds of '{latent}' depend on other latents; declare a fraction "
+                "between constant bounds, and compute from it in the likelihood."
+            )
+
     def _check_likelihood(self, draw: Values, data: Named) -> None:
         """Set the scopes of the likelihood's factors; check names, supports and shapes of the observed data."""
-        z, owner = Named(draw, "latent"), f"{type(self).__name__}.likelihood"
+        z, owner, data = Named(draw, "latent"), f"{type(self).__name__}.likelihood", Named(dict(data), "data")
         laws = self._called("likelihood", lambda: self._laws(z, data))
         densities: list[Tensor] = []
         for name, law in laws.items():
@@ -176,9 +206,10 @@ class BayesianModel(Model):
                 raise ConfigError(f"{owner} must return laws of torch.distributions, not {type(law).__name__}.")
             if name in self.latents:
                 raise ConfigError(f"{owner}: '{name}' is a latent, and cannot be observed too.")
-            value = observations(data[name], z)
-            _check_support(owner, name, law, value)
-            density = self._called("likelihood", lambda law=law, value=value: law.log_prob(value))
+            value = observations(data[name], draw)
+            density = self._called(
+                f"likelihood of '{name}'", lambda law=law, name=name, value=value: _checked(owner, name, law, value)
+            )
             if density.shape not in ((), (self.num_points,)):
                 raise ConfigError(
                     f"{owner}: the density of '{name}' has shape {tuple(density.shape)}, and {self.num_points} data "
@@ -190,6 +221,22 @@ class BayesianModel(Model):
             raise ConfigError(f"{owner} uses no latent.")
         self.pointwise = all(density.dim() == 1 for density in densities)
         self.scopes |= dict.fromkeys(laws, frozenset(z.read))
+        self.columns, self.observables = frozenset(data.read), frozenset(laws)
+        self._check_others(draw, data)
+
+    def _check_others(self, draw: Values, data: Named) -> None:
+        """Check `weights` and `quantities`."""
+        name = type(self).__name__
+        weights = self._called("weights", lambda: self.weights(data))
+        if weights is not None and not (self.pointwise and weights.shape == (self.num_points,)):
+            raise ConfigError(
+                f"{name}.weights has shape {tuple(weights.shape)}; weights need shape ({self.num_points},), one number "
+                "for each data point, and a likelihood with one density for each."
+            )
+        quantities = self._called("quantities", lambda: self.quantities(draw, data))
+        clash = [quantity for quantity in quantities if quantity in self.latents]
+        if clash:
+            raise ConfigError(f"{name}.quantities: '{clash[0]}' is also a latent; choose another name.")
 
     def _laws(self, z: Values, data: Values) -> dict[str, Distribution]:
         found = self.likelihood(z, data)
@@ -202,17 +249,17 @@ class BayesianModel(Model):
     def _densities(self, z: Values, data: Values) -> Values:
         """Return the log density of each factor at one value of each latent; likelihoods stand for all N points."""
         found = {name: self._prior_law(name, z).log_prob(z[name]).sum() for name in self.laws}
+        weights = self.weights(data)
         for name, density in self._points(z, data).items():
+            density = density if weights is None else weights * density
             rows = len(density) if density.dim() else self.num_points
             total = density.sum()
             found[name] = total if rows == self.num_points else total * (self.num_points / rows)
         return found
 
     def _points(self, z: Values, data: Values) -> Values:
-        """Return the log density of each observed variable at one value of each latent: (B,), with weights."""
-        weights = self.weights(data)
-        found = {name: law.log_prob(observations(data[name], z)) for name, law in self._laws(z, data).items()}
-        return found if weights is None else {name: weights * density for name, density in found.items()}
+        """Return the log density of each observed variable at one value of each latent: (B,), without weights."""
+        return {name: law.log_prob(observations(data[name], z)) for name, law in self._laws(z, data).items()}
 
     def mapped(self, function: Callable[[Values, Values], Values], z: Latents, data: Values) -> Values:
         """Return function(z_s, data) for each draw, mapped over the axes that all latents share.
@@ -269,15 +316,25 @@ class BayesianModel(Model):
         known = Named(data, "data")
         with torch.no_grad(), unvalidated():
             found = [
-                {name: law.sample() for name, law in self._laws(dict(zip(draws, z, strict=True)), known).items()}
+                self._called("likelihood", lambda z=z: self._drawn(dict(zip(draws, z, strict=True)), known))
                 for z in zip(*draws.values(), strict=True)
             ]
         return {name: torch.stack([values[name] for values in found]) for name in found[0]}
+
+    def _drawn(self, z: Values, data: Values) -> Values:
+        return {name: law.sample() for name, law in self._laws(z, data).items()}
 
 
 def observations(value: Tensor, z: Values) -> Tensor:
     """Return observed values, also whole numbers, in the floating type of the latents, which densities need."""
     return value if value.is_floating_point() else value.to(next(iter(z.values())).dtype)
+
+
+def _checked(owner: str, name: str, law: Distribution, value: Tensor) -> Tensor:
+    """Return the log density of observations, after a look at their support."""
+    density = law.log_prob(value)
+    _check_support(owner, name, law, value)
+    return density
 
 
 def _check_support(owner: str, name: str, law: Distribution, value: Tensor) -> None:

@@ -40,7 +40,7 @@ def support_of(law: Distribution, name: str) -> Support:
         Unsupported: For a discrete law, or one without a bijection from unconstrained space.
     """
     constraint = law.support
-    while isinstance(constraint, constraints.independent):
+    while hasattr(constraint, "base_constraint"):  # of independent components, or of a mixture's
         constraint = constraint.base_constraint
     if constraint is None or constraint.is_discrete:
         raise Unsupported(

@@ -1,0 +1,373 @@
+"""`vi_core.fit`: exact posteriors of conjugate regressions, random streams left alone, and mistakes of a first model.
+
+Linear regression with known noise has a Normal posterior and a Normal evidence, which are written here.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    Exponential,
+    Gamma,
+    HalfNormal,
+    MultivariateNormal,
+    Normal,
+    Poisson,
+    Uniform,
+)
+
+import vi_core
+from vi_core.errors import LabError
+from vi_core.fitting import Fit, Table
+
+GENERATOR = np.random.default_rng(0)
+X = GENERATOR.normal(size=(40, 2))
+Y = X @ np.array([1.0, -2.0]) + 0.5 * GENERATOR.normal(size=40)
+NOISE = 0.5
+
+
+@pytest.fixture(autouse=True)
+def _single() -> None:
+    torch.set_default_dtype(torch.float32)
+    torch.manual_seed(0)
+
+
+class Linear(vi_core.BayesianModel):
+    """y_n ~ N(x_n · beta, NOISE²), beta ~ N(0, 2²)."""
+
+    def prior(self, data: Any) -> Iterator[Any]:
+        yield "beta", Normal(torch.zeros(data["x"].shape[1]), 2.0)
+
+    def likelihood(self, z: Any, data: Any) -> Any:
+        """A tensor of plain numbers has the fit's type, also after the fit."""
+        return Normal(data["x"] @ z["beta"] + torch.zeros(len(data["x"])), NOISE)
+
+
+def exact() -> tuple[np.ndarray, np.ndarray, float]:
+    """Posterior mean and covariance, and log evidence."""
+    precision = X.T @ X / NOISE**2 + np.eye(2) / 4
+    covariance = np.linalg.inv(precision)
+    mean = covariance @ X.T @ Y / NOISE**2
+    marginal = 4 * X @ X.T + NOISE**2 * np.eye(40)
+    law = MultivariateNormal(torch.zeros(40, dtype=torch.float64), torch.from_numpy(marginal))
+    return mean, covariance, float(law.log_prob(torch.from_numpy(Y)))
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Fit:
+    torch.set_default_dtype(torch.float32)
+    return vi_core.fit(Linear(), {"x": X, "y": Y}, steps=300, replicates=2)
+
+
+def test_a_conjugate_posterior_and_its_evidence(fitted: Fit) -> None:
+    mean, covariance, evidence = exact()
+    found, std = fitted.q.moments()["beta"]
+    for r in range(2):
+        np.testing.assert_allclose(found[r, 0].numpy(), mean, atol=1e-3)
+        np.testing.assert_allclose(std[r, 0].numpy(), covariance.diagonal() ** 0.5, atol=1e-3)
+    np.testing.assert_allclose(fitted.elbo, evidence, atol=1e-3)
+
+
+def test_predictions_are_those_of_the_exact_law(fitted: Fit) -> None:
+    mean, covariance, _ = exact()
+    new = np.array([[1.0, 1.0], [0.0, -3.0], [2.0, 0.5]])
+    scale = (np.einsum("ni,ij,nj->n", new, covariance, new) + NOISE**2) ** 0.5
+    draws = fitted.predict({"x": new}, 2000)
+    assert isinstance(draws, Tensor) and draws.shape == (2000, 3)
+    assert bool(((draws.mean(0).numpy() - new @ mean) / scale < 6.5 / 2000**0.5).all())
+    np.testing.assert_allclose(draws.std(0).numpy(), scale, rtol=0.15)
+    observed = new @ mean + 0.3
+    wanted = Normal(torch.from_numpy(new @ mean), torch.from_numpy(scale)).log_prob(torch.from_numpy(observed))
+    found = fitted.log_predictive({"x": new, "y": observed})
+    torch.testing.assert_close(found, wanted, atol=0.03, rtol=0)
+
+
+def test_summary_is_a_table(fitted: Fit) -> None:
+    mean, covariance, _ = exact()
+    table = fitted.summary()
+    assert list(table.rows) == ["beta[0]", "beta[1]"]
+    assert table["beta[0]"]["mean"] == pytest.approx(mean[0], abs=0.02)
+    assert table["beta[1]"]["sd"] == pytest.approx(covariance[1, 1] ** 0.5, rel=0.1)
+    assert "replicates within 1 nat" in repr(table) and repr(fitted) == table.title
+    assert "<td>" in table._repr_html_() and "beta[1]" in table._repr_html_()
+
+
+def test_a_table_is_aligned_and_escaped() -> None:
+    table = Table(("mean", "error"), {"a<b": (1.0, None), "long name": (-2.34567, 1e-9)}, "Title & more")
+    assert repr(table).splitlines() == [
+        "Title & more",
+        "             mean  error",
+        "a<b             1       ",
+        "long name  -2.346  1e-09",
+    ]
+    assert "a&lt;b" in table._repr_html_() and "Title &amp; more" in table._repr_html_()
+    assert repr(Table(("x",), {"a": (1.0,)})).splitlines() == ["   x", "a  1"]
+
+
+def test_files(fitted: Fit, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "fit.npz")
+    with np.load(tmp_path / "fit.npz") as content:
+        assert content["draws.beta"].shape == (2000, 2)
+        assert np.array_equal(content["elbo"], fitted.elbo) and len(content["step"]) == len(content["bound"])
+    with pytest.raises(LabError, match=r"path that ends so, not '.*fit.csv'"):
+        fitted.save(tmp_path / "fit.csv")
+    figure = fitted.plot(tmp_path / "fit.png")
+    assert (tmp_path / "fit.png").stat().st_size > 1000 and len(figure.axes) == 4
+
+
+# --- random streams and types ---------------------------------------------------------------------------------------
+
+
+def test_the_seed_determines_the_fit_and_other_streams_stay() -> None:
+    data = {"x": X, "y": Y}
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    first = vi_core.fit(Linear(), data, steps=20, replicates=2)
+    assert torch.equal(torch.get_rng_state(), before) and torch.get_default_dtype() == torch.float32
+    torch.manual_seed(4)
+    again, other = (vi_core.fit(Linear(), data, steps=20, replicates=2, seed=seed) for seed in (0, 1))
+    assert np.array_equal(first.elbo, again.elbo)
+    assert not np.array_equal(first.elbo, other.elbo)
+    assert torch.equal(first.q.moments()["beta"][0], again.q.moments()["beta"][0])
+
+
+def test_the_state_is_put_back_after_an_error() -> None:
+    before = torch.get_rng_state()
+    with pytest.raises(LabError):
+        vi_core.fit(Linear(), {"x": X, "y": Y}, family="mean_field", steps=5, start="nowhere")
+    with pytest.raises(LabError):
+        vi_core.fit(Linear(), {"x": X, "z": Y}, steps=5)
+    assert torch.equal(torch.get_rng_state(), before) and torch.get_default_dtype() == torch.float32
+
+
+def test_passed_arrays_are_not_kept() -> None:
+    x, y = X.copy(), Y.copy()
+    fit = vi_core.fit(Linear(), {"x": x, "y": y}, steps=5, replicates=1)
+    x[:] = 0.0
+    assert fit.data["x"].abs().max() > 0
+
+
+def test_single_precision() -> None:
+    fit = vi_core.fit(Linear(), {"x": X, "y": Y}, steps=50, replicates=1, dtype=torch.float32)
+    mean, _, evidence = exact()
+    assert fit.draws(3)["beta"].dtype == torch.float32
+    assert fit.elbo[0] == pytest.approx(evidence, abs=0.05)
+    np.testing.assert_allclose(fit.q.moments()["beta"][0][0, 0].numpy(), mean, atol=0.02)
+
+
+# --- settings -------------------------------------------------------------------------------------------------------
+
+
+def test_minibatches_reach_the_same_posterior() -> None:
+    mean, _, evidence = exact()
+    seen = []
+    fit = vi_core.fit(
+        Linear(), {"x": X, "y": Y}, steps=400, batch_size=10, replicates=2, progress=lambda *at: seen.append(at)
+    )
+    assert fit.elbo.max() == pytest.approx(evidence, abs=0.3)
+    assert seen and seen[-1][0] <= 400
+    np.testing.assert_allclose(fit.draws(2000)["beta"].mean(0).numpy(), mean, atol=0.1)
+
+
+def test_held_out_rows_are_scored() -> None:
+    fit = vi_core.fit(
+        Linear(), {"x": X[:30], "y": Y[:30]}, test={"x": X[30:], "y": Y[30:]}, batch_size=10, steps=60, replicates=2
+    )
+    found = [values for name, values in fit.history.columns.items() if "held" in name or "test" in name]
+    assert found and np.isfinite(found[0]).any()
+
+
+def test_time_ends_a_fit() -> None:
+    fit = vi_core.fit(Linear(), {"x": X, "y": Y}, steps=1_000_000, max_seconds=0.5, replicates=1)
+    assert 0 < fit.run.loop.done < 1_000_000 and fit.seconds < 10
+
+
+def test_data_frames() -> None:
+    class Frame(dict):
+        """What a data frame has that is used: names, and columns by name."""
+
+        @property
+        def columns(self) -> list[str]:
+            return list(self)
+
+    class Slope(vi_core.BayesianModel):
+        """One slope."""
+
+        def prior(self, data: Any) -> Iterator[Any]:
+            yield "b", Normal(0.0, 1.0)
+
+        def likelihood(self, z: Any, data: Any) -> Any:
+            return Normal(data["x"] * z["b"], data["sigma"])
+
+    x = X[:, 0].copy()
+    x.setflags(write=False)
+    found = vi_core.fit(Slope(), Frame(x=x, y=Y.tolist(), sigma=1.0), steps=5, replicates=1)
+    assert found.data["sigma"].shape == () and found.model.num_points == 40
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("family", ["mean_field_normal", "low_rank_normal", "mean_field"])
+def test_parts_by_name(family: str, optimizer: str) -> None:
+    fit = vi_core.fit(Linear(), {"x": X, "y": Y}, family=family, optimizer=optimizer, steps=10, replicates=1)
+    assert np.isfinite(fit.elbo).all() and family in repr(fit)
+
+
+def test_a_bound_and_its_estimator() -> None:
+    bound = {"_target_": "vi_core.bounds.iwelbo.IWELBO"}
+    fit = vi_core.fit(Linear(), {"x": X, "y": Y}, bound=bound, steps=10, replicates=1)
+    assert "Pathwise" in repr(fit)
+
+
+# --- mistakes -------------------------------------------------------------------------------------------------------
+
+
+def model(prior: Any, likelihood: Any, **methods: Any) -> vi_core.BayesianModel:
+    """A model of two functions."""
+    own = {"prior": lambda self, data: prior(data), "likelihood": lambda self, z, data: likelihood(z, data)}
+    return type("Own", (vi_core.BayesianModel,), own | methods)()
+
+
+def mu(data: Any) -> Iterator[Any]:
+    yield "mu", Normal(0.0, 1.0)
+
+
+def normal(z: Any, data: Any) -> Any:
+    return Normal(z["mu"], 1.0)
+
+
+def only(name: str, law: Any) -> Any:
+    """A prior of one latent."""
+    return lambda data: [(name, law)]
+
+
+GOOD = {"y": [1.0, 2.0, 3.0]}
+COUNTS = {"y": [1, 0, 2]}
+MISTAKES: list[tuple[str, Any, Any, dict[str, Any], str]] = [
+    # the data
+    ("no mapping", model(mu, normal), [1.0, 2.0], {}, "list"),
+    ("an array", model(mu, normal), np.ones(3), {}, "ndarray"),
+    ("nothing", model(mu, normal), {}, {}, "data hold nothing"),
+    ("text", model(mu, normal), {"y": ["a", "b"]}, {}, "'y'"),
+    ("objects", model(mu, normal), {"y": [None, 1.0]}, {}, "'y'"),
+    ("complex", model(mu, normal), {"y": [1j, 2.0]}, {}, "complex128"),
+    ("ragged", model(mu, normal), {"y": [[1.0], [2.0, 3.0]]}, {}, "'y'"),
+    ("NaN", model(mu, normal), {"y": [1.0, np.nan]}, {}, "[1]"),
+    ("infinite", model(mu, normal), {"x": [[1.0, 2.0], [np.inf, 0.0]], "y": [1.0, 2.0]}, {}, "[1, 0]"),
+    ("numbers alone", model(mu, normal), {"y": 1.0}, {}, "row for each point"),
+    ("empty", model(mu, normal), {"y": []}, {}, "'y'"),
+    ("target missing", model(mu, normal), {"x": [1.0, 2.0]}, {}, "'y'"),
+    ("large integers", model(mu, normal), {"y": [2**60, 1]}, {}, "2^53"),
+    ("unsigned", model(mu, normal), {"y": np.array([2**63 + 1, 1], dtype=np.uint64)}, {}, "'y'"),
+    # the prior
+    ("prior misspells", model(lambda d: [("mu", Normal(d["locs"], 1.0))], normal), GOOD, {}, "'locs'"),
+    ("no pair", model(lambda d: [Normal(0.0, 1.0)], normal), GOOD, {}, "must yield pairs"),
+    ("no density", model(only("mu", 3.0), normal), GOOD, {}, "mu"),
+    ("function of nothing", model(only("mu", lambda z: 2.0), normal), GOOD, {}, "'mu'"),
+    ("discrete", model(only("mu", Poisson(3.0)), normal), GOOD, {}, "discrete law Poisson"),
+    ("categorical", model(only("mu", Categorical(torch.ones(3))), normal), GOOD, {}, "discrete law Categorical"),
+    ("twice", model(lambda d: [*mu(d), *mu(d)], normal), GOOD, {}, "'mu' is declared twice"),
+    ("name of data", model(only("y", Normal(0.0, 1.0)), normal), GOOD, {}, "'y' is also a name of the data"),
+    ("no identifier", model(only("my mu", Normal(0.0, 1.0)), normal), GOOD, {}, "'my mu' is no identifier"),
+    ("no latents", model(lambda d: [], normal), GOOD, {}, "yields no latent"),
+    ("nothing yielded", model(lambda d: None, normal), GOOD, {}, "Own.prior"),
+    ("negative scale", model(lambda d: [("mu", Normal(0.0, -1.0))], normal), GOOD, {}, "Own.prior"),
+    ("later latent", model(only("mu", lambda z: Normal(z["tau"], 1.0)), normal), GOOD, {}, "'tau'"),
+    (
+        "moving bounds",
+        model(lambda d: [("a", HalfNormal(1.0)), ("mu", lambda z: Uniform(0.0, z["a"]))], normal),
+        GOOD,
+        {},
+        "'mu' depend",
+    ),
+    # the likelihood
+    ("misspelt latent", model(mu, lambda z, d: Normal(z["nu"], 1.0)), GOOD, {}, "no latent called 'nu'"),
+    ("misspelt column", model(mu, lambda z, d: Normal(z["mu"] * d["w"], 1.0)), GOOD, {}, "'w'"),
+    ("no law", model(mu, lambda z, d: z["mu"]), GOOD, {}, "Tensor"),
+    ("nothing returned", model(mu, lambda z, d: None), GOOD, {}, "NoneType"),
+    ("no latent used", model(mu, lambda z, d: Normal(0.0, 1.0)), GOOD, {}, "uses no latent"),
+    ("latent observed", model(mu, lambda z, d: {"mu": Normal(z["mu"], 1.0)}), GOOD, {}, "'mu'"),
+    ("unknown observed", model(mu, lambda z, d: {"v": Normal(z["mu"], 1.0)}), GOOD, {}, "'v'"),
+    ("wrong shape", model(mu, lambda z, d: Normal(z["mu"] * torch.ones(3, 1), 1.0)), GOOD, {}, "(3, 3)"),
+    ("wrong length", model(mu, lambda z, d: Normal(z["mu"] * torch.ones(4), 1.0)), GOOD, {}, "'y'"),
+    ("negative for Gamma", model(mu, lambda z, d: Gamma(z["mu"].exp(), 1.0)), {"y": [1.0, -2.0]}, {}, "y[1] = -2"),
+    ("two for Bernoulli", model(mu, lambda z, d: Bernoulli(logits=z["mu"])), COUNTS, {}, "y[2] = 2"),
+    ("half a count", model(mu, lambda z, d: Poisson(z["mu"].exp())), {"y": [1.0, 2.5]}, {}, "y[1] = 2.5"),
+    (
+        "branch on values",
+        model(mu, lambda z, d: Normal(z["mu"] if z["mu"] > 0 else -z["mu"], 1.0)),
+        GOOD,
+        {},
+        "without branches on values",
+    ),
+    ("item", model(mu, lambda z, d: Normal(z["mu"] + z["mu"].item(), 1.0)), GOOD, {}, ".item()"),
+    ("assertion", model(mu, lambda z, d: [][0]), GOOD, {}, "Own.likelihood failed"),
+    ("attribute", model(mu, lambda z, d: Normal(z.mu, 1.0)), GOOD, {}, "'mu'"),
+    ("weights", model(mu, normal, weights=lambda self, data: torch.ones(2)), GOOD, {}, "Own.weights"),
+    ("quantity", model(mu, normal, quantities=lambda self, z, data: {"s": z["tau"]}), GOOD, {}, "Own.quantities"),
+    ("quantity twice", model(mu, normal, quantities=lambda self, z, data: {"mu": z["mu"]}), GOOD, {}, "'mu'"),
+    # the call
+    ("no model", "linear", GOOD, {}, "str"),
+    ("a class", Linear, GOOD, {}, "class Linear"),
+    ("family", model(mu, normal), GOOD, {"family": "full_rank"}, "full_rank_normal"),
+    ("family of nothing", model(mu, normal), GOOD, {"family": 3}, "family=3"),
+    ("unfit family", model(mu, normal), GOOD, {"family": "amortized_normal"}, "amortized_normal"),
+    ("setting", model(mu, normal), GOOD, {"skale": 1.0}, "Did you mean 'scale'"),
+    ("start", model(mu, normal), GOOD, {"start": "here"}, "here"),
+    ("bound", model(mu, normal), GOOD, {"bound": "elob"}, "Did you mean 'elbo'"),
+    ("estimator", model(mu, normal), GOOD, {"estimator": "path"}, "estimator='path'"),
+    ("optimizer", model(mu, normal), GOOD, {"optimizer": "adamm"}, "Did you mean 'adam'"),
+    ("samples", model(mu, normal), GOOD, {"num_samples": 0}, "num_samples=0"),
+    ("steps", model(mu, normal), GOOD, {"steps": 0}, "steps=0"),
+    ("replicates", model(mu, normal), GOOD, {"replicates": 0}, "replicates=0"),
+    ("seed", model(mu, normal), GOOD, {"seed": "one"}, "seed='one'"),
+    ("batch", model(mu, normal), GOOD, {"batch_size": 0}, "batch_size=0"),
+    (
+        "batch of one law",
+        model(mu, lambda z, d: MultivariateNormal(z["mu"] * torch.ones(3), torch.eye(3))),
+        GOOD,
+        {"batch_size": 2},
+        "batch_size=2",
+    ),
+    ("test lacks", model(mu, normal), GOOD, {"test": {"x": [1.0]}}, "'y'"),
+    ("test shape", model(mu, normal), GOOD, {"test": {"y": [[1.0, 2.0]]}}, "'y'"),
+    ("test type", model(mu, lambda z, d: Poisson(z["mu"].exp())), COUNTS, {"test": {"y": [1.5]}}, "'y'"),
+    ("no density", model(mu, lambda z, d: Normal(z["mu"] * torch.nan, 1.0)), GOOD, {}, "finite"),
+    ("rate", model(only("mu", Exponential(-1.0, validate_args=False)), normal), GOOD, {}, "finite"),
+]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "data", "settings", "named"), [m[1:] for m in MISTAKES], ids=[m[0] for m in MISTAKES]
+)
+def test_a_mistake_is_named_in_one_line(wrong: Any, data: Any, settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(LabError) as caught:
+        vi_core.fit(wrong, data, **{"steps": 3, "replicates": 1} | settings)
+    message = str(caught.value)
+    assert "\n" not in message and named in message, message
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_the_same_without_the_mistake() -> None:
+    """What the mistakes are made in fits."""
+    assert np.isfinite(vi_core.fit(model(mu, normal), GOOD, steps=3, replicates=1).elbo).all()
+
+
+def test_mistakes_after_a_fit(fitted: Fit) -> None:
+    calls = [
+        (lambda: fitted.predict({"z": X}), "'x'"),
+        (lambda: fitted.predict({"x": X[:, :1]}), "Linear.likelihood failed"),
+        (lambda: fitted.log_predictive({"x": X}), "'y'"),
+        (lambda: fitted.draws(0), "n=0"),
+        (lambda: fitted.predict([1.0]), "list"),
+    ]
+    for call, named in calls:
+        with pytest.raises(LabError) as caught:
+            call()
+        assert named in str(caught.value) and "\n" not in str(caught.value), str(caught.value)
