@@ -1,8 +1,8 @@
 """Models with partial pooling: regression with an intercept for each group, and the eight schools.
 
-Group effects are written as mu + tau·raw with raw ~ N(0, 1): in (mu, tau, raw) the posterior has no funnel when the data
-say little about each group (Papaspiliopoulos, Roberts, Sköld 2007). `eight_schools_centered` has the effects themselves
-as latents, and shows what the funnel does.
+Group effects are written as mu + tau·raw with raw ~ N(0, 1): in (mu, tau, raw) the posterior has no funnel where the
+data say little about each group (Papaspiliopoulos, Roberts, Sköld 2007). `eight_schools_centered` has the effects
+themselves as latents, and shows what the funnel does.
 
 The eight schools (Rubin 1981): y_j ~ N(theta_j, sigma_j²) with known sigma_j, theta_j ~ N(mu, tau²).
 """
@@ -59,7 +59,7 @@ class HierarchicalRegression(BayesianModel):
         return {"alpha": z["mu"] + z["tau"] * z["raw"]}
 
     def observe(self, data: Mapping[str, Tensor], num_points: int) -> None:
-        group = data["group"] if "group" in data else None
+        group = data.get("group")
         if group is not None and (group.is_floating_point() or bool((group < 0).any())):
             raise DataError("data 'group' must be whole numbers from 0; number the groups 0, 1, 2 and so on.")
         super().observe(data, num_points)

@@ -65,7 +65,8 @@ class Regression(BayesianModel):
         weights = data.get("weights")
         if weights is not None and bool((weights < 0).any()):
             place = int((weights < 0).nonzero()[0])
-            raise DataError(f"weights[{place}] = {weights[place].item():g} is negative; a point counts 0 times or more.")
+            shown = f"weights[{place}] = {weights[place].item():g}"
+            raise DataError(f"{shown} is negative; a point counts 0 or more times.")
 
 
 class LogisticRegression(Regression):
