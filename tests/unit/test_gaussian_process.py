@@ -1,0 +1,93 @@
+"""The Gaussian process against scipy's and scikit-learn's: density, evidence, prediction, and the fit by quadrature."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+
+import vi_core
+from tests.unit.test_regression import log_joint, observed
+from vi_core.errors import Unsupported
+from vi_core.models.bayesian.gaussian_process import GaussianProcess
+
+Z = {"lengthscale": 0.7, "amplitude": 1.3, "noise": 0.2}
+NEW = np.array([0.1, 2.5, 7.0])
+
+
+@pytest.fixture(autouse=True)
+def float64() -> None:
+    torch.set_default_dtype(torch.float64)
+
+
+def waves() -> dict[str, Any]:
+    """25 points of a sine."""
+    x = np.linspace(0, 5, 25)
+    return {"x": x, "y": np.sin(1.5 * x) + 0.2 * np.random.default_rng(0).standard_normal(25)}
+
+
+def scikit_learn() -> GaussianProcessRegressor:
+    """The same process with the same hyperparameters."""
+    kernel = ConstantKernel(1.3**2) * RBF(0.7) + WhiteKernel(0.2**2)
+    data = waves()
+    return GaussianProcessRegressor(kernel, alpha=1e-12, optimizer=None).fit(data["x"][:, None], data["y"])
+
+
+def test_density_and_evidence_agree_with_scikit_learn() -> None:
+    model = GaussianProcess(lengthscale=0.5, lengthscale_spread=0.8, amplitude_scale=1.5, noise_scale=0.6)
+    data, regressor = observed(model, waves()), scikit_learn()
+    evidence = regressor.log_marginal_likelihood(regressor.kernel_.theta)
+    assert model.log_evidence(Z, data) == pytest.approx(evidence, abs=1e-5)  # a jitter of 1e-8
+    by_hand = stats.lognorm.logpdf(0.7, 0.8, scale=0.5) + stats.halfnorm.logpdf(1.3, scale=1.5)
+    by_hand += stats.halfnorm.logpdf(0.2, scale=0.6) + evidence
+    assert log_joint(model, data, **Z) == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_prediction_agrees_with_scikit_learn() -> None:
+    model = GaussianProcess()
+    observed(model, waves())
+    law = model.conditional({name: torch.tensor(value) for name, value in Z.items()}, {"x": torch.tensor(NEW)})
+    mean, deviation = scikit_learn().predict(NEW[:, None], return_std=True)
+    assert law.mean.numpy() == pytest.approx(mean, abs=1e-5)
+    assert law.stddev.numpy() == pytest.approx(deviation, abs=1e-5)
+
+
+def test_predictions_of_a_fit_average_over_the_hyperparameters() -> None:
+    """Mean and deviation by a sum over a grid of the log hyperparameters, and by the draws of the fit."""
+    data, model = waves(), GaussianProcess()
+    fit = vi_core.fit(model, data, steps=300, replicates=2)
+    axes = [np.linspace(*ends, 20) for ends in ((-1.4, 0.8), (-1.2, 1.6), (-2.3, -0.9))]
+    logs = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    grid = {name: torch.tensor(np.exp(logs[:, i])) for i, name in enumerate(Z)}
+    points = {name: value[:, None, None] for name, value in grid.items()}
+    log_p = model.log_joint(points, fit.data).flatten().numpy() + logs.sum(-1)
+    p = np.exp(log_p - log_p.max())
+    p /= p.sum()
+    summary = fit.summary()
+    for name, value in grid.items():
+        mean = p @ value.numpy()
+        deviation = np.sqrt(p @ value.numpy() ** 2 - mean**2)
+        assert summary[name]["mean"] == pytest.approx(mean, abs=0.15 * deviation)
+    cell = np.prod([axis[1] - axis[0] for axis in axes])
+    evidence = np.log(np.exp(log_p - log_p.max()).sum() * cell) + log_p.max()
+    assert evidence - 0.3 < fit.elbo[fit.best] < evidence + 0.02
+    torch.manual_seed(0)
+    drawn = fit.predict({"x": NEW}, 2000)
+    assert isinstance(drawn, torch.Tensor)
+    kept = np.flatnonzero(p > 1e-6)
+    laws = [model.conditional({n: v[i] for n, v in grid.items()}, {"x": torch.tensor(NEW)}) for i in kept]
+    wanted = p[kept] @ np.stack([law.mean.numpy() for law in laws])
+    spread = np.sqrt(p[kept] @ np.stack([(law.variance + law.mean**2).numpy() for law in laws]) - wanted**2)
+    assert np.abs((drawn.mean(0).numpy() - wanted) / spread).max() < 0.1
+    assert np.abs(drawn.std(0).numpy() / spread - 1).max() < 0.1
+
+
+def test_points_have_no_density_of_their_own() -> None:
+    fit = vi_core.fit(GaussianProcess(), waves(), steps=2, replicates=1)
+    with pytest.raises(Unsupported, match="one density for all points"):
+        fit.log_predictive(waves())
+    with pytest.raises(Unsupported, match="batch_size"):
+        vi_core.fit(GaussianProcess(), waves(), batch_size=5)
