@@ -32,7 +32,7 @@ TASKS_ON_FOLDER = {
 }  # fmt: skip
 """Tasks on a finished folder, and their modules, which are imported only where they are asked for."""
 TASKS_WITHOUT_FOLDER = ("reproduce", "docs_figures")
-TASKS = ("fit", *TASKS_ON_FOLDER, *TASKS_WITHOUT_FOLDER)
+TASKS = ("fit", *TASKS_ON_FOLDER, *TASKS_WITHOUT_FOLDER, "new_model")
 NEW_OBJECTS = 50_000  # between two looks for cycles of garbage: importing torch makes ten times as many
 
 
@@ -69,7 +69,9 @@ def dispatch(arguments: list[str]) -> None:
     if task == "fit" and "fidelity" in given:
         example = f"task=reproduce fidelity={given['fidelity']} 'reproduce.only=[{given.get('experiment', 'bbvi')}]'"
         raise ConfigError(f"fidelity={given['fidelity']} changes nothing of a single run; use {example}.")
-    if task in TASKS_WITHOUT_FOLDER:
+    if task == "new_model":
+        new_model(given)
+    elif task in TASKS_WITHOUT_FOLDER:
         reproduce(task, overrides)
     elif task != "fit":
         on_folder(task, overrides)
@@ -78,8 +80,13 @@ def dispatch(arguments: list[str]) -> None:
     else:
         if given.get("sweep.resume", "null") != "null":
             overrides += resumed_sweep(Path(given["sweep.resume"]))
-        sys.argv[1:] = options + overrides  # argparse wants them in this order
+        sys.argv[1:] = options + [with_new_key(a) for a in overrides]  # argparse wants them in this order
         compose_and_run()
+
+
+def with_new_key(override: str) -> str:
+    """Return an override of Hydra's that may add its key, where it is an argument of a model of the user's own."""
+    return f"++{override}" if override.startswith("model.settings.") else override
 
 
 def is_override(argument: str) -> bool:
@@ -161,6 +168,18 @@ def reproduce(task: str, arguments: list[str]) -> None:
     run = page.run if task == "reproduce" else docs_figures.run
     if not run(cfg, [a for a in arguments if a not in own], main):
         failures.append(task)
+
+
+def new_model(given: dict[str, str]) -> None:
+    """Write a model to begin with to `path=`."""
+    others = given.keys() - {"task", "path"}
+    if others or not given.get("path"):
+        wrong = f"{min(others)} is not a setting of task=new_model" if others else "task=new_model needs a file"
+        raise ConfigError(f"{wrong}; write task=new_model path=my_model.py.")
+    start_log(None)
+    from .run import new_model as task
+
+    task.run(Path(given["path"]))
 
 
 def resumed_sweep(folder: Path) -> list[str]:

@@ -14,10 +14,13 @@ import yaml
 
 from vi_core.errors import DataError
 from vi_core.families.base import VariationalDistribution
+from vi_core.models.bayesian.file import FileModel
 from vi_core.problem import Problem, assemble
 from vi_core.renamed import modernised
 from vi_core.training import checkpoint
 from vi_core.training.history import History, read_history
+
+MODEL_IN_A_FILE = f"{FileModel.__module__}.{FileModel.__qualname__}"
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,11 @@ class Archive:
 def read_config(folder: Path) -> dict[str, Any]:
     """Return the configuration that a run wrote to its folder, with present names in place of earlier ones."""
     with (folder / "config.yaml").open() as file:  # a file, so that yaml's errors name it
-        return modernised(yaml.safe_load(file))
+        config = modernised(yaml.safe_load(file))
+    model = config.get("model") if isinstance(config, dict) else None
+    if isinstance(model, dict) and model.get("_target_") == MODEL_IN_A_FILE:
+        config["model"] = model | {"path": str(folder / model["path"])}  # of the run's own copy
+    return config
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
