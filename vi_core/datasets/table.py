@@ -236,7 +236,7 @@ class Cells:
         raise DataError(f"{self.place(row, column)}: '{found}' is not a finite number; correct it or remove the row.")
 
     def codes(self, column: int) -> tuple[Tensor, list[str]]:
-        """Return the place of each cell among the levels, (N,) int64, and the levels: in order as numbers or as words."""
+        """Return the place of each cell among the levels, (N,) int64, and the levels: in order as numbers or words."""
         cells = [row.cells[column].strip() for row in self.rows]
         numeric = all(map(is_number, cells))
         levels = sorted(set(cells), key=(lambda cell: (float(cell), cell)) if numeric else (lambda cell: (0.0, cell)))
