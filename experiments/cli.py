@@ -38,7 +38,7 @@ TASKS_ON_FOLDER = {
 """Tasks on a finished folder, and their modules, which are imported only where they are asked for."""
 FOLDERS = ("run", "resume", "sweep.resume")
 """Settings that name a folder: all that stands after the equals sign is its path, whatever letters are in it."""
-TASKS = ("fit", *TASKS_ON_FOLDER, "reproduce")
+TASKS = ("fit", *TASKS_ON_FOLDER, "reproduce", "new_model")
 NEW_OBJECTS = 50_000  # between two looks for cycles of garbage: importing torch makes ten times as many
 
 
@@ -73,6 +73,8 @@ def dispatch(arguments: list[str]) -> None:
     elif asked.multirun and (task != "fit" or "resume" in folders):
         what = f"resume={folders['resume']}" if task == "fit" else f"task={task}"
         raise ConfigError(f"{what} is no sweep; leave {'--multirun' if '--multirun' in options else '-m'} out.")
+    elif task == "new_model":
+        new_model(given)
     elif task == "reproduce":
         reproduce(overrides, folders.get("run"))
     elif task != "fit":
@@ -105,7 +107,7 @@ def check(given: dict[str, str]) -> None:
 
 def under_options(options: list[str], overrides: list[str]) -> None:
     """Let Hydra do what the options say."""
-    sys.argv[1:] = options + overrides  # argparse wants them in this order
+    sys.argv[1:] = options + [with_new_key(a) for a in overrides]  # argparse wants them in this order
     compose_and_run()
 
 
@@ -118,6 +120,11 @@ def show_settings(folders: dict[str, Path], overrides: list[str], options: list[
     else:
         cfg = resumed_settings(folders["resume"], overrides, options)
         sys.stdout.write(hydra_adapter.show(cfg, asked))
+
+
+def with_new_key(override: str) -> str:
+    """Return an override of Hydra's that may add its key, where it is an argument of a model of the user's own."""
+    return f"++{override}" if override.startswith("model.settings.") else override
 
 
 def is_override(argument: str) -> bool:
@@ -210,6 +217,18 @@ def reproduce(arguments: list[str], folder: Path | None) -> None:
 
     if not page.run(cfg, [a for a in arguments if a not in own], main):
         failures.append("reproduce")
+
+
+def new_model(given: dict[str, str]) -> None:
+    """Write a model to begin with to `path=`."""
+    others = given.keys() - {"task", "path"}
+    if others or not given.get("path"):
+        wrong = f"{min(others)} is not a setting of task=new_model" if others else "task=new_model needs a file"
+        raise ConfigError(f"{wrong}; write task=new_model path=my_model.py.")
+    start_log(None)
+    from .run import new_model as task
+
+    task.run(Path(given["path"]))
 
 
 def resumed_sweep(folder: Path) -> list[str]:

@@ -208,7 +208,7 @@ def few_pixels(dataset: str) -> Data:
 
 def datasets(model_name: str) -> list[str]:
     """Data sets that need no files, the model's own first."""
-    without = {"csv", "catalogue", "mnist", "fashion_mnist"}
+    without = {"csv", "table", "npz", "json", "catalogue", "mnist", "fashion_mnist"}
     first = [model_name, "normal", "digits", "two_moons"]
     return sorted(set(names("dataset")) - without, key=lambda name: (name not in first, *map(name.__ne__, first), name))
 

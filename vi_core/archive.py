@@ -14,6 +14,7 @@ import torch
 from vi_core.errors import DataError
 from vi_core.families.base import VariationalDistribution
 from vi_core.layout import Failure, Finding, FitFinding, FitSettings, Settings, fault
+from vi_core.models.bayesian.file import FileModel
 from vi_core.problem import Problem, assemble
 from vi_core.reading import damaged, read_json, read_yaml
 from vi_core.renamed import modernised
@@ -21,6 +22,7 @@ from vi_core.training import checkpoint
 from vi_core.training.history import History, read_history
 
 FIT_ONLY = frozenset(("replicates", "objective", "final", "diagnostics"))  # keys of summary.json
+MODEL_IN_A_FILE = f"{FileModel.__module__}.{FileModel.__qualname__}"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     infinite = [item["quantity"] for item in config["expected"] if not numbers_of(item)] if not wrong else []
     if wrong or infinite:
         raise damaged(path, wrong or f"the expected {infinite[0]} is no finite number")
+    if config.get("model", {}).get("_target_") == MODEL_IN_A_FILE:
+        config["model"] = config["model"] | {"path": str(folder / config["model"]["path"])}  # of the run's own copy
     return config
 
 

@@ -80,6 +80,12 @@ def _lives(process: int) -> bool:
     return True
 
 
+def file_and_name(path: str) -> tuple[Path, str]:
+    """Return the file and the name in a path such as my_model.py:Logistic; the name is empty where there is none."""
+    file, colon, name = path.rpartition(":")
+    return (Path(file).expanduser(), name) if colon and name.isidentifier() else (Path(path).expanduser(), "")
+
+
 def is_private(path: Path) -> bool:
     """Whether this user owns an existing file or folder and no other user may write it."""
     found = path.stat()

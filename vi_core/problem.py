@@ -23,6 +23,7 @@ from vi_core.estimators.base import Estimator
 from vi_core.families.base import Family, HasCoordinates
 from vi_core.models.base import HasConstants, HasDenoisingTerms, Model
 from vi_core.models.bayesian.base import BayesianModel
+from vi_core.models.bayesian.file import FileModel
 from vi_core.networks.mlp import multiply_in
 from vi_core.optimizers.base import Optimizer
 from vi_core.schema import Config, check_part, construct
@@ -171,6 +172,7 @@ def assemble(
     }
     optimizer = construct(config["optimizer"], "optimizer", context)
     model: Model = construct(config["model"], "model", context)
+    model = model.own if isinstance(model, FileModel) else model
     if isinstance(model, BayesianModel):
         with torch.device(device):  # laws that the model makes of plain numbers
             model.observe(data.decode(data.train), len(data.train))

@@ -84,6 +84,11 @@ def check_part(config: Any, path: str, kind: type | tuple[type, ...]) -> None:
         check_value(config[key], accepted[key], f"{path}.{key}")
 
 
+def is_part(value: Any) -> bool:
+    """Whether a setting is a part, and no mapping of plain values."""
+    return isinstance(value, Mapping) and "_target_" in value
+
+
 @cache
 def constructor_arguments(cls: type) -> tuple[inspect.Parameter, ...]:
     """Return the arguments of a constructor; cached, as `inspect` is slow."""
@@ -116,6 +121,8 @@ def conforms(value: Any, hint: Any) -> bool:
         return any(conforms(value, option) for option in arguments)
     if origin is typing.Literal:
         return value in arguments
+    if origin is dict:
+        return isinstance(value, dict)
     if origin in (list, Sequence):
         return isinstance(value, list) and all(conforms(element, arguments[0]) for element in value)
     if hint in (None, type(None)):
@@ -140,6 +147,8 @@ def describe(hint: Any) -> str:
         return " or ".join(describe(option) for option in arguments)
     if origin is typing.Literal:
         return ", ".join(map(str, arguments)) if len(arguments) == 1 else "one of " + ", ".join(map(str, arguments))
+    if origin is dict:
+        return "a mapping"
     if origin in (list, Sequence):
         return f"a list, each element {describe(arguments[0])}"
     return names.get(hint, str(hint))
@@ -160,7 +169,7 @@ def construct(config: Config, path: str, context: Config | None = None) -> Any:
         return config  # built already, from Python
     cls = locate(config["_target_"], path)
     settings = {
-        key: construct(value, f"{path}.{key}", context) if isinstance(value, Mapping) else value
+        key: construct(value, f"{path}.{key}", context) if is_part(value) else value
         for key, value in config.items()
         if key != "_target_"
     }
@@ -175,5 +184,5 @@ def per_replicate_settings(config: Config, path: str) -> list[str]:
     """Return the paths of the settings, of a part and the parts inside, that may have a value for each replicate."""
     accepted = keyword_arguments(locate(config["_target_"], path))
     found = [f"{path}.{key}" for key in config if accepted.get(key) == PerReplicate]
-    inside = [key for key, value in config.items() if isinstance(value, Mapping) and "_target_" in value]
+    inside = [key for key, value in config.items() if is_part(value)]
     return found + [setting for key in inside for setting in per_replicate_settings(config[key], f"{path}.{key}")]

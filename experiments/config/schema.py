@@ -16,6 +16,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from vi_core.files import file_and_name
+
 FIDELITIES = ("full", "quick")
 
 
@@ -202,6 +204,9 @@ def config_hash(config: Any) -> str:
     It is the version and 16 hexadecimal digits of SHA-256 over the resolved configuration's essential settings.
     """
     essential = essential_settings(config)
+    model = essential.get("model")
+    if isinstance(model, dict) and model.get("checksum"):  # what is in a file matters, and which class of it
+        essential["model"] = model | {"path": file_and_name(model["path"])[1]}
     digest = hashlib.sha256(json.dumps(essential, sort_keys=True, default=str).encode()).hexdigest()
     return f"{IDENTITY_VERSION}-{digest[:16]}"
 

@@ -132,7 +132,8 @@ def final_bound(problem: Problem, repeats: int, exact: dict[str, float], alive: 
     elif bound.linear and closed_form is not None:
         values, method = closed_form, "closed form"
     else:
-        fresh = [estimator.value(model, family, bound, problem.batches.full) for _ in range(repeats)]
+        x = problem.batches.whole(model)
+        fresh = [estimator.value(model, family, bound, x) for _ in range(repeats)]
         values = torch.cat(fresh, dim=1).mean(dim=1)
         method = f"{repeats} fresh estimates with K = {estimator.num_samples}"
     kl = None
@@ -190,7 +191,7 @@ def diagnostics(problem: Problem, num_samples: int, alive: np.ndarray) -> dict[s
         return {"denoising": denoising_report(model, problem.data, num_samples)}
     if model.has_local:
         return {}
-    log_w = problem.log_weights(num_samples).mean(dim=2)
+    log_w = problem.log_weights(num_samples, problem.batches.whole(model)).mean(dim=2)
     ess, shape = effective_sample_size(log_w), pareto_k(log_w).clamp_min(-1)
     found = {"ess": ess, "pareto_k": shape}
     return {name: spread(value.cpu().numpy(), alive) for name, value in found.items()} | {"draws": num_samples}

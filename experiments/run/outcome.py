@@ -12,7 +12,9 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vi_core.archive import MODEL_IN_A_FILE
 from vi_core.errors import LabError, NonFinite, Unwritable
+from vi_core.files import file_and_name
 from vi_core.models.base import GeneratesImages, HasDenoisingTerms
 from vi_core.problem import Problem
 from vi_core.run import Run
@@ -39,7 +41,19 @@ class ConfigWriter(Callback):
 
     def on_start(self, loop: Loop, config: Mapping[str, Any], folder: Path | None) -> None:
         if folder is not None:
-            write_text(folder / "config.yaml", yaml_text(dict(config)))
+            content = dict(config)
+            if (content.get("model") or {}).get("_target_") == MODEL_IN_A_FILE:
+                content["model"] = dict(content["model"]) | {"path": copy_model(content["model"]["path"], folder)}
+            write_text(folder / "config.yaml", yaml_text(content))
+
+
+def copy_model(path: str, folder: Path) -> str:
+    """Copy the file of a model into the folder of a run, unless it is there; return its path as seen from there."""
+    file, name = file_and_name(path)
+    copy = folder / file.name
+    if not copy.exists():
+        write_text(copy, file.read_text(encoding="utf-8"))
+    return f"{copy.name}:{name}" if name else copy.name
 
 
 def write_results(job: Job, started: float, run: Run) -> Summary:

@@ -147,7 +147,8 @@ def points_at_once(point: Point) -> int:
     """Return how many points like this make a batch of a sane size."""
     batches, replicates = point.problem.batches, point.config["replicates"]
     plan = point.trainer.plan(batches.steps_per_epoch, replicates)
-    kept = [batches.full] if isinstance(batches.full, Tensor) else batches.full or ()
+    full = batches.full
+    kept = full.values() if isinstance(full, dict) else [full] if isinstance(full, Tensor) else full or ()
     numbers = sum(value.numel() for value in (*kept, *point.problem.step.moving) if isinstance(value, Tensor))
     most = min(MOST_REPLICATES, MOST_CELLS // plan.rows, MOST_NUMBERS // max(1, numbers))
     return max(1, most // replicates)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from vi_core.training.evaluate import log_weights
 
 import vi_core
 from tests.unit.test_regression import log_joint, observed
 from vi_core.datasets.measurements import Measurements
 from vi_core.errors import ConfigError, DataError
 from vi_core.models.bayesian.hierarchical import EightSchools, EightSchoolsCentered, HierarchicalRegression
-from vi_core.training.evaluate import log_weights
 
 SCHOOLS = {"y": [28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0], "sigma": [15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0]}
 THETA = ([6.2119, 4.9402, 3.927, 4.7571, 3.6155, 4.0426, 6.2967, 4.8543], [5.5931, 4.6743, 5.2626, 4.7803, 4.6575, 4.8269, 5.0779, 5.2908])  # fmt: skip  # noqa: E501

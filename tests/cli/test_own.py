@@ -1,0 +1,158 @@
+"""Models and data of one's own on the command line: written, fitted, resumed, reopened and reported from a copy."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import vi_core
+from tests.conftest import Result, run_in
+
+OWN = ("experiment=own", "model=file", "dataset=table", "dataset.path=my.csv", "dataset.target=y")
+FEW = ("trainer.steps=40", "replicates=2", "trainer.final_samples=50")
+WIDE = """
+import torch
+from torch.distributions import Independent, Normal
+from vi_core import BayesianModel
+
+class Wide(BayesianModel):
+    def prior(self, data):
+        yield "slopes", Independent(Normal(torch.zeros(30), torch.ones(30)), 1)
+        yield "intercept", Normal(0.0, 1.0)
+
+    def likelihood(self, z, data):
+        return Normal(z["intercept"] + data["x"][:, :1] @ z["slopes"][:1], 1.0)
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a table, a model that the program wrote, and its finished run `run`."""
+    folder = tmp_path_factory.mktemp("own")
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 2, generator=generator)
+    y = (x @ torch.tensor([2.0, -1.0]) + torch.randn(60, generator=generator) > 0).long()
+    lines = ["a,b,y", *(f"{a:.5f},{b:.5f},{c}" for (a, b), c in zip(x.tolist(), y.tolist(), strict=True))]
+    (folder / "my.csv").write_text("\n".join(lines) + "\n")
+    assert run_in(folder, "task=new_model", "path=my_model.py").code == 0
+    result = fitted(folder, "my_model.py:Logistic", "model.settings.scale=2.0", "hydra.run.dir=run")
+    assert (result.code, result.err) == (0, "")
+    return folder
+
+
+def fitted(folder: Path, path: str, *arguments: str) -> Result:
+    """Fit the model at a path to the table, in few steps."""
+    return run_in(folder, "--run", *OWN, *FEW, f"model.path={path}", *arguments)
+
+
+def summary(run: Path) -> dict[str, Any]:
+    return json.loads((run / "summary.json").read_text())
+
+
+def test_a_run_has_estimates_samples_and_figures(place: Path) -> None:
+    found = summary(place / "run")
+    assert set(found["estimates"]) == {"intercept", "slopes[0]", "slopes[1]"}
+    assert found["estimates"]["slopes[0]"]["mean"] > 0.5 > -0.2 > found["estimates"]["slopes[1]"]["mean"]
+    with np.load(place / "run" / "samples.npz") as samples:
+        assert samples["slopes"].shape == (2, 500, 2)
+    assert {path.stem for path in (place / "run" / "plots").iterdir()} >= {"bound", "expectations"}
+
+
+def test_settings_reach_the_model_and_the_copy_is_used(place: Path, tmp_path: Path) -> None:
+    """A run that was moved is reopened from its own copy, when the file that it was made from has gone."""
+    moved = shutil.copytree(place / "run", tmp_path / "moved")
+    shutil.copy(place / "my.csv", tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        archive = vi_core.load(moved)
+    model: Any = archive.problem.model
+    assert (type(model).__name__, model.scale) == ("Logistic", 2.0)
+    means = archive.q.moments()["slopes"][0].flatten(0, 1).mean(dim=0).tolist()
+    estimates = archive.summary["estimates"]
+    assert means == pytest.approx([estimates[f"slopes[{i}]"]["mean"] for i in range(2)], rel=1e-6)
+    assert run_in(tmp_path, "task=report", "run=moved").code == 0
+    assert (moved / "report.html").is_file()
+    assert run_in(tmp_path, "task=plot", "run=moved").code == 0
+
+
+def test_resume_uses_the_copy_and_keeps_the_identity(place: Path, tmp_path: Path) -> None:
+    resumed = shutil.copytree(place / "run", tmp_path / "resumed")
+    shutil.copy(place / "my.csv", tmp_path)
+    result = run_in(tmp_path, "resume=resumed", "trainer.steps=60")
+    assert (result.code, result.err) == (0, "")
+    assert summary(resumed)["timing"]["iterations"] == 60
+    assert [path.name for path in resumed.glob("*.py")] == ["my_model.py"]
+    assert run_in(tmp_path, "resume=resumed", "trainer.steps=60").code == 0
+    copy = resumed / "my_model.py"
+    copy.write_text(copy.read_text().replace("5.0", "6.0"))
+    refused = run_in(tmp_path, "resume=resumed", "trainer.steps=80")
+    assert (refused.code, refused.err.count("\n")) == (1, 1)
+    assert "my_model.py has changed" in refused.err
+
+
+def test_identity_is_the_content_and_not_the_place(place: Path, tmp_path: Path) -> None:
+    first = summary(place / "run")["config_hash"]
+    shutil.copy(place / "my.csv", tmp_path)
+    text = (place / "my_model.py").read_text()
+    (tmp_path / "other.py").write_text(text)
+    assert fitted(tmp_path, "other.py:Logistic", "model.settings.scale=2.0", "hydra.run.dir=same").code == 0
+    (tmp_path / "other.py").write_text(text.replace("5.0", "6.0"))
+    assert fitted(tmp_path, "other.py:Logistic", "model.settings.scale=2.0", "hydra.run.dir=changed").code == 0
+    assert summary(tmp_path / "same")["config_hash"] == first
+    assert summary(tmp_path / "changed")["config_hash"] != first
+    assert "6.0" in (tmp_path / "changed" / "other.py").read_text()
+
+
+def test_more_than_a_hundred_parameters(place: Path) -> None:
+    (place / "wide.py").write_text(WIDE)
+    result = fitted(place, "wide.py", "hydra.run.dir=wide", "dataset.batch_size=20", "dataset.test_fraction=0.2")
+    assert (result.code, result.err) == (0, "")
+    found = summary(place / "wide")
+    assert len(found["estimates"]) == 31
+    assert found["final"]["mean"] is not None
+    assert "norm(u.loc)" in (place / "wide" / "trace.csv").read_text().partition("\n")[0]
+    assert run_in(place, "task=report", "run=wide").code == 0
+
+
+def test_new_model_overwrites_nothing(place: Path) -> None:
+    before = (place / "my_model.py").read_text()
+    result = run_in(place, "task=new_model", "path=my_model.py")
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "exists already" in result.err
+    assert (place / "my_model.py").read_text() == before
+    assert "must end in .py" in run_in(place, "task=new_model", "path=my_model.txt").err
+    assert "needs a file" in run_in(place, "task=new_model").err
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "message"),
+    [
+        ("x = 1\n", "wrong.py", "defines no model"),
+        ("x = 1\n\ny = 1 / 0\n", "wrong.py", "wrong.py, line 3: ZeroDivisionError"),
+        ("def (\n", "wrong.py", "wrong.py, line 1: SyntaxError"),
+        (WIDE, "wrong.py:Wild", "Did you mean 'Wide'?"),
+        (WIDE + WIDE.replace("Wide", "Second"), "wrong.py", "several models; choose one"),
+        (WIDE.replace("def likelihood", "def other"), "wrong.py", "Wide lacks the method likelihood"),
+        (WIDE.replace('data["x"]', 'data["z"]'), "wrong.py", "no data called 'z'"),
+        (WIDE, "nowhere.py", "nowhere.py does not exist"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_line(text: str, path: str, message: str, place: Path) -> None:
+    (place / "wrong.py").write_text(text)
+    result = fitted(place, path)
+    assert (result.code, result.err.count("\n")) == (1, 1), result.err
+    assert message in result.err
+
+
+def test_settings_that_a_model_does_not_have(place: Path) -> None:
+    assert "Did you mean 'scale'?" in fitted(place, "my_model.py", "model.settings.scal=2.0").err
+
+
+def test_parts_of_another_model_are_refused_by_name(place: Path) -> None:
+    result = run_in(place, "--run", "model=file", "model.path=my_model.py", *OWN[2:], *FEW)
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "add experiment=own" in result.err

@@ -1,0 +1,102 @@
+"""Arrays by name from a file, for models of one's own: the data sets `npz` and `json`.
+
+Arrays whose first axis has the length that most of them share are rows, of which minibatches take some; all others are
+constants. Names and shapes are those of the file.
+"""
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vi_core.datasets.base import Data, Dataset
+from vi_core.datasets.columns import column_data, named_columns, number_of_points
+from vi_core.errors import DataError, require
+
+
+@dataclass(kw_only=True, eq=False)
+class NPZ(Dataset):
+    """The arrays of a NumPy file.
+
+    Attributes:
+        path: The file, as `numpy.savez` writes it.
+        batch_size: Rows in a step, or None for all.
+
+    Raises:
+        ConfigError: Where no path is given.
+    """
+
+    path: str | None = None
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        require(bool(self.path), "dataset=npz needs a file: dataset.path=<file.npz>.")
+        super().__post_init__()
+
+    def load(self) -> Data:
+        """Read all arrays, as float64 or int64."""
+        path = Path(str(self.path)).expanduser().absolute()
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                found = {name: arrays[name] for name in arrays.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+            raise DataError(f"{path} {reason(path, error, 'an .npz file of numbers')}") from error
+        return arrays_of(path, found)
+
+
+@dataclass(kw_only=True, eq=False)
+class JSON(Dataset):
+    """The numbers and nested lists of a JSON file, which holds one object.
+
+    Attributes:
+        path: The file.
+        batch_size: Rows in a step, or None for all.
+
+    Raises:
+        ConfigError: Where no path is given.
+    """
+
+    path: str | None = None
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        require(bool(self.path), "dataset=json needs a file: dataset.path=<file.json>.")
+        super().__post_init__()
+
+    def load(self) -> Data:
+        """Read all entries, as float64 or int64."""
+        path = Path(str(self.path)).expanduser().absolute()
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} {reason(path, error, 'valid JSON')}") from error
+        if not isinstance(found, dict):
+            raise DataError(f'{path} must hold one object of numbers and lists by name, such as {{"y": [1.5, 2.0]}}.')
+        return arrays_of(path, found)
+
+
+def arrays_of(path: Path, found: Mapping[str, Any]) -> Data:
+    """Return the data set of a file's arrays by name; raise `DataError` in one line for what is no array of numbers."""
+    try:
+        columns = named_columns(found)
+        count = number_of_points(columns)
+        described = ", ".join(f"{name} {tuple(value.shape)}" for name, value in columns.items())
+        data = column_data(columns, f"{path}, {count} rows; {described}")
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    if count < 2:
+        raise DataError(f"{path} has only 1 row; at least 2 are needed.")
+    return data
+
+
+def reason(path: Path, error: Exception, kind: str) -> str:
+    """Return why a file cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return "does not exist; name another file with dataset.path=."
+    if path.is_dir():
+        return "is a folder; name a file in it with dataset.path=."
+    return f"is not {kind} ({' '.join(str(error).split())[:80].rstrip('.')})."
