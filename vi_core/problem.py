@@ -122,14 +122,10 @@ def load_data(config: Config, device: torch.device, dtype: torch.dtype) -> Loade
     data: Data = construct(config["dataset"], "dataset").load()
     if not data.train.is_floating_point() or dtype == torch.float64:
         return Loaded(data.to(device, dtype), data.checksum)
-    if bool((data.train.std(dim=0) < KEPT_DIGITS * spacing(data.train, dtype)).any()):
+    spacing = data.train.abs().amax(dim=0) * torch.finfo(dtype).eps  # of neighbouring numbers
+    if bool((data.train.std(dim=0) < KEPT_DIGITS * spacing).any()):
         log.warning("dtype=%s rounds away the spread of these data around their mean; use dtype=float64", dtype)
     return Loaded(data.to(device, dtype), data.checksum, data.train.double())
-
-
-def spacing(points: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the distance of neighbouring numbers of a type where the largest of `points` (N, ...) lies, (...)."""
-    return points.abs().amax(dim=0) * torch.finfo(dtype).eps
 
 
 def assemble(

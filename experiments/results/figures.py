@@ -18,11 +18,10 @@ from omegaconf import DictConfig
 
 from vi_core.archive import load, read_run
 from vi_core.models.base import HasPredictive, Model
-from vi_core.plots.bound import bound_figure
 from vi_core.plots.density import counts_figure, density_figure, map_figure
 from vi_core.plots.drawing.style import save
 from vi_core.plots.images import image_figure, noise_figure, reverse_figure, terms_figure
-from vi_core.plots.trajectories import trajectories_figure
+from vi_core.plots.trajectories import bound_figure, trajectories_figure
 from vi_core.training.history import History
 
 from ..config.places import benchmark_module

@@ -23,7 +23,9 @@ def report(summary: Summary, figures: Sequence[str]) -> str:
         *_bound_lines(summary["objective"], summary["final"]),
     ]
     if "likelihood" in found:
-        lines.append(_likelihood_line(found["likelihood"]))
+        row = found["likelihood"]
+        words = f"nats per held-out point, {row['samples']} importance samples"
+        lines.append(f"{'-log p(x)':14}{row['nll']:14.6f}{row['se']:12.2g}{'':26}  {words}")
     if (gap := summary["final"]["kl_to_posterior"]) is not None:
         lines.append(f"KL(q || posterior) = {gap:.6g} nats; the exact value beside the final bound is the log evidence")
     if summary["bias"]:
@@ -77,11 +79,6 @@ def _bound_lines(trained: Summary, final: Summary) -> list[str]:
     training = _cells(trained["mean"], trained["se"], None, None)
     ended = _cells(final["mean"], final["se"], None, final["log_evidence"])
     return [f"{'training':14}{training}  {label}, last tenth of the steps", f"{'final':14}{ended}  {final['method']}"]
-
-
-def _likelihood_line(found: Summary) -> str:
-    cells = f"{found['nll']:14.6f}{found['se']:12.2g}{'':26}"
-    return f"{'-log p(x)':14}{cells}  nats per held-out point, {found['samples']} importance samples"
 
 
 def _denoising_lines(found: Summary) -> list[str]:

@@ -24,11 +24,11 @@ from vi_core.bounds.base import Bound
 from vi_core.bounds.elbo import ELBO, IWELBO
 from vi_core.distributions.transforms import Exponential
 from vi_core.errors import LabError, Unsupported
-from vi_core.estimators import _chunks as chunks
+from vi_core.estimators import base as chunks
 from vi_core.estimators.base import Estimate, Estimator
 from vi_core.estimators.closed_form_kl import ClosedFormKL
 from vi_core.estimators.pathwise import Pathwise
-from vi_core.execution.recording import tracing
+from vi_core.execution.recording import recording
 from vi_core.families.amortized.categorical import AmortizedCategorical, GumbelSoftmaxRelaxation
 from vi_core.families.amortized.normal import AmortizedNormal
 from vi_core.families.base import Family
@@ -36,8 +36,8 @@ from vi_core.families.mean_field import MeanField
 from vi_core.models.autoencoders.vae import VAE, CategoricalVAE
 from vi_core.models.base import Model
 from vi_core.models.conjugate.normal_gamma import NormalGamma
-from vi_core.networks import bernoulli
-from vi_core.networks.mlp import MLP, multiply_in
+from vi_core.networks import mlp
+from vi_core.networks.mlp import MLP, bernoulli_log_likelihood, multiply_in
 from vi_core.optimizers.adam import Adam
 from vi_core.schema import construct
 
@@ -91,14 +91,14 @@ def test_bernoulli_likelihood_and_its_gradients(dtype: torch.dtype, tolerance: f
     """Against torch's law and its automatic derivative."""
     for pixels in (6, 784):
         expected = likelihood_and_gradients(by_torch, dtype, pixels)
-        assert worst(likelihood_and_gradients(bernoulli.log_likelihood, dtype, pixels), expected) < tolerance
+        assert worst(likelihood_and_gradients(bernoulli_log_likelihood, dtype, pixels), expected) < tolerance
         assert worst(likelihood_and_gradients(by_probabilities, dtype, pixels), expected) > tolerance
 
 
 def test_latents_that_several_images_share() -> None:
     network, x = MLP([3, 4, 5], "tanh", "model").double(), torch.rand(2, 5).round().double()
     z = torch.randn(4, 1, 1, 3, dtype=torch.float64, requires_grad=True)
-    values = bernoulli.log_likelihood(network, z, x), by_torch(network, z, x)
+    values = bernoulli_log_likelihood(network, z, x), by_torch(network, z, x)
     torch.testing.assert_close(*values)
     torch.testing.assert_close(*(torch.autograd.grad(value.square().sum(), z)[0] for value in values))
 
@@ -107,19 +107,19 @@ def test_grey_pixels_and_evaluation_without_gradient() -> None:
     network, z, x = MLP([3, 5], "tanh", "model").double(), torch.randn(4, 2, 3).double(), torch.rand(2, 5).double()
     logits = network(z)
     expected = -F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum(-1)
-    torch.testing.assert_close(bernoulli.log_likelihood(network, z, x), expected)
+    torch.testing.assert_close(bernoulli_log_likelihood(network, z, x), expected)
     with torch.no_grad(), Live() as live:
-        torch.testing.assert_close(bernoulli.log_likelihood(network, z, x), expected.detach())
+        torch.testing.assert_close(bernoulli_log_likelihood(network, z, x), expected.detach())
     with Live() as differentiable:
-        bernoulli.log_likelihood(network, z, x)
+        bernoulli_log_likelihood(network, z, x)
     assert live.peak <= differentiable.peak - logits.nbytes
 
 
 def test_compilers_and_other_devices_get_the_plain_formula(monkeypatch: pytest.MonkeyPatch) -> None:
-    fused = likelihood_and_gradients(bernoulli.log_likelihood, torch.float64)
-    monkeypatch.setattr(bernoulli, "_LogLikelihood", None)
-    with tracing():
-        plain = likelihood_and_gradients(bernoulli.log_likelihood, torch.float64)
+    fused = likelihood_and_gradients(bernoulli_log_likelihood, torch.float64)
+    monkeypatch.setattr(mlp, "_LogLikelihood", None)
+    with recording("tracing"):
+        plain = likelihood_and_gradients(bernoulli_log_likelihood, torch.float64)
     assert worst(plain, fused) < 1e-9  # softplus is linear from 20
 
 

@@ -164,7 +164,7 @@ def test_a_private_name_is_caught(path: str, source: str) -> None:
         (ADAPTER, "from hydra._internal.core_plugins.basic_sweeper import BasicSweeper"),
         ("vi_core/models/m.py", "import torch\ntorch.__version__"),
         ("vi_core/models/m.py", '"""As torch._C does."""\nimport torch\nself._own = torch.ones(1)'),
-        ("vi_core/models/m.py", "from vi_core.estimators._chunks import in_chunks\nfrom ._own import part"),
+        ("vi_core/models/m.py", "from vi_core.families._packed import Entry\nfrom ._own import part"),
     ],
 )
 def test_what_is_allowed_passes(path: str, source: str) -> None:

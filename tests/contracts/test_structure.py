@@ -154,7 +154,7 @@ def test_library(rule: Rule) -> None:
         ("estimators/e.py", "from vi_core.algorithms.base import Step"),
         ("training/t.py", "from vi_core.estimators.pathwise import Pathwise"),
         ("training/t.py", "from vi_core.optimizers.adam import Adam"),
-        ("training/t.py", "from vi_core.plots.bound import bound_figure"),
+        ("training/t.py", "from vi_core.plots.trajectories import bound_figure"),
         ("plots/p.py", "import torch"),
         ("plots/p.py", "from vi_core.training.history import History"),
         ("distributions/d.py", "from vi_core.models.base import Model"),

@@ -25,12 +25,10 @@ from vi_core.datasets.synthetic import Gaussian2D, TwoMoons
 from vi_core.distributions.normal import Normal
 from vi_core.estimators.base import Estimator
 from vi_core.estimators.diffusion import DiffusionSimple, DiffusionVariational
-from vi_core.execution.recording import tracing
+from vi_core.execution.recording import recording
 from vi_core.families.forward_process import ForwardProcess
 from vi_core.models.base import denoising_terms
 from vi_core.models.diffusion.ddpm import DDPM
-from vi_core.models.diffusion.decoders import Decoder, DiscretizedDecoder, GaussianDecoder
-from vi_core.models.diffusion.denoisers import Denoiser, GreyLevelDenoiser, NetworkDenoiser
 from vi_core.models.diffusion.process import (
     Beta,
     BetaTilde,
@@ -40,6 +38,14 @@ from vi_core.models.diffusion.process import (
     LogSNR,
     ReverseVariance,
     Schedule,
+)
+from vi_core.models.diffusion.reverse import (
+    Decoder,
+    Denoiser,
+    DiscretizedDecoder,
+    GaussianDecoder,
+    GreyLevelDenoiser,
+    NetworkDenoiser,
 )
 from vi_core.plots.images import reverse_figure, terms_figure
 
@@ -349,7 +355,7 @@ def test_traced_terms_are_the_terms(case: str) -> None:
     model, points = network_model(decoder, x.shape[1]), x.expand(40, -1)
     noise, t = torch.randn(1, 40, x.shape[1]), torch.arange(40).remainder(4).add(1).unsqueeze(0)
     found = []
-    for context in (nullcontext(), tracing()):
+    for context in (nullcontext(), recording("tracing")):
         with context:
             term = model.denoising(points, t, noise).term
         found.append([term.detach(), *torch.autograd.grad(term.sum(), [*model.parameters()], materialize_grads=True)])

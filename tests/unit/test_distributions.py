@@ -11,7 +11,7 @@ from torch import Tensor
 from torch import distributions as reference
 
 from tests import oracles
-from vi_core.distributions.exponential import Exponential as ExponentialLaw
+from vi_core.distributions.gamma import Exponential as ExponentialLaw
 from vi_core.distributions.gamma import Gamma, kl_gamma
 from vi_core.distributions.normal import Normal, kl_normal
 from vi_core.distributions.transforms import Exponential, Positive, Precision, Softplus

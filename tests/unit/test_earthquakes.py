@@ -19,7 +19,7 @@ import vi_core
 from tests.conftest import DATA, CommandLine, needs_quakes
 from vi_core.algorithms.coordinate_ascent import CoordinateAscentStep
 from vi_core.bounds.elbo import ELBO
-from vi_core.datasets.catalogue import Catalogue
+from vi_core.datasets.csv import Catalogue
 from vi_core.datasets.synthetic import EarthquakeDraws
 from vi_core.diagnostics.clustering import adjusted_rand_index, renumbering
 from vi_core.distributions.transforms import Exponential

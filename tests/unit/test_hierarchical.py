@@ -15,7 +15,7 @@ from tests import fakes, oracles
 from vi_core.bounds.base import Bound
 from vi_core.bounds.elbo import ELBO, IWELBO
 from vi_core.datasets.base import Data, identity
-from vi_core.diagnostics import likelihood
+from vi_core.diagnostics import importance
 from vi_core.distributions.transforms import Exponential
 from vi_core.errors import LabError
 from vi_core.estimators.base import Estimator
@@ -285,7 +285,7 @@ def data(decode: Callable[[Tensor], Tensor] = identity) -> Data:
 def likelihood_error(model: HierarchicalVAE, family: Family, shift: float = 0.0) -> float:
     """The largest error of log p(x) in standard errors, which follow from the weights' effective sample size."""
     draws = 10_000
-    found = likelihood.held_out_likelihood(model, family, data(), draws)
+    found = importance.held_out_likelihood(model, family, data(), draws)
     deviation = ((1 / found.ess - 1) / draws).sqrt()
     with torch.no_grad():
         return float(((found.log_likelihood + shift - exact_log_likelihood(model)) / deviation).abs().max())
@@ -296,7 +296,7 @@ def test_likelihood(monkeypatch: pytest.MonkeyPatch) -> None:
     model, family = pair(1, 1)
     assert likelihood_error(model, family) < oracles.limit(10_000)
     assert likelihood_error(model, family, 0.2) > oracles.limit(10_000)
-    monkeypatch.setattr(likelihood, "NUMBERS", 4_001 * IMAGES.numel())
+    monkeypatch.setattr(importance, "NUMBERS", 4_001 * IMAGES.numel())
     assert likelihood_error(model, family) < oracles.limit(10_000)
 
 
@@ -309,8 +309,8 @@ def test_chunks_of_the_likelihood_hold_all_draws(monkeypatch: pytest.MonkeyPatch
         return genuine(self, num_samples)
 
     monkeypatch.setattr(VariationalDistribution, "sample", sample)
-    monkeypatch.setattr(likelihood, "NUMBERS", 3 * IMAGES.numel())
-    likelihood.held_out_likelihood(model, family, data(), 7)
+    monkeypatch.setattr(importance, "NUMBERS", 3 * IMAGES.numel())
+    importance.held_out_likelihood(model, family, data(), 7)
     assert taken == [3, 3, 1]
 
 
@@ -322,9 +322,9 @@ def test_an_image_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
         decoded.append(len(rows))
         return rows
 
-    monkeypatch.setattr(likelihood, "POINTS", 1)
-    monkeypatch.setattr(likelihood, "NUMBERS", IMAGES[0].numel())
-    found = likelihood.held_out_likelihood(model, family, data(decode), 4)
+    monkeypatch.setattr(importance, "POINTS", 1)
+    monkeypatch.setattr(importance, "NUMBERS", IMAGES[0].numel())
+    found = importance.held_out_likelihood(model, family, data(decode), 4)
     assert decoded == [1, 1]
     assert found.log_likelihood.shape == found.ess.shape == (2,)
 

@@ -16,14 +16,13 @@ from numpy import ndarray
 
 from tests.conftest import ROOT
 from vi_core.errors import ConfigError
-from vi_core.plots.bound import bound_figure
 from vi_core.plots.density import density_figure
 from vi_core.plots.drawing.panels import asinh_ticks
 from vi_core.plots.drawing.series import MAX_POINTS, envelope, quantiles, robust_limits, smooth, thin
 from vi_core.plots.drawing.style import PALETTE, group_colors, save
 from vi_core.plots.images import image_figure, mosaic, noise_figure
 from vi_core.plots.sweep import gradient_noise_figure, pool, sweep_figure
-from vi_core.plots.trajectories import trajectories_figure
+from vi_core.plots.trajectories import bound_figure, trajectories_figure
 
 REFERENCES = {"mean-field optimum": -185.942, "log evidence": -185.937}
 NOISE = {"start": {"v": 12.0, "z": 30.0}, "final": {"v": 0.1, "z": 2.0}}

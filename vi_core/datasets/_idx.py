@@ -24,12 +24,8 @@ from torch import Tensor
 from vi_core.datasets._torchvision import import_torchvision
 from vi_core.errors import DataError
 
-DIMENSIONS = {
-    "train-images-idx3-ubyte": 3,
-    "train-labels-idx1-ubyte": 1,
-    "t10k-images-idx3-ubyte": 3,
-    "t10k-labels-idx1-ubyte": 1,
-}
+KINDS = {"images": 3, "labels": 1}  # and the dimensions of their arrays
+DIMENSIONS = {f"{part}-{kind}-idx{n}-ubyte": n for part in ("train", "t10k") for kind, n in KINDS.items()}
 UNSIGNED_BYTE = 8  # code of the type in an IDX header
 TIMEOUT_S = 20.0  # of one network operation of a download
 

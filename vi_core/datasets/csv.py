@@ -1,4 +1,4 @@
-"""Columns of numbers from a CSV file: the data set `csv`, and the reader that it shares with `catalogue`.
+"""Columns of numbers from a CSV file: the data sets `csv` and `catalogue`, and their reader.
 
 The file is UTF-8 text, comma separated, with one line of column names. Everything that is not a finite number in its
 place is refused with its row and column: a value that is silently dropped or filled changes the posterior. Rows are
@@ -201,3 +201,52 @@ def number(row: Row, index: int, column: str, path: Path) -> float:
     where = f"{path}, row {row.number} (line {row.line}), column '{column}'"
     found = f"'{cell.strip()[:40]}' is not a finite number" if cell.strip() else "the cell is empty"
     raise DataError(f"{where}: {found}; correct it or remove the row.")
+
+
+@dataclass(kw_only=True, eq=False)
+class Catalogue(Dataset):
+    """A catalogue of events with a place and a strength: three columns of a CSV file.
+
+    Coordinates are used as they are: a degree of longitude counts like a degree of latitude, with no projection. The
+    strength is a count, such as the number of stations that reported an event.
+
+    Attributes:
+        path: The file, with one line of column names.
+        horizontal, vertical: Columns of the coordinates.
+        strength: Column of counts 0, 1, 2, ...
+        unit: Unit of both coordinates, for the axes of figures.
+        num_points: Only the first rows, or None for all.
+        batch_size: Rows in a step, or None for all.
+
+    Raises:
+        ConfigError: Where no path is given.
+    """
+
+    path: str | None = None
+    horizontal: str = "long"
+    vertical: str = "lat"
+    strength: str = "stations"
+    unit: str = "degrees"
+    num_points: int | None = None
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        require(bool(self.path), "dataset=catalogue needs a file of events: dataset.path=<file.csv>.")
+        super().__post_init__()
+
+    def load(self) -> Data:
+        """Read the columns; train has shape (N, 3) and type float64."""
+        path = Path(str(self.path)).expanduser().absolute()
+        chosen = {name: getattr(self, name) for name in ("horizontal", "vertical", "strength")}
+        columns = read_columns(path, chosen, self.num_points)
+        for row, value in enumerate(columns[2], start=1):
+            if value < 0 or value != int(value):
+                raise DataError(
+                    f"{path}, row {row}, column '{self.strength}': {value:g} is no count 0, 1, 2, ...; "
+                    "name a column of counts with dataset.strength=<name>."
+                )
+        return Data(
+            train=torch.tensor(columns, dtype=torch.float64).T.contiguous(),
+            provenance=f"columns {', '.join(chosen.values())} of {path}, {len(columns[0])} rows",
+            columns=(f"{self.horizontal} ({self.unit})", f"{self.vertical} ({self.unit})", self.strength),
+        )

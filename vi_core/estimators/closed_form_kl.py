@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from vi_core.bounds.base import Bound
-from vi_core.estimators._chunks import in_chunks
-from vi_core.estimators.base import ELBOEstimator, Estimate
+from vi_core.estimators.base import ELBOEstimator, Estimate, in_chunks
 from vi_core.families.base import Family
 from vi_core.models.base import HasClosedFormKL, Model
 from vi_core.types import Latents

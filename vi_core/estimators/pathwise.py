@@ -18,8 +18,7 @@ biased (Tucker, Lawson, Gu, Maddison 2018); it is offered there because publishe
 from typing import Any
 
 from vi_core.bounds.base import Bound
-from vi_core.estimators._chunks import in_chunks
-from vi_core.estimators.base import Estimate, Estimator, refuse_relaxed
+from vi_core.estimators.base import Estimate, Estimator, in_chunks, refuse_relaxed
 from vi_core.families.base import Family
 from vi_core.models.base import Model
 from vi_core.types import detached

@@ -6,7 +6,7 @@ into a loop over samples: a part that has both forms of a formula asks `is_traci
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal
 
@@ -25,14 +25,9 @@ def is_tracing() -> bool:
 
 @contextmanager
 def recording(kind: Literal["recording", "tracing"] = "recording") -> Iterator[None]:
-    """Context manager: operations inside are recorded for replay; an enclosing compiler trace stays active."""
+    """Context manager: operations inside are recorded, for replay or a compiler; an enclosing trace stays active."""
     token = _active.set("tracing" if is_tracing() else kind)
     try:
         yield
     finally:
         _active.reset(token)
-
-
-def tracing() -> AbstractContextManager[None]:
-    """Context manager: operations inside are recorded for a compiler."""
-    return recording("tracing")

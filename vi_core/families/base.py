@@ -137,6 +137,7 @@ class HasInformation(Protocol):
 
     def fisher(self) -> Tensor:
         """Return the Fisher information of q on its stored parameters, (R, P, P), at their present values."""
+        ...
 
 
 @runtime_checkable
@@ -145,6 +146,7 @@ class HasDomain(Protocol):
 
     def confine(self, step: Tensor) -> Tensor:
         """Return `step` (R, 1, P), cut for each replicate where it would leave the domain."""
+        ...
 
 
 def all_shared(latents: dict[str, Latent], *allowed: Support) -> bool:

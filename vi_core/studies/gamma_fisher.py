@@ -62,7 +62,11 @@ class GammaFisher(Study):
         return torch.polygamma(1, doubles(self.shape)).item()
 
     def _monte_carlo(self) -> dict[str, Quantity]:
-        """Return the covariance of the score: products of its components, averaged over draws."""
+        """Return the covariance of the score: products of its components, averaged over draws.
+
+        The score in (α, β) is (log(x/β) − ψ(α), x/β² − α/β). Its mean is zero, so that the mean of the products is the
+        covariance, which is the Fisher information.
+        """
         a, b = self.shape, self.scale
         x = self._law().rsample(self.num_samples)
         score = torch.stack([(x / b).log() - torch.digamma(doubles(a)), x / b**2 - a / b])
@@ -74,7 +78,11 @@ class GammaFisher(Study):
         return Gamma(*doubles([self.shape, 1 / self.scale]))
 
     def _divergence(self) -> dict[str, np.ndarray]:
-        """Evaluate KL(p ‖ p_θ) and its quadratic form on a grid of (shape, scale) that holds both contours."""
+        """Evaluate KL(p ‖ p_θ) and its quadratic form on a grid of (shape, scale) that holds both contours.
+
+        The ellipse ½ δᵀFδ = c reaches √(2 c (F⁻¹)_ii) along axis i. The grid reaches twice as far, for the largest
+        level.
+        """
         reach = 2 * math.sqrt(2 * max(LEVELS)) * self.information().inverse().diagonal().sqrt()
         centre = doubles([self.shape, self.scale])
         ends = zip(centre.tolist(), reach.tolist(), strict=True)

@@ -67,7 +67,11 @@ class GumbelSoftmaxStudy(Study):
         return Finding(frequencies | law | self._density(relaxed, log_z.exp()) | gradients, records)
 
     def _frequencies(self, name: str, index: Tensor) -> dict[str, Quantity]:
-        """Return the share of each class among indices (N,), and the p-value of Pearson's test of them all."""
+        """Return the share of each class among indices (N,), and the p-value of Pearson's test of them all.
+
+        The share of a class has variance π_c (1 − π_c)/N. Pearson's statistic Σ_c (n_c − N π_c)²/(N π_c) has a χ² law
+        with C − 1 degrees of freedom for large N.
+        """
         from scipy import stats
 
         shares = torch.bincount(index, minlength=len(self.probabilities)).double() / len(index)
@@ -84,7 +88,11 @@ class GumbelSoftmaxStudy(Study):
         return float(stats.kstest(ratio.numpy(), stats.logistic(location).cdf)[1])
 
     def _density(self, law: GumbelSoftmax, z: Tensor) -> dict[str, Quantity]:
-        """Return the integral of the density, and its largest difference in nats from report 001's formula at z."""
+        """Return the integral of the density, and its largest difference in nats from report 001's formula at z.
+
+        With C classes the formula is (C − 1)! τ^(C−1) (Σ_c π_c z_c^−τ)^−C Π_c π_c z_c^−(τ+1). The integral is over the
+        C − 1 log-ratios of coordinates to the last one, on an even grid around the log-ratios of π.
+        """
         classes, tau = len(self.probabilities), law.temperature
         nodes = min(1000, round(NODES ** (1 / (classes - 1))))
         axis = torch.linspace(-REACH, REACH, nodes, dtype=torch.float64)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported
-from vi_core.estimators._chunks import in_chunks, per_chunk
+from vi_core.estimators.base import in_chunks, per_chunk
 from vi_core.families.base import Family, VariationalDistribution
 from vi_core.models.base import Model
 from vi_core.types import Graph, Latents, Params

@@ -17,7 +17,6 @@ layers in Burda, Grosse, Salakhutdinov 2015, section 5.
 """
 
 import math
-from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -28,10 +27,9 @@ from vi_core.distributions import supports
 from vi_core.distributions.categorical import OneHotCategorical
 from vi_core.distributions.normal import Normal, kl_normal, standard_normal
 from vi_core.errors import Unsupported, require
-from vi_core.models.base import Factors, Layout, Model
-from vi_core.networks import bernoulli
+from vi_core.models.base import Factors, Model
 from vi_core.networks.initialization import Initialization, OutputBias, initialize, set_output_bias
-from vi_core.networks.mlp import MLP, layer_widths, normal_from
+from vi_core.networks.mlp import MLP, bernoulli_log_likelihood, layer_widths, normal_from
 from vi_core.types import Latent, Latents, Params
 
 
@@ -44,9 +42,9 @@ class BernoulliImages(Model):
 
     decoder: MLP
 
-    @abstractmethod
     def decoded(self, z: Latents) -> Tensor:
-        """Return h(z), the input of the decoder, (K, *batch, inputs)."""
+        """Return h(z), the input of the decoder, (K, R, B, inputs): the first latent, as a vector."""
+        return z[next(iter(self.latents))].flatten(3)
 
     def check_data(self, x: Tensor) -> None:
         if x.dim() != 2 or bool((x < 0).any()) or bool((x > 1).any()):
@@ -55,7 +53,7 @@ class BernoulliImages(Model):
 
     def log_likelihood(self, z: Latents, x: Tensor) -> Tensor:
         """Return log p(x | z), (K, R, B), for latents (K, R, B, *event) and images (B, pixels) in [0, 1]."""
-        return bernoulli.log_likelihood(self.decoder, self.decoded(z), x)
+        return bernoulli_log_likelihood(self.decoder, self.decoded(z), x)
 
     def pixel_means(self, z: Latents) -> Tensor:
         """Return E[x | z], (K, *batch, pixels)."""
@@ -72,6 +70,8 @@ class VAE(BernoulliImages):
         activation: See `vi_core.networks.mlp.ACTIVATIONS`.
     """
 
+    layouts = ({"z": frozenset({"loc", "scale"})},)  # diagonal Normals
+
     def __init__(
         self,
         event_size: int,
@@ -86,13 +86,6 @@ class VAE(BernoulliImages):
         self.latent_dim = latent_dim
         self.latents = {"z": Latent(supports.real, (latent_dim,), local=True)}
         self.decoder = MLP([latent_dim, *hidden, event_size], activation, "model")
-
-    def knows(self, layout: Layout) -> bool:
-        """Whether q is a diagonal Normal."""
-        return layout == {"z": frozenset({"loc", "scale"})}
-
-    def decoded(self, z: Latents) -> Tensor:
-        return z["z"]
 
     def factors(self, z: Latents, x: Tensor) -> Factors:
         prior = standard_normal(z["z"]).log_prob(z["z"]).sum(dim=-1)
@@ -120,6 +113,8 @@ class CategoricalVAE(BernoulliImages):
         activation: See `vi_core.networks.mlp.ACTIVATIONS`.
     """
 
+    layouts = ({"z": frozenset({"logits"})},)  # an independent categorical law of each group
+
     def __init__(
         self,
         event_size: int,
@@ -136,13 +131,6 @@ class CategoricalVAE(BernoulliImages):
         self.groups, self.classes = groups, classes
         self.latents = {"z": Latent(supports.one_hot, (groups, classes), local=True)}
         self.decoder = MLP([groups * classes, *hidden, event_size], activation, "model")
-
-    def knows(self, layout: Layout) -> bool:
-        """Whether q is an independent categorical law of each group."""
-        return layout == {"z": frozenset({"logits"})}
-
-    def decoded(self, z: Latents) -> Tensor:
-        return z["z"].flatten(-2)
 
     def factors(self, z: Latents, x: Tensor) -> Factors:
         likelihood, mentioned = self.log_likelihood(z, x), frozenset({"z"})
@@ -197,9 +185,6 @@ class HierarchicalVAE(BernoulliImages):
         for name, (below, above), inside in zip(self.names, pairwise(dims), hidden[1:], strict=False):
             self.conditionals[name] = MLP([above, *inside, 2 * below], activation, "model")
             initialize(self.conditionals[name], initialization, heads=2)
-
-    def decoded(self, z: Latents) -> Tensor:
-        return z["z1"]
 
     def factors(self, z: Latents, x: Tensor) -> Factors:
         """Return log p(x | z1), log p(z1 | z2), ..., log p(zL), each (K, R, B), for images (B, pixels) in [0, 1]."""

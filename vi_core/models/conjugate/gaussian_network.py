@@ -24,7 +24,7 @@ from torch import Tensor
 from vi_core.distributions import supports
 from vi_core.distributions.normal import HALF_LOG_2PI
 from vi_core.errors import Unsupported
-from vi_core.models.base import Factors, Layout, Model
+from vi_core.models.base import Factors, Model
 from vi_core.per_replicate import require_positive
 from vi_core.types import Latent, Latents, Params
 
@@ -75,6 +75,7 @@ class GaussianNetwork(Model):
         self.num_points = num_points
         names = ["v", "z", "w_1", "w_2", *(f"y_{n}" for n in range(1, num_points + 1))]
         self.latents = {name: Latent(supports.real) for name in names}
+        self.layouts = (dict.fromkeys(names, frozenset({"loc", "scale"})),)
         self.forms = self._forms()
         self.scopes = {name: frozenset(z for z, slope in form.items() if slope) for name, form in self.forms.items()}
         self.scales = [scales[name.partition("_")[0]] for name in self.forms]
@@ -86,10 +87,6 @@ class GaussianNetwork(Model):
         rows = list(enumerate(places, start=1))
         forms |= {f"y_{n}": {f"y_{n}": 1.0, "w_1": -1.0, "w_2": -place} for n, place in rows}
         return forms | {f"x_{n}": {"z": 1.0, f"y_{n}": 1.0} for n, _ in rows}
-
-    def knows(self, layout: Layout) -> bool:
-        """Whether q is a mean field of Normals."""
-        return layout == dict.fromkeys(self.latents, frozenset({"loc", "scale"}))
 
     def check_data(self, x: Tensor) -> None:
         if x.dim() != 1:

@@ -23,7 +23,7 @@ from vi_core.distributions import supports
 from vi_core.distributions.gamma import Gamma, kl_gamma, log_gamma_ratio
 from vi_core.distributions.normal import HALF_LOG_2PI, Normal
 from vi_core.errors import Unsupported
-from vi_core.models.base import Factors, Layout, Model
+from vi_core.models.base import Factors, Model
 from vi_core.per_replicate import PerReplicate, each, hold, require_each, require_positive
 from vi_core.types import Latent, Latents, Params
 
@@ -87,6 +87,8 @@ class NormalGamma(Model):
     normalizer_mu: float | Tensor
     normalizer_tau: float | Tensor
 
+    layouts = (MEAN_FIELD, STRUCTURED)
+
     def __init__(
         self,
         replicates: int = 1,
@@ -108,10 +110,6 @@ class NormalGamma(Model):
         hold(self, "normalizer_mu", half_log_ratio, replicates, "model.precision_ratio")
         gamma = each(lambda a, b: a * math.log(b) - math.lgamma(a), concentration, rate)
         hold(self, "normalizer_tau", gamma, replicates, "model.concentration")
-
-    def knows(self, layout: Layout) -> bool:
-        """Whether q is a mean field, with `mu.scale`, or structured, with `mu.precision_ratio`."""
-        return layout in (MEAN_FIELD, STRUCTURED)
 
     def check_data(self, x: Tensor) -> None:
         if x.dim() != 1:

@@ -20,10 +20,9 @@ from vi_core.distributions import supports
 from vi_core.distributions.normal import Normal, kl_normal, standard_normal
 from vi_core.errors import Unsupported, require
 from vi_core.execution.recording import is_recorded
-from vi_core.models.base import Denoising, Factors, Layout, Model
-from vi_core.models.diffusion.decoders import Decoder
-from vi_core.models.diffusion.denoisers import Denoiser
+from vi_core.models.base import Denoising, Factors, Model
 from vi_core.models.diffusion.process import Diffusion, ReverseVariance, Schedule
+from vi_core.models.diffusion.reverse import Decoder, Denoiser
 from vi_core.types import Latent, Latents
 
 
@@ -40,6 +39,8 @@ class DDPM(Model):
     """
 
     variance: Tensor
+
+    layouts = ({"path": frozenset({"start"})},)  # the forward process
 
     def __init__(
         self,
@@ -60,10 +61,6 @@ class DDPM(Model):
         self.register_buffer("variance", reverse_variance.variances(self.process), persistent=False)
         self.latents = {"path": Latent(supports.real, (num_steps, event_size), local=True)}
         self.units = decoder.units
-
-    def knows(self, layout: Layout) -> bool:
-        """Whether q is the forward process."""
-        return layout == {"path": frozenset({"start"})}
 
     def check_data(self, x: Tensor) -> None:
         if x.dim() != 2:

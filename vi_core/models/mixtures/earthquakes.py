@@ -29,7 +29,7 @@ from vi_core.distributions import supports
 from vi_core.distributions.gamma import Gamma, kl_gamma
 from vi_core.distributions.normal import HALF_LOG_2PI, Normal, kl_normal
 from vi_core.errors import Unsupported, require
-from vi_core.models.base import Completed, Factors, Layout, Model
+from vi_core.models.base import Completed, Factors, Model
 from vi_core.models.mixtures.hyperparameters import Constants, Hyperparameters, Moments
 from vi_core.models.mixtures.one_pass import Components, expected_sums, log_normalizer, pieces, responsibilities
 from vi_core.per_replicate import require_positive
@@ -88,6 +88,8 @@ class Earthquakes(Model):
         hyperparameters: Whether these constants are fixed, or estimated by empirical Bayes.
     """
 
+    layouts = (MEAN_FIELD,)
+
     def __init__(
         self,
         replicates: int = 1,
@@ -124,9 +126,6 @@ class Earthquakes(Model):
     def constants(self) -> Constants:
         """The present constants of each replicate."""
         return Constants(*(self.get_buffer(f"constants_{name}") for name in Constants._fields))
-
-    def knows(self, layout: Layout) -> bool:
-        return layout == MEAN_FIELD
 
     def check_data(self, x: Tensor) -> None:
         wrong = x.dim() != 2 or x.shape[1] != 3 or bool((x[:, 2] < 0).any()) or bool((x[:, 2] != x[:, 2].round()).any())

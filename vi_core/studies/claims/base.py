@@ -75,6 +75,9 @@ class Problem:
 class Rule:
     """Quadrature rule for expectations under a mean-field q.
 
+    With mu = loc + scale·u and tau = v/rate, E_q[f] is an integral over the weights e^(−u²/2) and v^(a−1) e^(−v), for
+    which the Gauss rules are exact on polynomials. The weights are divided by their sums, and so are probabilities.
+
     Args:
         values: (loc, scale, concentration, rate) of q.
 

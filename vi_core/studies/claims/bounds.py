@@ -98,7 +98,11 @@ def worst_shortfall(positives: list[Tensor]) -> float:
 
 
 def iwelbo_of_two(problem: Problem, rule: Rule) -> float:
-    """Return L_2 by quadrature over all pairs of nodes that carry weight."""
+    """Return L_2 by quadrature over all pairs of nodes that carry weight.
+
+    L_2 = E[log ½(w + w')] for independent draws is a double sum over the nodes; those that are left out weigh less than
+    the rounding of the sum.
+    """
     log_w, kept = rule.log_weights(problem), rule.weight > 1e-18
     values, weights = log_w[kept], rule.weight[kept]
     pairs = np.logaddexp(values[:, None], values) - math.log(2)

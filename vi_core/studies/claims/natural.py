@@ -58,7 +58,11 @@ def _mean_log() -> float:
 
 
 def natural_gradient(_: Problem) -> dict[str, Quantity]:
-    """F(θ)⁻¹ ∇_θ against the natural gradient in η carried to θ, and ∇_θ by differences: questions 2.2.15, 2.2.17."""
+    """F(θ)⁻¹ ∇_θ against the natural gradient in η carried to θ, and ∇_θ by differences: questions 2.2.15, 2.2.17.
+
+    For the mean log-likelihood of an exponential family the gradient in η is the mean of the sufficient statistics
+    minus ∇A(η). With η = (−1/scale, shape − 1), a step in η is (step of shape, step of scale) = (δη₂, scale² δη₁).
+    """
     points = gamma_points()
     gradient, information = gamma_gradient(points)
     found, differences = torch.linalg.solve(information, gradient), finite_differences(points.numpy())

@@ -1,6 +1,7 @@
 """Formulas that a report has wrong, as the report prints them, each beside the right value in the column `exact`.
 
-docs/identities.md says where they stand and what is wrong.
+docs/identities.md says where they stand and what is wrong. The check of such a quantity expects the
+report's number, or its difference from the right one, so that it fails where a formula here is not the printed one.
 """
 
 import math
