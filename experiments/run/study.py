@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
+from torch.linalg import LinAlgError
 
 from vi_core.arrays import read_arrays
+from vi_core.errors import LabError
 from vi_core.files import remove_leftovers
 from vi_core.schema import check_part, construct
 from vi_core.studies.base import Finding, Study
@@ -34,7 +36,10 @@ def study(job: Job) -> Summary:
     config = resolved(job)
     computation: Study = construct(config["study"], "study")
     device, _, _ = prepare(config)
-    finding = computation.run()
+    try:
+        finding = computation.run()
+    except (ArithmeticError, LinAlgError) as error:  # of settings that are finite, and whose powers are not
+        raise LabError(f"study={config['name']} cannot be computed with these settings ({error}).") from error
     write_text(job.folder / "config.yaml", yaml_text(config))
     write_npz(job.folder / RECORDS, finding.records)
     figures = draw(computation, finding.records, job.folder, job.cfg.plot) if job.cfg.plot.enabled else []

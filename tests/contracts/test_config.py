@@ -31,9 +31,8 @@ from vi_core.estimators.exact import Exact
 from vi_core.families.amortized.categorical import Relaxation
 from vi_core.families.base import Family, HasInformation
 from vi_core.models.base import HasConstants, HasFisher, HasUpdates, Model
-from vi_core.models.diffusion.decoders import Decoder
-from vi_core.models.diffusion.denoisers import Denoiser
 from vi_core.models.diffusion.process import ReverseVariance, Schedule
+from vi_core.models.diffusion.reverse import Decoder, Denoiser
 from vi_core.models.mixtures.hyperparameters import Hyperparameters
 from vi_core.networks.initialization import Initialization, OutputBias
 from vi_core.optimizers.base import Optimizer

@@ -39,13 +39,13 @@ QUICK = {
     "coordinate ascent": (*SHORT, "experiment=cavi_normal_gamma", "trainer/stopping=plateau"),
     "earthquakes": (*SHORT, "experiment=earthquakes_cavi", "replicates=2", "dataset.num_points=20"),
     "vae": (*SHORT, *SMALL, "experiment=vae_digits"),
-    "csv": (*SHORT, "dataset=csv", "dataset.path={here}/x.csv", "optimizer=robbins_monro", "optimizer/schedule=staged"),
+    "csv": (*SHORT, "dataset=csv", "dataset.path={here}/x.csv", "optimizer=sgd", "optimizer/schedule=staged"),
 }
 MORE = {
     "catalogue": (*SHORT, "experiment=earthquakes_cavi", "dataset=catalogue", "dataset.path={here}/events.csv"),
     "natural gradient": (*SHORT, "experiment=natural_gradient_vi"),
     "categorical vae": (*SHORT, *SMALL, "experiment=categorical_vae_digits"),
-    "diffusion": (*SHORT, "experiment=ddpm_two_moons", "dataset.num_points=40"),
+    "diffusion": (*SHORT, "experiment=ddpm_two_moons", "dataset.num_points=40", "model.num_steps=5"),
     "network": (
         *SHORT,
         "model=gaussian_network",

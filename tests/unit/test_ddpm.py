@@ -29,8 +29,6 @@ from vi_core.execution.recording import recording
 from vi_core.families.forward_process import ForwardProcess
 from vi_core.models.base import denoising_terms
 from vi_core.models.diffusion.ddpm import DDPM
-from vi_core.models.diffusion.decoders import Decoder, DiscretizedDecoder, GaussianDecoder
-from vi_core.models.diffusion.denoisers import Denoiser, GreyLevelDenoiser, NetworkDenoiser
 from vi_core.models.diffusion.process import (
     Beta,
     BetaTilde,
@@ -40,6 +38,14 @@ from vi_core.models.diffusion.process import (
     LogSNR,
     ReverseVariance,
     Schedule,
+)
+from vi_core.models.diffusion.reverse import (
+    Decoder,
+    Denoiser,
+    DiscretizedDecoder,
+    GaussianDecoder,
+    GreyLevelDenoiser,
+    NetworkDenoiser,
 )
 from vi_core.plots.images import reverse_figure, terms_figure
 

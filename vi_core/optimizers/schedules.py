@@ -4,6 +4,7 @@ The factor is a tensor on the device, computed from a counter of steps in `state
 schedule, and a compiled or captured step reads the factor without being built anew.
 """
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from vi_core.errors import require
 from vi_core.per_replicate import require_positive
+
+MOST_STAGES = 1000
 
 
 class Schedule(nn.Module, ABC):
@@ -45,7 +48,7 @@ class Staged(Schedule):
 
     Args:
         steps_per_epoch: Steps in a pass over the data; 1 where each step sees all of them. Known from the data.
-        stages: n, at least 2.
+        stages: n, from 2 to 1000.
         first: Epochs of the first stage; fractions are rounded to whole steps.
         growth: How many times longer each stage is than the one before.
         final: The factor of the last stage.
@@ -65,8 +68,14 @@ class Staged(Schedule):
         final: float = 0.1,
     ):
         super().__init__()
-        require(stages >= 2, f"optimizer.schedule.stages={stages} must be at least 2.")
+        require(
+            2 <= stages <= MOST_STAGES,
+            f"optimizer.schedule.stages={stages} must be at least 2, and at most {MOST_STAGES}.",
+        )
         require_positive("optimizer.schedule", first=first, growth=growth, final=final)
+        digits = math.log2(first) + (stages - 2) * max(0.0, math.log2(growth)) + math.log2(stages * steps_per_epoch)
+        message = f"optimizer.schedule.first={first}, growth={growth} and stages={stages} give more than 2^62 steps."
+        require(digits < 62, message)
         epochs = [sum(first * growth**i for i in range(stage)) for stage in range(1, stages)]
         ends = torch.tensor([round(total * steps_per_epoch) for total in epochs])
         factors = torch.tensor([final ** (stage / (stages - 1)) for stage in range(stages)], dtype=torch.float64)
