@@ -242,7 +242,7 @@ class Fit:
         target = Path(path)
         if target.suffix != ".npz":
             raise ConfigError(f"save writes an .npz file; give a path that ends so, not '{target}'.")
-        arrays = {f"draws.{name}": value.cpu().numpy() for name, value in self.draws().items()}
+        arrays: dict[str, Any] = {f"draws.{name}": value.cpu().numpy() for name, value in self.draws().items()}
         with replacing(target) as unfinished, unfinished.open("wb") as file:
             np.savez_compressed(
                 file, elbo=self.elbo, step=self.history.step, bound=self.history.columns[self.history.bound], **arrays
@@ -263,9 +263,9 @@ def fit(
     data: Any,
     *,
     family: Any = "full_rank_normal",
-    bound: str | Bound = "elbo",
-    estimator: str | Estimator = "auto",
-    optimizer: str | Optimizer = "adam",
+    bound: str | Mapping[str, Any] | Bound = "elbo",
+    estimator: str | Mapping[str, Any] | Estimator = "auto",
+    optimizer: str | Mapping[str, Any] | Optimizer = "adam",
     num_samples: int = 8,
     steps: int = 1000,
     batch_size: int | None = None,
@@ -376,7 +376,7 @@ def require_points(model: BayesianModel, what: str) -> None:
         )
 
 
-def _estimator(estimator: str | Estimator, bound: str | Bound, num_samples: int) -> Any:
+def _estimator(estimator: Any, bound: Any, num_samples: int) -> Any:
     """Return the part; `auto` is sticking the landing where the bound leaves its gradient unbiased, else pathwise."""
     if not isinstance(estimator, str):
         return estimator
@@ -385,7 +385,7 @@ def _estimator(estimator: str | Estimator, bound: str | Bound, num_samples: int)
     return part("estimator", name, num_samples=num_samples)
 
 
-def _optimizer(optimizer: str | Optimizer, steps: int) -> Any:
+def _optimizer(optimizer: Any, steps: int) -> Any:
     if not isinstance(optimizer, str):
         return optimizer
     decay = part("optimizer/schedule", "decay", steps=steps)

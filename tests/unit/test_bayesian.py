@@ -100,6 +100,7 @@ def test_a_logistic_regression(kind: type[vi_core.BayesianModel]) -> None:
     a, b = torch.randn(4), torch.randn(4, 2)
     found = model.log_joint({"a": axes(a), "b": axes(b)}, known)
     assert found.shape == (4, 1, 1) and model.has_points
+    points = torch.empty(0)
     for s in range(4):
         eta = a[s] + known["x"] @ b[s]
         points = known["y"] * eta - eta.exp().log1p()

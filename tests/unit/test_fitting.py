@@ -347,8 +347,9 @@ MISTAKES: list[tuple[str, Any, Any, dict[str, Any], str]] = [
     ("wrong", "data", "settings", "named"), [m[1:] for m in MISTAKES], ids=[m[0] for m in MISTAKES]
 )
 def test_a_mistake_is_named_in_one_line(wrong: Any, data: Any, settings: dict[str, Any], named: str) -> None:
+    call: Any = vi_core.fit
     with pytest.raises(LabError) as caught:
-        vi_core.fit(wrong, data, **{"steps": 3, "replicates": 1} | settings)
+        call(wrong, data, **{"steps": 3, "replicates": 1} | settings)
     message = str(caught.value)
     assert "\n" not in message and named in message, message
     assert torch.get_default_dtype() == torch.float32

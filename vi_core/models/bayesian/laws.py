@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch.distributions import Distribution, biject_to, constraints
 
@@ -39,7 +40,7 @@ def support_of(law: Distribution, name: str) -> Support:
     Raises:
         Unsupported: For a discrete law, or one without a bijection from unconstrained space.
     """
-    constraint = law.support
+    constraint: Any = law.support
     while hasattr(constraint, "base_constraint"):  # of independent components, or of a mixture's
         constraint = constraint.base_constraint
     if constraint is None or constraint.is_discrete:
@@ -62,7 +63,7 @@ def support_of(law: Distribution, name: str) -> Support:
 
 
 def _bound(constraint: constraints.Constraint) -> float:
-    bound = getattr(constraint, "lower_bound", float("nan"))
+    bound: Any = getattr(constraint, "lower_bound", float("nan"))
     return float(bound) if not hasattr(bound, "numel") or bound.numel() == 1 else float("nan")
 
 
