@@ -134,11 +134,7 @@ def load_data(config: Config, device: torch.device, dtype: torch.dtype) -> Loade
     if not data.train.is_floating_point() or dtype == torch.float64:
         return Loaded(data.to(device, dtype), data.checksum)
     spacing = data.train.abs().amax(dim=0) * torch.finfo(dtype).eps  # of neighbouring numbers
-<<<<<<< HEAD
     if len(data.train) > 1 and bool((data.train.std(dim=0) < KEPT_DIGITS * spacing).any()):
-=======
-    if bool((data.train.std(dim=0) < KEPT_DIGITS * spacing).any()):
->>>>>>> cut2
         log.warning("dtype=%s rounds away the spread of these data around their mean; use dtype=float64", dtype)
     return Loaded(data.to(device, dtype), data.checksum, data.train.double())
 

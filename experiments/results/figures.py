@@ -23,11 +23,8 @@ from vi_core.plots.density import counts_figure, density_figure, map_figure
 from vi_core.plots.drawing.style import save
 from vi_core.plots.images import image_figure, noise_figure, reverse_figure, terms_figure
 from vi_core.plots.trajectories import bound_figure, trajectories_figure
-<<<<<<< HEAD
 from vi_core.problem import Problem
 from vi_core.reading import damaged
-=======
->>>>>>> cut2
 from vi_core.training.history import History
 
 from ..config.places import benchmark_module

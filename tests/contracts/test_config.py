@@ -31,6 +31,7 @@ from vi_core.estimators.exact import Exact
 from vi_core.families.amortized.categorical import Relaxation
 from vi_core.families.base import Family, HasInformation
 from vi_core.models.base import HasConstants, HasFisher, HasUpdates, Model
+from vi_core.models.bayesian.base import BayesianModel
 from vi_core.models.diffusion.process import ReverseVariance, Schedule
 from vi_core.models.diffusion.reverse import Decoder, Denoiser
 from vi_core.models.mixtures.hyperparameters import Hyperparameters
@@ -297,6 +298,8 @@ def accepted(model: str, family: str, dataset: str) -> Accepted | None:
     }
     try:
         described: Model = construct(settings("model", model), "model", context)
+        if isinstance(described, BayesianModel):
+            described.observe(data.decode(data.train), len(data.train))
         Batches(data, described, batch_size, torch.Generator())
         context |= {"latents": described.latents, "process": getattr(described, "process", None)}
         return Accepted(described, construct(settings("family", family), "family", context))

@@ -1,7 +1,8 @@
 """Eight schools and hierarchical regression: densities by hand in scipy, and references by quadrature.
 
 Given tau (and sigma), all else is Normal and integrated in closed form; what remains is a sum over a grid: 8,001 values
-of log tau in (−12, 9), or 300 of log tau in (−6, 3.5) by 150 of log sigma in (−1.4, 0.4), with 4e-11 of the mass at the edge.
+of log tau in (−12, 9), or 300 of log tau in (−6, 3.5) by 150 of log sigma in (−1.4, 0.4), whose edge has 4e-11 of the
+mass.
 """
 
 from typing import Any

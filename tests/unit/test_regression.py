@@ -99,7 +99,7 @@ def test_evidence_with_known_noise_is_the_density_of_a_normal() -> None:
 
 
 def test_exact_moments_are_those_of_the_density() -> None:
-    """Prior times likelihood over the grid of sigma2, with the Normal equations at each, weights and offset included."""
+    """The density integrated over sigma2 by quadrature, with weights and an offset, given the Normal equations."""
     weights, offset = np.array([1.0, 2.0, 0.5, 3.0, 1.0, 0.0, 1.5, 2.0]), np.linspace(0, 1, 8)
     model = LinearRegression(intercept_scale=3.0, slope_scale=2.0, concentration=3.5, rate=1.5)
     data = observed(model, line(8, weights=weights, offset=offset))

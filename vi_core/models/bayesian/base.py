@@ -125,6 +125,8 @@ class BayesianModel(Model):
             LabError: In one line that names the method and the latent, column or factor that is wrong.
         """
         self.num_points, name = num_points, type(self).__name__
+        if not isinstance(data, Mapping):
+            raise Unsupported(f"{name} needs named columns, and these data have none; dataset=eight_schools has them.")
         known = Named(data, "data")
         with torch.random.fork_rng(devices=[]):
             draw = self._declare(known)

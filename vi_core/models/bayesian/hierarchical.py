@@ -7,9 +7,8 @@ themselves as latents, and shows what the funnel does.
 The eight schools (Rubin 1981): y_j ~ N(theta_j, sigma_j²) with known sigma_j, theta_j ~ N(mu, tau²).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from torch import Tensor
 from torch.distributions import Distribution, HalfCauchy, HalfNormal, Normal
 
 from vi_core.errors import DataError
@@ -44,10 +43,12 @@ class HierarchicalRegression(BayesianModel):
         self.scales = scales
 
     def prior(self, data: Values) -> Iterable[tuple[str, Prior]]:
-        groups = int(data["group"].max()) + 1
+        group = data["group"]
+        if group.is_floating_point() or bool((group < 0).any()):
+            raise DataError("data 'group' must be whole numbers from 0; number the groups 0, 1, 2 and so on.")
         yield "mu", Normal(0.0, self.scales["intercept"])
         yield "tau", HalfNormal(self.scales["group"])
-        yield "raw", Normal(0.0, 1.0).expand([groups])
+        yield "raw", Normal(0.0, 1.0).expand([int(group.max()) + 1])
         yield "beta", Normal(0.0, self.scales["slope"]).expand([predictors(data).shape[-1]])
         yield "sigma", HalfNormal(self.scales["noise"])
 
@@ -57,12 +58,6 @@ class HierarchicalRegression(BayesianModel):
 
     def quantities(self, z: Values, data: Values) -> Values:
         return {"alpha": z["mu"] + z["tau"] * z["raw"]}
-
-    def observe(self, data: Mapping[str, Tensor], num_points: int) -> None:
-        group = data.get("group")
-        if group is not None and (group.is_floating_point() or bool((group < 0).any())):
-            raise DataError("data 'group' must be whole numbers from 0; number the groups 0, 1, 2 and so on.")
-        super().observe(data, num_points)
 
 
 class EightSchools(BayesianModel):

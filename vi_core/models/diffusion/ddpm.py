@@ -21,11 +21,6 @@ from vi_core.distributions.normal import Normal, kl_normal, standard_normal
 from vi_core.errors import Unsupported, require
 from vi_core.execution.recording import is_recorded
 from vi_core.models.base import Denoising, Factors, Model
-<<<<<<< HEAD
-from vi_core.models.diffusion.decoders import Decoder
-from vi_core.models.diffusion.denoisers import Denoiser
-=======
->>>>>>> cut2
 from vi_core.models.diffusion.process import Diffusion, ReverseVariance, Schedule
 from vi_core.models.diffusion.reverse import Decoder, Denoiser
 from vi_core.types import Latent, Latents
