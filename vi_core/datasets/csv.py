@@ -7,13 +7,14 @@ counted from 1 below the names, lines from 1 at the top of the file, as editors 
 
 import contextlib
 import csv
+import gzip
 import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple, TextIO, cast
 
 import torch
 
@@ -108,15 +109,16 @@ def read_columns(path: Path, columns: Mapping[str, str], num_points: int | None)
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[TextIO]:
-    """Context manager: opens a regular file, which is read twice.
+    """Context manager: opens a regular file, which is read twice; one whose name ends in .gz is unpacked.
 
     Errors of the operating system, the text encoding and the CSV reader become a `DataError`.
     """
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
             raise DataError(f"{path} is a pipe or a device; save its content in a file, and name that.")
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield file
+        reader = gzip.open if path.suffix == ".gz" else open
+        with reader(path, "rt", encoding="utf-8-sig", newline="") as file:
+            yield cast(TextIO, file)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reasons = {
             FileNotFoundError: "does not exist; name another file with dataset.path=<file.csv>.",

@@ -5,21 +5,20 @@ The data of a model are `x` (B, P), the features; `y` (B,), the target; and, whe
 of 0 and 1 for each level but the first, in alphabetical order. Every cell of a column of numbers must be a finite one.
 """
 
-import gzip
 import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from vi_core.datasets.base import Data, Dataset
 from vi_core.datasets.columns import column_data
-from vi_core.datasets.csv import Row, find_column, is_number, open_table, refusals
+from vi_core.datasets.csv import Row, find_column, is_number, open_table, opened
 from vi_core.errors import ConfigError, DataError, require
 
 MISSING = {"", "na", "n/a", "nan", "null"}  # cells without a value, in small letters
@@ -257,7 +256,7 @@ def read_table(path: Path, num_points: int | None) -> Cells:
         DataError: In one line, for whatever is wrong with the file.
         ConfigError: Where it has fewer rows than `num_points`.
     """
-    with refusals(path), _opened(path) as file:
+    with opened(path) as file:
         try:
             names, rows = open_table(file, path)
             table = list(islice(rows, num_points))
@@ -273,12 +272,6 @@ def read_table(path: Path, num_points: int | None) -> Cells:
     if all(map(is_number, names)):
         raise DataError(f"{path} starts with numbers; its first line must name the columns.")
     return Cells(path, names, table)
-
-
-def _opened(path: Path) -> TextIO:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")  # type: ignore[return-value]
-    return path.open(encoding="utf-8-sig", newline="")
 
 
 def is_missing(cell: str) -> bool:
