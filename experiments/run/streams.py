@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import TextIO
+from typing import Any, TextIO
 
 
 class Forgiving(io.FileIO):
@@ -43,6 +43,6 @@ def forgiving(stream: TextIO | None, opened: TextIO | None, descriptor: int) -> 
     if stream is not None and not (stream is opened and isinstance(stream, io.TextIOWrapper)):
         return stream
     names = ("encoding", "line_buffering", "write_through")
-    kept = {"encoding": "utf-8"} if stream is None else {name: getattr(stream, name) for name in names}
+    kept: dict[str, Any] = {"encoding": "utf-8"} if stream is None else {name: getattr(stream, name) for name in names}
     raw = io.BufferedWriter(Forgiving(descriptor, "w", closefd=False))
     return io.TextIOWrapper(raw, errors="replace", **kept)

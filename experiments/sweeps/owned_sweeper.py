@@ -33,7 +33,7 @@ class OwnedSweeper(Sweeper):
     """
 
     def __init__(self, inner: Sweeper, config: DictConfig):
-        self.inner, self.config = inner, config
+        self.inner, self.settings = inner, config
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Set the other sweeper up again."""
@@ -45,7 +45,7 @@ class OwnedSweeper(Sweeper):
         Raises:
             Occupied: Where another process is at work in the folder, or it holds what is not to be mixed with this.
         """
-        folder = relative(given_folder(self.config.hydra.sweep.dir, "hydra.sweep.dir").absolute())
+        folder = relative(given_folder(self.settings.hydra.sweep.dir, "hydra.sweep.dir").absolute())
         with owned(folder, self.refuse), ending_on_sigterm():
             earlier_jobs.cache_clear()
             try:
@@ -58,7 +58,7 @@ class OwnedSweeper(Sweeper):
 
     def refuse(self, folder: Path) -> None:
         """Raise `Occupied` for a folder that the sweep may not have."""
-        if self.config.sweep.resume:
+        if self.settings.sweep.resume:
             refuse_run(folder, f"go on with resume={folder}, without -m")
         else:
             refuse_jobs(folder)
@@ -73,7 +73,7 @@ class OwnedSweeper(Sweeper):
         try:
             if not complete:
                 tabulate(folder)
-            elif not run(self.config, folder):
+            elif not run(self.settings, folder):
                 failures.append(str(folder))
         except (LabError, OSError) as error:
             if complete:

@@ -19,7 +19,7 @@ from vi_core.errors import ConfigError, require
 
 POINTS_AT_ONCE = 1000  # data points decoded in one piece by `Data.mean`, which bounds its memory
 RANGES = {"num_points": (1, None), "num_test": (1, None), "seed": (0, 2**63 - 1), "batch_size": (1, None)}
-Decode = Callable[[Tensor], Tensor]  # a stored batch (B, *stored) -> the batch that the model sees, (B, *event)
+Decode = Callable[[Tensor], Any]  # a stored batch (B, *stored) -> what the model sees, (B, *event) or several by name
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ mapped.
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +78,7 @@ class BayesianModel(Model):
     observables: frozenset[str]
     pointwise: bool
 
-    def __new__(cls, *args: Any, **settings: Any) -> "BayesianModel":
+    def __new__(cls, *args: Any, **settings: Any) -> Self:
         model = super().__new__(cls)
         nn.Module.__init__(model)  # a subclass need not call it in a constructor of its own
         return model

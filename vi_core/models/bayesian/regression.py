@@ -106,13 +106,13 @@ class LeastSquares(NamedTuple):
         mean: m, (1 + P,), alpha first.
         factor: R, (1 + P, 1 + P).
         squares: ss, the smallest sum of squares.
-        count: n = Σ w.
+        total: n = Σ w.
     """
 
     mean: Tensor
     factor: Tensor
     squares: float
-    count: float
+    total: float
 
 
 class LinearRegression(Regression):
@@ -172,18 +172,18 @@ class LinearRegression(Regression):
 
     def exact(self, x: Values) -> dict[str, float]:
         found = self.least_squares(x)
-        evidence = -found.count * HALF_LOG_2PI - float(found.factor.diagonal().abs().log().sum())
+        evidence = -found.total * HALF_LOG_2PI - float(found.factor.diagonal().abs().log().sum())
         evidence -= float(self._scales(len(found.mean)).log().sum())
         answers = {}
         if self.sigma is None:
-            a, b = self.concentration + 0.5 * found.count, self.rate + 0.5 * found.squares
+            a, b = self.concentration + 0.5 * found.total, self.rate + 0.5 * found.squares
             evidence += self.concentration * math.log(self.rate) - a * math.log(b)
             evidence += math.lgamma(a) - math.lgamma(self.concentration)
             variance = b / (a - 1) if a > 1 else math.inf
             answers = {"sigma2": variance, "sigma2.std": variance / math.sqrt(a - 2) if a > 2 else math.inf}
         else:
             variance = self.sigma**2
-            evidence -= found.count * math.log(self.sigma) + 0.5 * found.squares / variance
+            evidence -= found.total * math.log(self.sigma) + 0.5 * found.squares / variance
         inverse = torch.linalg.solve_triangular(found.factor, torch.eye(len(found.mean)).double(), upper=True)
         deviations = (inverse.norm(dim=1) * math.sqrt(variance)).tolist()
         names = ["alpha", *(f"beta[{i}]" for i in range(len(found.mean) - 1))]
