@@ -156,7 +156,8 @@ class _Script:
         for index, argument in enumerate(schema.arguments):
             positional = index < len(node.args)
             given: Any = node.args[index] if positional else node.kwargs.get(argument.name, argument.default_value)
-            if str(argument.type) == "Tensor" and isinstance(given, (int, float)) and node.meta["dtype"] in WIDE:
+            number = str(argument.type) == "Tensor" and isinstance(given, (int, float))
+            if number and (node.meta["dtype"] in WIDE or index == 0):  # TorchScript has no operations on a number alone
                 given = torch.tensor(given, dtype=node.meta["dtype"])
             inputs.append(self._value(given, argument.type))
         results = self._insert(schema.name, inputs, len(schema.returns))
