@@ -212,7 +212,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for arguments in runs.values():
         completed(folder, *arguments)
-    (folder / "my.csv").write_text("x,y\n" + "".join(f"{0.1 + 0.3 * n % 1.7},{n % 5}\n" for n in range(40)))
+    rows = "".join(f"{0.1 + 0.3 * n % 1.7},{n % 5},{n % 3 % 2}\n" for n in range(40))
+    (folder / "my.csv").write_text(f"x,y,passed\n{rows}")
     (folder / "counts.csv").write_text("n\n" + "".join(f"{n % 5}\n" for n in range(40)))
     for name, head in {"quakes.csv": "long,lat,stations", "mine.csv": "x,y,count"}.items():
         lines = [f"{180 + n % 7},{-20 + n % 5},{10 + n % 13}\n" for n in range(80)]
