@@ -137,7 +137,7 @@ def swept_by_experiment(folder: Path) -> list[str]:
     """Return the keys that the experiment of a run sweeps by itself, from what Hydra wrote when the run began."""
     path = folder / ".hydra" / "hydra.yaml"
     params = OmegaConf.select(OmegaConf.create(read_yaml(path)), "hydra.sweeper.params") if path.is_file() else None
-    return list(params) if OmegaConf.is_dict(params) else []
+    return list(params or {}) if OmegaConf.is_dict(params) else []
 
 
 def on_folder(task: str, arguments: list[str]) -> None:

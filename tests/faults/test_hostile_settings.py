@@ -45,7 +45,7 @@ MORE = {
     "catalogue": (*SHORT, "experiment=earthquakes_cavi", "dataset=catalogue", "dataset.path={here}/events.csv"),
     "natural gradient": (*SHORT, "experiment=natural_gradient_vi"),
     "categorical vae": (*SHORT, *SMALL, "experiment=categorical_vae_digits"),
-    "diffusion": (*SHORT, "experiment=ddpm_two_moons", "dataset.num_points=40", "model.num_steps=5"),
+    "diffusion": (*SHORT, "experiment=ddpm_two_moons", "dataset.num_points=40", "model.num_steps=25"),
     "network": (
         *SHORT,
         "model=gaussian_network",
@@ -143,6 +143,12 @@ def one_step(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_sample_of_hostile_settings(name: str, here: Path, tmp_path: Path) -> None:
     chosen = random.Random(name).sample(trials(name, here), SAMPLE)
     assert faults(name, chosen, here, tmp_path) == {}
+
+
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)])
+def test_what_the_trials_start_from_runs(name: str, here: Path, tmp_path: Path) -> None:
+    """Negative control: with settings that are right nothing is written to standard error."""
+    assert attempt(composed(name, here), "note", "right", tmp_path) == ""
 
 
 @pytest.mark.slow
