@@ -172,6 +172,7 @@ def test_a_traceback_is_caught(here: Path, tmp_path: Path, monkeypatch: pytest.M
     def broken(*_: Any) -> None:
         raise OverflowError("too large")
 
+    monkeypatch.setenv("VI_FAULTS_TALLY", "")  # this trial is no trial of the program
     monkeypatch.setattr("experiments.run.settings.validate", broken)
     (tmp_path / "again").mkdir()
     assert faults("bbvi", [("seed", "zero")], here, tmp_path / "again")
