@@ -61,7 +61,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     infinite = [item["quantity"] for item in config["expected"] if not numbers_of(item)] if not wrong else []
     if wrong or infinite:
         raise damaged(path, wrong or f"the expected {infinite[0]} is no finite number")
-    if config.get("model", {}).get("_target_") == MODEL_IN_A_FILE:
+    if (config.get("model") or {}).get("_target_") == MODEL_IN_A_FILE:
         config["model"] = config["model"] | {"path": str(folder / config["model"]["path"])}  # of the run's own copy
     return config
 

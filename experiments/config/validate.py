@@ -91,8 +91,8 @@ def check_node(settings: dict[str, Any], schema: type, prefix: str) -> None:
         hint = did_you_mean(str(key), known)
         require(key in known, f"{prefix}{key} is not a setting.{hint} See --cfg job for all of them.")
     for key, each in known.items():
-        long = isinstance(settings[key], int) and abs(settings[key]) >= MOST
-        require(not long, f"{prefix}{key} is an integer of more than 63 bits, which is too long.")
+        long = isinstance(settings[key], int) and abs(settings[key]) >= 2 * MOST
+        require(not long, f"{prefix}{key} is an integer of more than 64 bits, which is too long.")
         role, value, path = each.metadata.get("role", Role()), settings[key], f"{prefix}{key}"
         hint = did_you_mean(str(value), role.choices)
         known_value = not role.choices or value in role.choices

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
-from torch.linalg import LinAlgError  # type: ignore[attr-defined]
+from torch.linalg import LinAlgError  # pyright: ignore[reportAttributeAccessIssue]
 
 from vi_core.arrays import read_arrays
 from vi_core.errors import LabError

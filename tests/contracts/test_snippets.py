@@ -164,6 +164,8 @@ def prepared(folder: Path, arguments: list[str], run: bool) -> list[str]:
     keys = {argument.partition("=")[0] for argument in arguments}
     if keys & {"--help", "--shell-completion"} or "--cfg" in arguments:
         return arguments
+    if "task=new_model" in arguments:
+        return arguments
     if not run or composed(arguments):
         return [
             "--cfg",

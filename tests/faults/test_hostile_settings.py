@@ -45,7 +45,7 @@ MORE = {
     "catalogue": (*SHORT, "experiment=earthquakes_cavi", "dataset=catalogue", "dataset.path={here}/events.csv"),
     "natural gradient": (*SHORT, "experiment=natural_gradient_vi"),
     "categorical vae": (*SHORT, *SMALL, "experiment=categorical_vae_digits"),
-    "diffusion": (*SHORT, "experiment=ddpm_two_moons", "dataset.num_points=40", "model.num_steps=5"),
+    "diffusion": (*SHORT, "experiment=ddpm_two_moons", "dataset.num_points=40", "model.num_steps=25"),
     "network": (
         *SHORT,
         "model=gaussian_network",
@@ -145,6 +145,12 @@ def test_a_sample_of_hostile_settings(name: str, here: Path, tmp_path: Path) -> 
     assert faults(name, chosen, here, tmp_path) == {}
 
 
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)])
+def test_what_the_trials_start_from_runs(name: str, here: Path, tmp_path: Path) -> None:
+    """Negative control: with settings that are right nothing is written to standard error."""
+    assert attempt(composed(name, here), "note", "right", tmp_path) == ""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_every_hostile_setting(name: str, here: Path, tmp_path: Path) -> None:
@@ -166,6 +172,7 @@ def test_a_traceback_is_caught(here: Path, tmp_path: Path, monkeypatch: pytest.M
     def broken(*_: Any) -> None:
         raise OverflowError("too large")
 
+    monkeypatch.setenv("VI_FAULTS_TALLY", "")  # this trial is no trial of the program
     monkeypatch.setattr("experiments.run.settings.validate", broken)
     (tmp_path / "again").mkdir()
     assert faults("bbvi", [("seed", "zero")], here, tmp_path / "again")

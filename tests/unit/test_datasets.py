@@ -70,7 +70,8 @@ def test_yaml_repeats_the_constructor(config: Path) -> None:
     assert issubclass(cls, Dataset)
     parameters = inspect.signature(cls).parameters
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in parameters.values())
-    defaults = {key: as_yaml(p.default) for key, p in parameters.items()}
+    required = {key for key, p in parameters.items() if p.default is p.empty}
+    defaults = {key: settings.get(key) if key in required else as_yaml(p.default) for key, p in parameters.items()}
     assert list(settings) == list(defaults)
     assert settings == defaults
 

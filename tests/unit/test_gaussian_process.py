@@ -11,7 +11,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
 import vi_core
 from tests.unit.test_regression import log_joint, observed
-from vi_core.errors import Unsupported
+from vi_core.errors import LabError, Unsupported
 from vi_core.models.bayesian.gaussian_process import GaussianProcess
 
 Z = {"lengthscale": 0.7, "amplitude": 1.3, "noise": 0.2}
@@ -89,7 +89,7 @@ def test_predictions_of_a_fit_average_over_the_hyperparameters() -> None:
 
 def test_points_have_no_density_of_their_own() -> None:
     fit = vi_core.fit(GaussianProcess(), waves(), steps=2, replicates=1)
-    with pytest.raises(Unsupported, match="one density for all points"):
+    with pytest.raises(LabError, match="one density for each data point"):
         fit.log_predictive(waves())
     with pytest.raises(Unsupported, match="batch_size"):
         vi_core.fit(GaussianProcess(), waves(), batch_size=5)

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from numpy import ndarray
 
 from tests.conftest import ROOT
-from vi_core.errors import ConfigError
+from vi_core.errors import ConfigError, Unwritable
 from vi_core.plots.density import density_figure
 from vi_core.plots.drawing.panels import asinh_ticks
 from vi_core.plots.drawing.series import MAX_POINTS, envelope, quantiles, robust_limits, smooth, thin
@@ -296,7 +296,7 @@ def test_a_failed_save_keeps_the_old_file_and_leaves_nothing_behind(
         raise OSError("disk full")
 
     monkeypatch.setattr(Figure, "savefig", half_written)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(Unwritable, match="disk full"):
         save(Figure(), path)
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
