@@ -178,8 +178,8 @@ def assemble(
             model.observe(data.decode(data.train), len(data.train))
     elif isinstance(seen := data.decode(data.train[:1]), dict):
         raise Unsupported(
-            f"{type(model).__name__} does not describe columns by name, which these data have ({', '.join(seen)}); use a "
-            "model of prior and likelihood, such as model=logistic_regression."
+            f"{type(model).__name__} does not describe columns by name, which these data have ({', '.join(seen)}); "
+            "use a model of prior and likelihood, such as model=logistic_regression."
         )
     context["latents"] = model.latents
     context["process"] = model.process if isinstance(model, HasDenoisingTerms) else None

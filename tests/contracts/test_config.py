@@ -325,10 +325,9 @@ PAIRS = [(model, dataset) for model in names("model") for dataset in ("normal", 
 PAIRS += [(model, dataset) for model in ("ddpm", "vae") for dataset in ("gaussian_2d", "two_moons")]
 PAIRS += [(model, model) for model in names("model") if model in names("dataset")]
 PAIRS += [("eight_schools_centered", "eight_schools")]
-NEED_COLUMNS = {
-    "file", "gaussian_process", "hierarchical_regression", "linear_regression", "logistic_regression", "poisson_regression",
-}  # fmt: skip
-"""Models of columns by name, which no data set of conf/ has: tests/cli/test_own.py and tests/unit/test_regression.py."""
+REGRESSIONS = {f"{kind}_regression" for kind in ("hierarchical", "linear", "logistic", "poisson")}
+NEED_COLUMNS = {"file", "gaussian_process", *REGRESSIONS}
+"""Models of columns by name, which no data set of conf/ has: tests/cli/test_own.py, tests/unit/test_regression.py."""
 
 
 @pytest.mark.parametrize("family", names("family"))

@@ -346,7 +346,7 @@ def test_what_has_no_meaning_is_refused() -> None:
         AmortizedNormal(model.latents, 1, 5)
     with pytest.raises(LabError, match="use family=amortized_normal_chain"):
         MeanField(model.latents, 1, positive=Exponential())
-    with pytest.raises(LabError, match="use family=.* or mean_field or"):
+    with pytest.raises(LabError, match=r"use family=.* or mean_field or"):
         AmortizedNormalChain(fakes.NORMAL_GAMMA_LATENTS, 1, 5)
     with pytest.raises(LabError, match="replicates=2"):
         AmortizedNormalChain(model.latents, 2, 5)
