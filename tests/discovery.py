@@ -226,7 +226,7 @@ def first_pair(model_name: str, family_name: str) -> Pair | None:
 
 
 def models() -> list[str]:
-    """Models of conf/ that declare their latents without columns by name; tests/unit/test_bayesian.py has the others."""
+    """Models of conf/ whose latents do not depend on columns; tests/unit/test_bayesian.py is for the others."""
     kinds = {name: locate(settings("model", name)["_target_"], "model") for name in names("model")}
     return [name for name, kind in kinds.items() if not issubclass(kind, BayesianModel)]
 

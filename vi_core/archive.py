@@ -114,6 +114,9 @@ def load(run: str | Path) -> Archive:
     content, trace = checkpoint.load(folder / "checkpoint.pt"), read_history(folder / "trace.csv")
     if trace.columns[trace.bound].shape[1] != summary["replicates"]:
         raise damaged(folder / "trace.csv", f"its replicates are not the {summary['replicates']} of summary.json")
+    if content["done"] != trace.step[-1]:
+        wrong = f"the checkpoint that is left is of step {content['done']}, and the run ended at {trace.step[-1]}"
+        raise damaged(folder / "checkpoint.pt", wrong)
     dtype = getattr(torch, summary["environment"]["dtype"])
     previous = torch.get_default_dtype()
     try:
