@@ -35,6 +35,7 @@ from vi_core.estimators.exact import Exact
 from vi_core.families.base import Family
 from vi_core.models.base import HasAssignments, HasDenoisingTerms, Model
 from vi_core.models.bayesian.base import BayesianModel
+from vi_core.models.bayesian.file import FileModel
 from vi_core.schema import construct, locate
 from vi_core.training.batches import Batches
 
@@ -228,7 +229,7 @@ def first_pair(model_name: str, family_name: str) -> Pair | None:
 def models() -> list[str]:
     """Models of conf/ whose latents do not depend on columns; tests/unit/test_bayesian.py is for the others."""
     kinds = {name: locate(settings("model", name)["_target_"], "model") for name in names("model")}
-    return [name for name, kind in kinds.items() if not issubclass(kind, BayesianModel)]
+    return [name for name, kind in kinds.items() if not issubclass(kind, (BayesianModel, FileModel))]
 
 
 @cache

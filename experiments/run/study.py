@@ -10,7 +10,7 @@ import numpy as np
 from omegaconf import DictConfig
 from torch.linalg import LinAlgError  # pyright: ignore[reportAttributeAccessIssue]
 
-from vi_core.arrays import read_arrays
+from vi_core.arrays import PLAIN, read_arrays
 from vi_core.errors import LabError
 from vi_core.files import remove_leftovers
 from vi_core.schema import check_part, construct
@@ -72,5 +72,5 @@ def draw(computation: Study, records: Mapping[str, np.ndarray], folder: Path, pl
 def redraw(cfg: DictConfig, folder: Path, config: dict[str, Any]) -> list[Path]:
     """Draw the figures of a finished study again, from its records."""
     check_part(config["study"], "study", Study)
-    records = read_arrays(folder / RECORDS)
+    records = read_arrays(folder / RECORDS, PLAIN)
     return draw(construct(config["study"], "study"), records, folder, cfg.plot)
