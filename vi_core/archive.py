@@ -15,7 +15,7 @@ from vi_core.errors import DataError
 from vi_core.families.base import VariationalDistribution
 from vi_core.layout import Failure, Finding, FitFinding, FitSettings, Settings, fault
 from vi_core.models.bayesian.file import FileModel
-from vi_core.problem import Problem, assemble
+from vi_core.problem import Problem, assemble, default_dtype
 from vi_core.reading import damaged, read_json, read_yaml
 from vi_core.renamed import modernised
 from vi_core.training import checkpoint
@@ -118,13 +118,8 @@ def load(run: str | Path) -> Archive:
         wrong = f"the checkpoint that is left is of step {content['done']}, and the run ended at {trace.step[-1]}"
         raise damaged(folder / "checkpoint.pt", wrong)
     dtype = getattr(torch, summary["environment"]["dtype"])
-    previous = torch.get_default_dtype()
-    try:
-        torch.set_default_dtype(dtype)
-        with torch.random.fork_rng(devices=[]):
-            problem = assemble(config, torch.device("cpu"), dtype, torch.Generator())
-    finally:
-        torch.set_default_dtype(previous)
+    with torch.random.fork_rng(devices=[]), default_dtype(dtype):
+        problem = assemble(config, torch.device("cpu"), dtype, torch.Generator())
     try:
         problem.step.load_state_dict(content["step"])
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:

@@ -9,8 +9,7 @@ The parts, the training loop and the numbers are those of the command line.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +28,7 @@ from vi_core.families.base import VariationalDistribution
 from vi_core.models.bayesian.base import BayesianModel
 from vi_core.optimizers.base import Optimizer
 from vi_core.parts import part
-from vi_core.problem import Loaded, assemble
+from vi_core.problem import Loaded, assemble, default_dtype
 from vi_core.run import Run
 from vi_core.schema import construct
 from vi_core.training.callbacks import Callback
@@ -301,33 +300,22 @@ def fit(
     Raises:
         LabError: In one line, for a model or data that cannot be fitted.
     """
-    if not isinstance(model, BayesianModel):
-        found = f"the class {model.__name__}; make one of it" if isinstance(model, type) else type(model).__name__
-        raise ConfigError(f"fit needs a vi_core.BayesianModel with prior and likelihood, not {found}.")
-    for setting, value, least in (("replicates", replicates, 1), ("steps", steps, 1), ("seed", seed, 0)):
-        if not isinstance(value, int) or value < least:
-            raise ConfigError(f"{setting}={value!r} must be a whole number, at least {least}.")
-    if not isinstance(family, (str, Mapping)):
-        raise ConfigError(
-            f"family={family!r:.60} must be a name, such as 'full_rank_normal', or a mapping of settings."
-        )
     began = time.perf_counter()
+    _check(model, family, replicates=replicates, steps=steps, seed=seed)
     columns = named_columns(data)
-    held_out = None if test is None else named_columns(test)
-    loaded = column_data(columns, f"from Python: {', '.join(columns)}", held_out)
-    chosen = _estimator(estimator, bound, num_samples)
+    loaded = column_data(columns, f"from Python: {', '.join(columns)}", None if test is None else named_columns(test))
+    objective = part("bound", bound) if isinstance(bound, str) else bound
     config = {
         "dataset": InMemory(loaded, batch_size=batch_size),
         "model": model,
         "family": part("family", family, **settings) if isinstance(family, str) else {**family, **settings},
-        "bound": part("bound", bound) if isinstance(bound, str) else bound,
-        "estimator": chosen,
+        "bound": objective,
+        "estimator": _estimator(estimator, objective, num_samples),
         "optimizer": _optimizer(optimizer, steps),
         "trainer": part("trainer", "default", steps=steps, eval_every=0 if test is None else 1),
         "replicates": replicates,
     }
-    target = torch.device(device)
-    deadline = math.inf if max_seconds is None else began + max_seconds
+    target, deadline = torch.device(device), math.inf if max_seconds is None else began + max_seconds
     with torch.random.fork_rng(), default_dtype(dtype):
         torch.random.default_generator.manual_seed(seed)
         moved = Loaded(loaded.to(target, dtype), loaded.checksum)
@@ -338,12 +326,27 @@ def fit(
         if progress is not None:
             run.callbacks.chosen["progress"] = _Progress(progress)
         run.loop.run()
-        seconds = time.perf_counter() - began
-        names = {"family": family if isinstance(family, str) else config["family"].get("_target_", "")}
-        found = Fit(run, names | {"estimator": _name(chosen)}, seconds, problem.batches.whole(model))
+        names = {noun: _name(config[noun]) for noun in ("family", "estimator")}
+        names |= {"family": family} if isinstance(family, str) else {}
+        found = Fit(run, names, time.perf_counter() - began, problem.batches.whole(model))
         if not np.isfinite(found.elbo).any():
             raise LabError("every replicate diverged; standardise the data, or use a smaller optimizer.lr.")
     return found
+
+
+def _check(model: Any, family: Any, **numbers: int) -> None:
+    """Raise `ConfigError` for what is no model, no family, or no whole number; zero is a seed and nothing else."""
+    if not isinstance(model, BayesianModel):
+        found = f"the class {model.__name__}; make one of it" if isinstance(model, type) else type(model).__name__
+        raise ConfigError(f"fit needs a vi_core.BayesianModel with prior and likelihood, not {found}.")
+    for setting, value in numbers.items():
+        least = 0 if setting == "seed" else 1
+        if not isinstance(value, int) or value < least:
+            raise ConfigError(f"{setting}={value!r} must be a whole number, at least {least}.")
+    if not isinstance(family, (str, Mapping)):
+        raise ConfigError(
+            f"family={family!r:.60} must be a name, such as 'full_rank_normal', or a mapping of settings."
+        )
 
 
 class _Progress(Callback):
@@ -355,17 +358,6 @@ class _Progress(Callback):
     def on_rows(self, loop: Loop, rows: slice) -> None:
         if loop.recorder.rows:
             self.report(loop.done, float(loop.recorder.latest().max()))
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Context manager: tensors made of plain numbers inside have a floating type; the previous one is put back."""
-    previous = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(previous)
 
 
 def require_points(model: BayesianModel, what: str) -> None:
@@ -380,9 +372,9 @@ def _estimator(estimator: Any, bound: Any, num_samples: int) -> Any:
     """Return the part; `auto` is sticking the landing where the bound leaves its gradient unbiased, else pathwise."""
     if not isinstance(estimator, str):
         return estimator
-    additive = construct(part("bound", bound) if isinstance(bound, str) else bound, "bound").additive
-    name = ("sticking_the_landing" if additive else "pathwise") if estimator == "auto" else estimator
-    return part("estimator", name, num_samples=num_samples)
+    if estimator == "auto":
+        estimator = "sticking_the_landing" if construct(bound, "bound").additive else "pathwise"
+    return part("estimator", estimator, num_samples=num_samples)
 
 
 def _optimizer(optimizer: Any, steps: int) -> Any:

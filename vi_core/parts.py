@@ -4,14 +4,15 @@
 defaults list names.
 """
 
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from vi_core.errors import ConfigError, did_you_mean
 
-CHECKED = "defaults"  # the key of a file that lists the parts inside it
+HERE = Path(__file__).parent
+CONF = next(folder for folder in (HERE / "conf", HERE.parent / "conf") if folder.is_dir())  # installed, or a checkout
 
 
 def part(group: str, name: str, **settings: Any) -> dict[str, Any]:
@@ -25,14 +26,13 @@ def part(group: str, name: str, **settings: Any) -> dict[str, Any]:
     Raises:
         ConfigError: For a name or a setting that is not there.
     """
-    folder = files("conf").joinpath(group)
-    known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    known = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     if name not in known:
         raise ConfigError(f"{group}='{name}' is not known.{did_you_mean(name, known)} Known: {', '.join(known)}.")
-    content: dict[str, Any] = yaml.safe_load(folder.joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
-    inside = [entry for entry in content.pop(CHECKED, []) if isinstance(entry, dict)]
-    for key, choice in ((key, choice) for entry in inside for key, choice in entry.items()):
-        content[key] = None if choice is None else part(f"{group}/{key}", choice)
+    content: dict[str, Any] = yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    for entry in content.pop("defaults", []):
+        for key, choice in entry.items() if isinstance(entry, dict) else ():  # `_self_` is a text
+            content[key] = None if choice is None else part(f"{group}/{key}", choice)
     for key in settings:
         if key not in content:
             raise ConfigError(f"{group}.{key} is not a setting of {name}.{did_you_mean(key, content)}")

@@ -6,7 +6,8 @@ filled with what other parts provide: `latents`, `replicates`, `event_size`, `nu
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -125,6 +126,17 @@ class Loaded(NamedTuple):
     data: Data
     checksum: str
     wide: Tensor | None = None
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Context manager: tensors made of plain numbers inside have a floating type; the previous one is put back."""
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(previous)
 
 
 def load_data(config: Config, device: torch.device, dtype: torch.dtype) -> Loaded:

@@ -14,16 +14,12 @@ from yaml import YAMLError
 
 from vi_core.archive import read_config, read_summary
 from vi_core.errors import DataError, did_you_mean
+from vi_core.reading import LOADER, check_yaml
 from vi_core.training.history import History, read_history
 
 from ..config.messages import one_line
 from ..config.schema import config_hash, names
 from ..results.files import write_text
-
-try:
-    from yaml import CSafeLoader as Loader
-except ImportError:  # PyYAML was built without libyaml
-    from yaml import SafeLoader as Loader
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -145,7 +141,7 @@ def start_of(job: dict[str, Any]) -> int | None:
 
 def plain_yaml(folder: Path, name: str) -> Any:
     """Return what Hydra wrote to a file when a job began."""
-    return yaml.load((folder / ".hydra" / f"{name}.yaml").read_bytes(), Loader)
+    return yaml.load(check_yaml(folder / ".hydra" / f"{name}.yaml"), LOADER)
 
 
 def settings(job: dict[str, Any]) -> dict[str, str]:

@@ -67,6 +67,13 @@ def test_wheel_has_the_version_of_the_library(wheel: Path) -> None:
     assert wheel.name.startswith(f"vi_lab-{vi_core.__version__}-")
 
 
+FIT = """
+import vi_core
+from vi_core.models.bayesian.hierarchical import EightSchools
+print(vi_core.fit(EightSchools(), {"y": [28.0, 8.0, -3.0], "sigma": [15.0, 10.0, 16.0]}, steps=20, replicates=1))
+"""
+
+
 def test_console_script_runs_in_another_folder(wheel: Path, tmp_path: Path) -> None:
     """In an environment that sees this one's packages but not the checkout, whose editable install a .pth file imports:
     a folder named in a .pth file joins `sys.path` without its own .pth files being read.
@@ -84,6 +91,12 @@ def test_console_script_runs_in_another_folder(wheel: Path, tmp_path: Path) -> N
     done = subprocess.run([script, "--help"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+    done = subprocess.run(
+        [context.env_exe, "-c", FIT], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )  # whose parts have their settings from the YAML files of the wheel
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("EightSchools: full_rank_normal")
 
     command = [script, "experiment=benchmark", "hydra.run.dir=run"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -220,7 +220,7 @@ def test_parts_by_name(family: str, optimizer: str) -> None:
 
 
 def test_a_bound_and_its_estimator() -> None:
-    bound = {"_target_": "vi_core.bounds.iwelbo.IWELBO"}
+    bound = {"_target_": "vi_core.bounds.elbo.IWELBO"}
     fit = vi_core.fit(Linear(), {"x": X, "y": Y}, bound=bound, steps=10, replicates=1)
     assert "Pathwise" in repr(fit)
 

@@ -6,10 +6,11 @@ constants. Names and shapes are those of the file.
 
 import json
 import zipfile
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,38 +20,8 @@ from vi_core.errors import DataError, require
 
 
 @dataclass(kw_only=True, eq=False)
-class NPZ(Dataset):
-    """The arrays of a NumPy file.
-
-    Attributes:
-        path: The file, as `numpy.savez` writes it.
-        batch_size: Rows in a step, or None for all.
-
-    Raises:
-        ConfigError: Where no path is given.
-    """
-
-    path: str | None = None
-    batch_size: int | None = None
-
-    def __post_init__(self) -> None:
-        require(bool(self.path), "dataset=npz needs a file: dataset.path=<file.npz>.")
-        super().__post_init__()
-
-    def load(self) -> Data:
-        """Read all arrays, as float64 or int64."""
-        path = Path(str(self.path)).expanduser().absolute()
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                found = {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
-            raise DataError(f"{path} {reason(path, error, 'an .npz file of numbers')}") from error
-        return arrays_of(path, found)
-
-
-@dataclass(kw_only=True, eq=False)
-class JSON(Dataset):
-    """The numbers and nested lists of a JSON file, which holds one object.
+class ArrayFile(Dataset):
+    """A file of arrays by name; subclasses read one format.
 
     Attributes:
         path: The file.
@@ -60,23 +31,51 @@ class JSON(Dataset):
         ConfigError: Where no path is given.
     """
 
+    suffix: ClassVar[str]
+    format: ClassVar[str]
     path: str | None = None
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        require(bool(self.path), "dataset=json needs a file: dataset.path=<file.json>.")
+        require(bool(self.path), f"dataset={self.suffix} needs a file: dataset.path=<file.{self.suffix}>.")
         super().__post_init__()
 
     def load(self) -> Data:
         """Read all entries, as float64 or int64."""
         path = Path(str(self.path)).expanduser().absolute()
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} {reason(path, error, 'valid JSON')}") from error
+            found = self.entries(path)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+            raise DataError(f"{path} {reason(path, error, self.format)}") from error
+        return arrays_of(path, found)
+
+    @abstractmethod
+    def entries(self, path: Path) -> Mapping[str, Any]:
+        """Return what the file holds, by name; whatever its reader raises says that it is of another format."""
+
+
+@dataclass(kw_only=True, eq=False)
+class NPZ(ArrayFile):
+    """The arrays of a NumPy file, as `numpy.savez` writes it."""
+
+    suffix, format = "npz", "an .npz file of numbers"
+
+    def entries(self, path: Path) -> Mapping[str, Any]:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+
+
+@dataclass(kw_only=True, eq=False)
+class JSON(ArrayFile):
+    """The numbers and nested lists of a JSON file, which holds one object."""
+
+    suffix, format = "json", "valid JSON"
+
+    def entries(self, path: Path) -> Mapping[str, Any]:
+        found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
             raise DataError(f'{path} must hold one object of numbers and lists by name, such as {{"y": [1.5, 2.0]}}.')
-        return arrays_of(path, found)
+        return found
 
 
 def arrays_of(path: Path, found: Mapping[str, Any]) -> Data:

@@ -107,7 +107,7 @@ class BayesianModel(Model):
         """
 
     def quantities(self, z: Values, data: Values) -> dict[str, Tensor]:
-        """Return functions of the latents that are reported like latents; none by default."""
+        """Return functions of the latents that `vi_core.fit` reports like latents; none by default."""
         return {}
 
     def weights(self, data: Values) -> Tensor | None:

@@ -7,8 +7,10 @@ themselves as latents, and shows what the funnel does.
 The eight schools (Rubin 1981): y_j ~ N(theta_j, sigma_j²) with known sigma_j, theta_j ~ N(mu, tau²).
 """
 
+from abc import abstractmethod
 from collections.abc import Iterable
 
+from torch import Size
 from torch.distributions import Distribution, HalfCauchy, HalfNormal, Normal
 
 from vi_core.errors import DataError
@@ -60,8 +62,8 @@ class HierarchicalRegression(BayesianModel):
         return {"alpha": z["mu"] + z["tau"] * z["raw"]}
 
 
-class EightSchools(BayesianModel):
-    """The eight schools with theta = mu + tau·raw, non-centred; `theta` is reported.
+class _Schools(BayesianModel):
+    """What both parametrisations of the eight schools share: the settings of the priors of mu and tau.
 
     Args:
         mu_scale: Prior deviation of mu.
@@ -76,7 +78,22 @@ class EightSchools(BayesianModel):
     def prior(self, data: Values) -> Iterable[tuple[str, Prior]]:
         yield "mu", Normal(0.0, self.mu_scale)
         yield "tau", HalfCauchy(self.tau_scale)
-        yield "raw", Normal(0.0, 1.0).expand(data["sigma"].shape)
+        yield self.effects(data["sigma"].shape)
+
+    @abstractmethod
+    def effects(self, shape: Size) -> tuple[str, Prior]:
+        """Return name and law of the schools' latent, one element for each."""
+
+    @property
+    def has_points(self) -> bool:
+        return False  # each point has an effect of its own among the latents
+
+
+class EightSchools(_Schools):
+    """The eight schools with theta = mu + tau·raw, non-centred; `theta` is a quantity."""
+
+    def effects(self, shape: Size) -> tuple[str, Prior]:
+        return "raw", Normal(0.0, 1.0).expand(shape)
 
     def likelihood(self, z: Values, data: Values) -> Distribution:
         return Normal(self.quantities(z, data)["theta"], data["sigma"])
@@ -84,33 +101,12 @@ class EightSchools(BayesianModel):
     def quantities(self, z: Values, data: Values) -> Values:
         return {"theta": z["mu"] + z["tau"] * z["raw"]}
 
-    @property
-    def has_points(self) -> bool:
-        return False  # each point has an effect of its own among the latents
 
+class EightSchoolsCentered(_Schools):
+    """The eight schools with the effects theta as latents, whose density with tau is a funnel."""
 
-class EightSchoolsCentered(BayesianModel):
-    """The eight schools with the effects theta as latents, whose density with tau is a funnel.
-
-    Args:
-        mu_scale: Prior deviation of mu.
-        tau_scale: Scale of the half-Cauchy prior of tau.
-    """
-
-    def __init__(self, *, mu_scale: float = 5.0, tau_scale: float = 5.0):
-        super().__init__()
-        require_positive("model", mu_scale=mu_scale, tau_scale=tau_scale)
-        self.mu_scale, self.tau_scale = mu_scale, tau_scale
-
-    def prior(self, data: Values) -> Iterable[tuple[str, Prior]]:
-        size = data["sigma"].shape
-        yield "mu", Normal(0.0, self.mu_scale)
-        yield "tau", HalfCauchy(self.tau_scale)
-        yield "theta", lambda z: Normal(z["mu"], z["tau"]).expand(size)
+    def effects(self, shape: Size) -> tuple[str, Prior]:
+        return "theta", lambda z: Normal(z["mu"], z["tau"]).expand(shape)
 
     def likelihood(self, z: Values, data: Values) -> Distribution:
         return Normal(z["theta"], data["sigma"])
-
-    @property
-    def has_points(self) -> bool:
-        return False  # each point has an effect of its own among the latents

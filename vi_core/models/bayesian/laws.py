@@ -12,7 +12,6 @@ from vi_core.errors import Unsupported
 
 NAMED = {
     type(constraints.real): supports.real,
-    type(constraints.unit_interval): None,  # one class for every interval, told apart by its bounds
     type(constraints.simplex): supports.simplex,
     type(constraints.corr_cholesky): supports.correlation_cholesky,
 }
@@ -50,7 +49,7 @@ def support_of(law: Distribution, name: str) -> Support:
         )
     if isinstance(constraint, HALF_LINES) and bool(_bound(constraint) == 0):
         return supports.positive
-    if type(constraint) is type(constraints.unit_interval):
+    if type(constraint) is type(constraints.unit_interval):  # one class for every interval, told apart by its bounds
         return _interval(constraint)
     known = NAMED.get(type(constraint))
     if known is not None:
