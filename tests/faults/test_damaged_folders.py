@@ -234,11 +234,12 @@ GROUPS: list[tuple[dict[str, dict[str, Damage]], set[str]]] = [
 ]
 """Damages by file, with the readers that need the file and have to refuse it by name."""
 CASES = [
-    pytest.param(damage, name, readers, id=f"{name} {what}")
+    pytest.param(damage, name, readers, id=f"{name} {what}", marks=() if place % 3 == 0 else pytest.mark.slow)
     for group, readers in GROUPS
     for name, damages in group.items()
-    for what, damage in damages.items()
+    for place, (what, damage) in enumerate(damages.items())
 ]
+"""Each damage of each file; the first of every three is tried by `make test`, all by `make test-faults`."""
 
 
 @pytest.fixture(scope="module")

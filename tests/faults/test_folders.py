@@ -185,7 +185,12 @@ def test_a_folder_without_a_name_is_refused(mode: str, name: str, cli: CommandLi
 NAMES = ("a=b", "a,b", "'a'", '"', "[a](b){c}", "a b ", "a\nb", "käse ≠ ²", "a\\'b\\", "x: #y", "null", "${a}")
 
 
-@pytest.mark.parametrize("name", NAMES)
+SHORT = ("a=b", "a,b", "käse ≠ ²")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in SHORT else pytest.mark.slow) for name in NAMES]
+)
 def test_one_rule_for_every_folder(name: str, cli: CommandLine, tmp_path: Path, finished_run: Path) -> None:
     """All that stands after the first equals sign is the path: of a run, and of a sweep but for `${`."""
     shutil.copytree(finished_run, tmp_path / name / "run")
