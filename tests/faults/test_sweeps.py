@@ -49,6 +49,15 @@ def test_jobs_with_equal_settings_keep_their_rows(cli: CommandLine, tmp_path: Pa
     count("equal jobs", statuses(tmp_path / "sweep") == [("0", "completed"), ("1", "completed")])
 
 
+def test_equal_jobs_of_one_start_that_were_killed_keep_their_rows(cli: CommandLine, tmp_path: Path) -> None:
+    """Neither is the other one, redone."""
+    assert cli(*SWEEP, "seed=7,7", "hydra.sweep.dir=sweep").code == 0
+    for number in "01":
+        (tmp_path / "sweep" / number / "summary.json").unlink()
+    assert cli("task=collect", "run=sweep").code == 1
+    count("equal jobs", statuses(tmp_path / "sweep") == [("0", "killed"), ("1", "killed")])
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[]", "{", '{"status": 3}', '"text"'])
 def test_a_damaged_summary_costs_one_row(content: str, sweep: Path, cli: CommandLine) -> None:
     (sweep / "1" / "summary.json").write_text(content)
