@@ -13,7 +13,7 @@ from typing import Any
 
 from vi_core.errors import ConfigError, DataError
 
-from ..config.schema import IDENTITY_VERSION, config_hash, essential_settings, role_of, set_setting
+from ..config.schema import IDENTITY_VERSION, config_hash, essential_settings, role_of, set_setting, setting_at
 
 log = logging.getLogger(__name__)
 
@@ -34,17 +34,18 @@ def continued(config: dict[str, Any], saved: dict[str, Any], content: dict[str, 
     changed = differences(before, config)
     fixed = [path for path in changed if not role_of(path).resume]
     if fixed:
-        setting, value = fixed[0], value_at(config, fixed[0])
+        setting, value = fixed[0], setting_at(config, fixed[0])
         raise ConfigError(
             f"{setting}={value} cannot change when a run is resumed, as that would be another problem (it is "
             f"{changed[setting]}); start a new run with it: leave resume= out, and give {setting}={value}."
         )
     config = deepcopy(config)
+    known = dict(leaves(config))
     for path, value in leaves(essential_settings(before | {"changes": []})):
-        if path not in changed and path in dict(leaves(config)):
+        if path not in changed and path in known:
             set_setting(config, path, value)  # 1 in place of 1.0 is no change, and would be another identity
     if changed:
-        now = ", ".join(f"{path}={value_at(config, path)} (it was {value})" for path, value in changed.items())
+        now = ", ".join(f"{path}={setting_at(config, path)} (it was {value})" for path, value in changed.items())
         log.info("from step %d on: %s", done, now)
     noted = [{"step": done, "before": changed}] if changed else []
     return config | {"changes": [*before.get("changes", []), *noted]}
@@ -97,8 +98,3 @@ def leaves(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def value_at(settings: dict[str, Any], path: str) -> Any:
-    """Return the setting at a path of `leaves`."""
-    return dict(leaves(settings))[path]
