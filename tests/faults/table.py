@@ -27,8 +27,25 @@ KINDS = {
     "wrong progress": "A checkpoint with a right digest says that another number of steps has been made.",
     "setting changed on resume": "Each setting of the problem is changed, on the command line or by hand in "
     "config.yaml, as a run is resumed; it has to be refused.",
+    "damaged folders": "A file of a job is missing, empty, cut, of another type or a folder; loading it, drawing, "
+    "reporting, collecting and resuming each give one line, and the other job stays as it was.",
+    "damaged job of a sweep": "A summary that cannot be read is one row and one line; the other rows stay.",
+    "killed job of a sweep": "A job was killed as it began; once the sweep has gone on, no row of it is left.",
+    "equal jobs": "Two jobs of one sweep have equal settings; both keep their rows.",
+    "ended sweep": "A sweep is ended between two jobs; its table has those that finished.",
+    "two processes in one folder": "A second run or sweep in a folder at work is refused, and changes nothing there.",
+    "occupied folder": "A folder that holds a run or a sweep is named for a new one; it stays as it was.",
+    "finished results": "What holds results is not removed.",
+    "failed run started again": "A run that failed before its first checkpoint is started again in its folder.",
+    "empty folder": "An empty name of a folder is refused.",
+    "path": "A folder whose name has commas, quotes, brackets, spaces or other letters is run in, resumed and read.",
+    "option": "`--help`, `--cfg` and `-m` beside `resume=` and `task=` do what they say, and train nothing.",
+    "stream": "Output is ASCII, closed or full; the table is on the disk all the same.",
+    "hostile inputs": "CSV and YAML files with numbers, names, pipes and anchors that are not to be taken as they look.",
+    "hostile settings": "Each typed setting of each part is negative, zero, huge, tiny, infinite, text, a list, empty; "
+    "the run starts, or one line refuses it.",
 }
-"""What is done for each kind; others have their name alone."""
+"""What is done for each kind."""
 
 
 def table(counts: dict[str, Counter[str]]) -> str:
