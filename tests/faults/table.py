@@ -41,7 +41,7 @@ KINDS = {
     "path": "A folder whose name has commas, quotes, brackets, spaces or other letters is run in, resumed and read.",
     "option": "`--help`, `--cfg` and `-m` beside `resume=` and `task=` do what they say, and train nothing.",
     "stream": "Output is ASCII, closed or full; the table is on the disk all the same.",
-    "hostile inputs": "CSV and YAML files with numbers, names, pipes and anchors that are not to be taken as they look.",
+    "hostile inputs": "CSV and YAML files with numbers, names, pipes and anchors that are not what they look like.",
     "hostile settings": "Each typed setting of each part is negative, zero, huge, tiny, infinite, text, a list, empty; "
     "the run starts, or one line refuses it.",
 }
