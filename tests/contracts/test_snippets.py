@@ -216,6 +216,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         completed(folder, *arguments)
     rows = "".join(f"{0.1 + 0.3 * n % 1.7},{n % 5},{n % 3 % 2}\n" for n in range(40))
     (folder / "my.csv").write_text(f"x,y,passed\n{rows}")
+    patients = "".join(
+        f"{30 + n % 41},{0.1 * (n % 7)},{'north' if n % 3 else 'south'},{n % 5 % 2}\n" for n in range(60)
+    )
+    (folder / "patients.csv").write_text(f"age,dose,clinic,recovered\n{patients}")
     (folder / "counts.csv").write_text("n\n" + "".join(f"{n % 5}\n" for n in range(40)))
     for name, head in {"quakes.csv": "long,lat,stations", "mine.csv": "x,y,count"}.items():
         lines = [f"{180 + n % 7},{-20 + n % 5},{10 + n % 13}\n" for n in range(80)]
