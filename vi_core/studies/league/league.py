@@ -1,0 +1,126 @@
+"""The league: posteriors with reference draws, fitted by several methods from several seeds.
+
+Each replicate of each fit is a row: its distance to the reference for the quantities that the reference names, on
+their own scale, the verdict, gradient evaluations and seconds. Rows are written after each fit, so that a league that
+was interrupted goes on with what is left.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from vi_core.errors import ConfigError, LabError, did_you_mean, require
+from vi_core.fitting import Fit, fit
+from vi_core.models.bayesian.stan import StanModel
+from vi_core.studies.base import Figures, Finding, Quantity, Records, Study
+from vi_core.studies.league.posteriordb import Database, Posterior
+from vi_core.studies.league.scores import score
+from vi_core.studies.league.table import FITTED, Row, read_rows, share, write_rows
+
+log = logging.getLogger(__name__)
+TABLE = "league.csv"
+DRAWS = 4000  # of q for each replicate, for its distance to the reference
+AT_EACH_PASS = 200  # draws in memory at once
+
+
+class League(Study):
+    """Fits of the posteriors of a clone of posteriordb.
+
+    Args:
+        root: Folder of the clone.
+        methods: Arguments of `vi_core.fit` by name of the method.
+        only: Posteriors; all with reference draws if empty.
+        without: Posteriors that are left out.
+        apart: Posteriors whose rows stand in the table and do not count in the shares of good fits.
+        seeds: How many runs of each method, each with its own starting points.
+        replicates: Fits of a run.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | None,
+        methods: Mapping[str, Any],
+        only: tuple[str, ...] = (),
+        without: tuple[str, ...] = (),
+        apart: tuple[str, ...] = (),
+        seeds: int = 1,
+        replicates: int = 4,
+    ):
+        require(root is not None, "study.root is not set; give a clone of https://github.com/stan-dev/posteriordb.")
+        require(seeds >= 1 and replicates >= 1, f"study.seeds={seeds} and study.replicates={replicates} start at 1.")
+        require(len(methods) > 0, "study.methods is empty; name at least one.")
+        self.database, self.methods, self.seeds, self.replicates = Database(Path(str(root))), methods, seeds, replicates
+        self.only, self.without, self.apart = only, without, apart
+
+    def run(self) -> Finding:
+        rows = read_rows(self.folder / TABLE) if self.folder and (self.folder / TABLE).is_file() else []
+        done = {row.key for row in rows}
+        names = self.database.chosen(self.only, self.without)
+        for i, name in enumerate(names):
+            posterior = self.database.read(name)
+            for method, settings in self.methods.items():
+                for seed in range(self.seeds):
+                    if (name, method, seed) not in done:
+                        rows += self._rows(posterior, method, settings, seed)
+                        if self.folder:
+                            write_rows(rows, self.folder / TABLE)
+            log.info("%s (%d of %d): %s", name, i + 1, len(names), self._line(rows, name))
+        return Finding(self._quantities(rows), records(rows))
+
+    def _line(self, rows: list[Row], name: str) -> str:
+        """Return the number of good fits of each method on one posterior."""
+        counts = {method: [r.good for r in rows if r.posterior == name and r.method == method] for method in self.methods}
+        return ", ".join(f"{method} {sum(good)}/{len(good)}" for method, good in counts.items())
+
+    def _rows(self, posterior: Posterior, method: str, settings: Mapping[str, Any], seed: int) -> list[Row]:
+        """Fit a posterior by one method from one seed; an error of the fit is a row without numbers."""
+        key = (posterior.name, method, seed)
+        try:
+            found = fit(
+                StanModel(posterior.program), posterior.data, seed=seed, replicates=self.replicates, **settings
+            )
+        except LabError as error:
+            return [Row(*key, replicate, str(error)) for replicate in range(self.replicates)]
+        return [self._row(found, posterior, key, replicate) for replicate in range(self.replicates)]
+
+    def _row(self, found: Fit, posterior: Posterior, key: tuple[str, str, int], replicate: int) -> Row:
+        raise NotImplementedError
+
+    def _quantities(self, rows: list[Row]) -> dict[str, Quantity]:
+        """Return counts and shares by method, and the error rates of the verdict over all methods."""
+        counted = [row for row in rows if row.posterior not in self.apart]
+        found: dict[str, Quantity] = {}
+        for method in self.methods:
+            own = [row for row in counted if row.method == method]
+            count = share(own)
+            found |= {f"{method}_good": Quantity(ratio(count.good, count.fits))}
+            found |= {f"{method}_ended": Quantity(ratio(sum(row.fitted for row in own), count.fits))}
+            found |= {f"{method}_gradients": Quantity(float(max((row.gradients for row in own), default=0)))}
+        every = share(rows)
+        trusted, corrected = every.trusted_good + every.trusted_bad, every.corrected_good + every.corrected_bad
+        return found | {
+            "trusted_bad": Quantity(ratio(every.trusted_bad, trusted)),
+            "corrected_bad": Quantity(ratio(every.corrected_bad, corrected)),
+            "good_and_believed": Quantity(1 - ratio(every.refused_good, every.good)),
+        }
+
+    def figures(self, records: Records) -> Figures:
+        from vi_core.plots.league import league_figure
+
+        return {"league": league_figure(records)}
+
+
+def ratio(count: float, total: float) -> float:
+    """Return count/total; 0 where nothing was counted."""
+    return count / total if total else 0.0
+
+
+def records(rows: list[Row]) -> dict[str, ndarray]:
+    """Return the columns of the table as arrays (N,)."""
+    return {column.name: np.array([getattr(row, column.name) for row in rows]) for column in fields(Row)}
