@@ -20,7 +20,7 @@ def report(summary: Summary, figures: Sequence[str]) -> str:
         "",
         f"{summary['experiment']}: {summary['status']} after {summary['timing']['iterations']} steps",
         *_estimate_lines({f"E[{name}]": row for name, row in summary["estimates"].items()}),
-        *_bound_lines(summary["objective"], summary["final"]),
+        *_bound_lines(summary["objective"], summary["final"], summary.get("up_to", "")),
     ]
     if "likelihood" in found:
         row = found["likelihood"]
@@ -73,9 +73,10 @@ def _estimate_lines(rows: dict[str, Any]) -> list[str]:
     return lines + [name.ljust(width) + text for name, text in cells.items()]
 
 
-def _bound_lines(trained: Summary, final: Summary) -> list[str]:
-    """Return the lines of the bound at the end of training and of the final q."""
-    label = trained["name"] + (f" per {trained['per']}" if trained["per"] else "")
+def _bound_lines(trained: Summary, final: Summary, up_to: str) -> list[str]:
+    """Return the lines of the bound at the end of training and of the final q; `up_to` is what both lack."""
+    words = {"per": trained["per"], "up to": up_to}
+    label = " ".join([trained["name"], *(f"{word} {what}" for word, what in words.items() if what)])
     training = _cells(trained["mean"], trained["se"], None, None)
     ended = _cells(final["mean"], final["se"], None, final["log_evidence"])
     return [f"{'training':14}{training}  {label}, last tenth of the steps", f"{'final':14}{ended}  {final['method']}"]
