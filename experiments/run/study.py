@@ -36,6 +36,7 @@ def study(job: Job) -> Summary:
     config = resolved(job)
     computation: Study = construct(config["study"], "study")
     device, _, _ = prepare(config)
+    computation.folder = job.folder
     try:
         finding = computation.run()
     except (ArithmeticError, LinAlgError) as error:  # of settings that are finite, and whose powers are not

@@ -39,8 +39,12 @@ def league_figure(records: Mapping[str, ndarray], *, title: str = "") -> Figure:
             )  # fmt: skip
     axes.axvline(LIMIT, color=INK, linewidth=0.8)
     axes.plot([], [], "o", color=GREY, markersize=3.6, linestyle="none", label="filled: trusted")
-    axes.plot([], [], "o", color=GREY, markerfacecolor="none", markersize=3.6, linestyle="none", label="open: not trusted")
+    axes.plot(
+        [], [], "o", color=GREY, markerfacecolor="none", markersize=3.6, linestyle="none", label="open: not trusted"
+    )
     axes.set_xscale("log")
-    axes.set(xlabel="largest error of a mean (posterior deviations)", xlim=(LEAST / 1.3, MOST * 1.3), ylim=(-1, len(names)))
+    axes.set(
+        xlabel="largest error of a mean (posterior deviations)", xlim=(LEAST / 1.3, MOST * 1.3), ylim=(-1, len(names))
+    )
     axes.set_yticks(range(len(names)), labels=names, fontsize=6.5)
     return legend_below(figure)

@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -83,7 +84,13 @@ class Finding:
 
 
 class Study(ABC):
-    """A computation with settings: the constructor's keywords are the keys of its YAML file."""
+    """A computation with settings: the constructor's keywords are the keys of its YAML file.
+
+    Attributes:
+        folder: Where a long study keeps what it has done, to go on from there; None for nowhere. A run sets it.
+    """
+
+    folder: Path | None = None
 
     @abstractmethod
     def run(self) -> Finding:

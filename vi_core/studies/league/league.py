@@ -12,20 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy import ndarray
 
-from vi_core.errors import ConfigError, LabError, did_you_mean, require
+from vi_core.diagnostics.importance import smoothed_weights
+from vi_core.diagnostics.verdict import Weighed, judge
+from vi_core.errors import DataError, LabError, require
 from vi_core.fitting import Fit, fit
-from vi_core.models.bayesian.stan import StanModel
+from vi_core.models.stan.model import StanModel
 from vi_core.studies.base import Figures, Finding, Quantity, Records, Study
 from vi_core.studies.league.posteriordb import Database, Posterior
 from vi_core.studies.league.scores import score
-from vi_core.studies.league.table import FITTED, Row, read_rows, share, write_rows
+from vi_core.studies.league.table import FITTED, Key, Row, read_rows, share, write_rows
+from vi_core.trust import weigh
 
 log = logging.getLogger(__name__)
 TABLE = "league.csv"
 DRAWS = 4000  # of q for each replicate, for its distance to the reference
-AT_EACH_PASS = 200  # draws in memory at once
 
 
 class League(Study):
@@ -75,22 +78,20 @@ class League(Study):
 
     def _line(self, rows: list[Row], name: str) -> str:
         """Return the number of good fits of each method on one posterior."""
-        counts = {method: [r.good for r in rows if r.posterior == name and r.method == method] for method in self.methods}
+        counts = {
+            method: [r.good for r in rows if r.posterior == name and r.method == method] for method in self.methods
+        }
         return ", ".join(f"{method} {sum(good)}/{len(good)}" for method, good in counts.items())
 
     def _rows(self, posterior: Posterior, method: str, settings: Mapping[str, Any], seed: int) -> list[Row]:
-        """Fit a posterior by one method from one seed; an error of the fit is a row without numbers."""
+        """Fit a posterior by one method from one seed; an error of the fit is rows without numbers."""
         key = (posterior.name, method, seed)
+        model = StanModel(path=str(posterior.program), transformed_parameters=True)
         try:
-            found = fit(
-                StanModel(posterior.program), posterior.data, seed=seed, replicates=self.replicates, **settings
-            )
+            found = fit(model, posterior.data, seed=seed, replicates=self.replicates, **settings)
         except LabError as error:
             return [Row(*key, replicate, str(error)) for replicate in range(self.replicates)]
-        return [self._row(found, posterior, key, replicate) for replicate in range(self.replicates)]
-
-    def _row(self, found: Fit, posterior: Posterior, key: tuple[str, str, int], replicate: int) -> Row:
-        raise NotImplementedError
+        return judged_rows(found, posterior, key)
 
     def _quantities(self, rows: list[Row]) -> dict[str, Quantity]:
         """Return counts and shares by method, and the error rates of the verdict over all methods."""
@@ -114,6 +115,42 @@ class League(Study):
         from vi_core.plots.league import league_figure
 
         return {"league": league_figure(records)}
+
+
+def judged_rows(found: Fit, posterior: Posterior, key: Key) -> list[Row]:
+    """Return a row for each replicate of a fit."""
+    problem, alive = found.run.problem, torch.from_numpy(found.run.alive)
+    weighed = weigh(problem, DRAWS)
+    draws = quantities(found, weighed, list(posterior.reference))
+    reference = np.stack(list(posterior.reference.values()), axis=1)
+    rows = []
+    for r, elbo in enumerate(found.elbo):
+        if not np.isfinite(elbo):
+            rows.append(Row(*key, r, "diverged"))
+            continue
+        own, log_w = draws[:, r], weighed.log_w[:, r]
+        verdict = judge(weighed, alive, torch.arange(len(alive)) == r)
+        plain = score(own, reference)
+        mended = score(own, reference, smoothed_weights(log_w).numpy()) if bool(log_w.isfinite().all()) else plain
+        measured = {name: float("nan") if value is None else value for name, value in vars(verdict).items()}
+        rows.append(
+            Row(
+                *key, r, FITTED, float(elbo), *plain, plain.good, verdict.trust, mended.good,
+                measured["k_hat"], measured["kl_gap"], measured["ess"], found.gradients, found.seconds,
+            )
+        )  # fmt: skip
+    return rows
+
+
+def quantities(found: Fit, weighed: Weighed, names: list[tuple[str, tuple[int, ...]]]) -> ndarray:
+    """Return draws (S, R, D) of the scalars that a reference names, by latent and index."""
+    z = {name: value.unsqueeze(2) for name, value in weighed.z.items()}
+    with torch.no_grad():
+        values = found.model.reported(z, found.data)
+    absent = sorted({latent for latent, _ in names} - values.keys())
+    if absent:
+        raise DataError(f"the reference names {absent[0]}, which the program does not declare.")
+    return np.stack([values[latent][:, :, 0][(..., *index)].numpy() for latent, index in names], axis=-1)
 
 
 def ratio(count: float, total: float) -> float:
