@@ -99,11 +99,17 @@ class Final(Spread):
     log_evidence: Number
 
 
-class Estimate(Spread):
-    """A quantity with the value that generated the data and the exact one."""
+class Estimate(TypedDict):
+    """A quantity with its Monte Carlo error, the value that generated the data and the exact one."""
 
+    mean: Number
+    mc_error: Number
     truth: Number
     exact: Number
+    sd: NotRequired[Number]
+    q05: NotRequired[Number]
+    q95: NotRequired[Number]
+    exact_sd: NotRequired[Number]
 
 
 class Check(TypedDict):
@@ -175,7 +181,7 @@ class Diagnostics(TypedDict):
 class Failure(TypedDict):
     """summary.json of a job that failed, and what every summary has."""
 
-    schema: Literal[1]
+    schema: Literal[2]
     experiment: str
     status: Literal["completed", "converged", "interrupted", "diverged", "failed"]
     overrides: list[str]

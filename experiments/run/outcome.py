@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vi_core.archive import MODEL_IN_A_FILE
+from vi_core.diagnostics.marginals import draw
 from vi_core.errors import LabError, NonFinite, Unwritable
 from vi_core.files import file_and_name
 from vi_core.models.base import GeneratesImages, HasDenoisingTerms
@@ -91,7 +92,7 @@ def summarize(job: Job, run: Run, history: History) -> Summary:
         "diverged_replicates": int((~alive).sum()),
         "objective": summary.objective(history, "data point" if problem.model.has_local else "", kept),
         "best_replicate": best if kept.sum() < alive.sum() else None,
-        "estimates": summary.estimates(problem, mixtures.renumbered_truth(problem, best), exact, kept),
+        "estimates": summary.estimates(problem, history, mixtures.renumbered_truth(problem, best), exact, kept),
         "final": summary.final_bound(problem, trainer.final_samples, exact, kept),
         "epoch_bound": summary.epoch_bounds(history, problem.batches),
         "diagnostics": summary.diagnostics(problem, trainer.final_samples, kept)
@@ -100,11 +101,7 @@ def summarize(job: Job, run: Run, history: History) -> Summary:
         | run.diagnostics,
         "recovery": mixtures.recovery(problem, best),
         "misfit": mixtures.misfit(problem, best),
-        "data": {
-            "provenance": problem.data.provenance,
-            "checksum": problem.checksum,
-            "points": len(problem.data.train),
-        },
+        "data": summary.data(problem),
         "timing": summary.timing(run.loop, replicates),
         "environment": describe_environment(config["seed"], run.device),
     }
@@ -174,15 +171,14 @@ def describe_parts(parts: dict[str, str], replicates: int, bias: str) -> str:
 
 
 def draw_samples(problem: Problem) -> dict[str, np.ndarray]:
-    """Return draws from q by latent, (R, draw, *event); for image models test images, reconstructions and new ones.
+    """Return draws from q by latent and quantity, (R, draw, *event); of image models images, seen, rebuilt and new.
 
     For a diffusion model data, generated points and the states on their way.
     """
     model, family, data = problem.model, problem.family, problem.data
     if not model.has_local:
-        with torch.no_grad():
-            q = family.distribution(family.variational())
-        return {name: z.squeeze(2).movedim(0, 1).cpu().numpy() for name, z in q.sample(DRAWS).items()}
+        found = draw(model, family, problem.batches.whole(model), DRAWS)
+        return {name: z.squeeze(2).movedim(0, 1).cpu().numpy() for name, z in found.items()}
     if isinstance(model, HasDenoisingTerms):
         return diffusion.generated(problem, model)
     if not isinstance(model, GeneratesImages) or data.image_shape is None:

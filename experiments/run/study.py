@@ -54,7 +54,7 @@ def study(job: Job) -> Summary:
 def summarize(job: Job, config: dict[str, Any], finding: Finding) -> Summary:
     """Return the content of summary.json but for time and environment."""
     rows = {
-        name: {"mean": q.value, "se": q.se, "error": q.error, "z": q.z, "truth": None, "exact": q.exact}
+        name: {"mean": q.value, "mc_error": q.se, "error": q.error, "z": q.z, "truth": None, "exact": q.exact}
         for name, q in finding.quantities.items()
     }
     result = heading(job, config, "", "completed") | {"estimates": rows}

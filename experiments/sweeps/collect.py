@@ -183,7 +183,8 @@ def row(job: dict[str, Any], keys: list[str]) -> dict[str, Any]:
     noise = job.get("diagnostics", {}).get("gradient", {})
     line |= {f"gradient_sd_{when}": noise[when]["total"]["mean"] for when in ("start", "final") if when in noise}
     for name, estimate in job["estimates"].items():
-        line |= {f"E[{name}]": estimate["mean"], f"E[{name}].se": estimate["se"]}
+        line |= {f"E[{name}]": estimate["mean"], f"E[{name}].mc_error": estimate["mc_error"]}
+        line |= {f"sd[{name}]": estimate["sd"]} if "sd" in estimate else {}
     line |= job.get("recovery", {}) | job.get("misfit", {})
     passed = sum(check["passed"] for check in checks)
     return line | {"checks_passed": passed, "checks": len(checks), "seconds": job["timing"]["total_s"]}

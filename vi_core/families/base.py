@@ -7,7 +7,7 @@ explicit tensors and never over a module, so that a gradient is stopped on `Para
 import inspect
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from importlib import import_module
 from operator import add
@@ -38,6 +38,13 @@ class VariationalDistribution(ABC):
     @abstractmethod
     def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Return the marginal mean and standard deviation by latent, each (*batch, *event)."""
+
+    def quantiles(self, levels: Sequence[float]) -> dict[str, tuple[Tensor, ...]]:
+        """Return marginal quantiles, one for each level, each (*batch, *event), of latents where they are known.
+
+        Those of other latents are estimated from draws.
+        """
+        return {}
 
     def sample(self, num_samples: int) -> Latents:
         """Draw z ~ q, each latent (K, *batch, *event), with no gradient."""

@@ -54,6 +54,9 @@ class MeanFieldDistribution(VariationalDistribution):
     def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
         return {name: (factor.mean, factor.variance.sqrt()) for name, factor in self.factors.items()}
 
+    def quantiles(self, levels: Sequence[float]) -> dict[str, tuple[Tensor, ...]]:
+        return {name: tuple(map(factor.icdf, levels)) for name, factor in self.factors.items()}
+
 
 def factor_entries(
     latents: dict[str, Latent], positive: Positive, spread: Positive, loc_std: PerReplicate, **initial: PerReplicate

@@ -93,6 +93,17 @@ class HasExactPosterior(Protocol):
 
 
 @runtime_checkable
+class HasQuantities(Protocol):
+    """A model with functions of its latents, which are reported like latents where `has_quantities` holds."""
+
+    has_quantities: bool
+
+    def quantities_at(self, z: Latents, x: Any) -> dict[str, Tensor]:
+        """Return the functions at each draw, (K, R, 1, *shape) by name."""
+        ...
+
+
+@runtime_checkable
 class HasUpdates(Protocol):
     """A model with conjugate coordinate updates, for the families that it `knows`."""
 

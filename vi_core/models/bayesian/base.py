@@ -107,7 +107,7 @@ class BayesianModel(Model):
         """
 
     def quantities(self, z: Values, data: Values) -> dict[str, Tensor]:
-        """Return functions of the latents that `vi_core.fit` reports like latents; none by default."""
+        """Return functions of the latents that are reported like latents; none by default."""
         return {}
 
     def weights(self, data: Values) -> Tensor | None:
@@ -146,6 +146,11 @@ class BayesianModel(Model):
     @property
     def has_points(self) -> bool:
         return self.pointwise
+
+    @property
+    def has_quantities(self) -> bool:
+        """Whether the class has `quantities` of its own."""
+        return type(self).quantities is not BayesianModel.quantities
 
     def _called(self, method: str, call: Callable[[], Any]) -> Any:
         """Return what a method of the subclass returns; its errors become one line that names it."""
