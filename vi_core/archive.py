@@ -15,6 +15,7 @@ from vi_core.errors import DataError
 from vi_core.families.base import VariationalDistribution
 from vi_core.layout import Failure, Finding, FitFinding, FitSettings, Settings, fault
 from vi_core.models.bayesian.file import FileModel
+from vi_core.models.stan.model import StanModel
 from vi_core.problem import Problem, assemble, default_dtype
 from vi_core.reading import damaged, read_json, read_yaml
 from vi_core.renamed import ESTIMATES, modernised
@@ -22,7 +23,7 @@ from vi_core.training import checkpoint
 from vi_core.training.history import History, read_history
 
 FIT_ONLY = frozenset(("replicates", "objective", "final", "diagnostics"))  # keys of summary.json
-MODEL_IN_A_FILE = f"{FileModel.__module__}.{FileModel.__qualname__}"
+MODELS_IN_FILES = {f"{model.__module__}.{model.__qualname__}" for model in (FileModel, StanModel)}
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     infinite = [item["quantity"] for item in config["expected"] if not numbers_of(item)] if not wrong else []
     if wrong or infinite:
         raise damaged(path, wrong or f"the expected {infinite[0]} is no finite number")
-    if (config.get("model") or {}).get("_target_") == MODEL_IN_A_FILE:
+    if (config.get("model") or {}).get("_target_") in MODELS_IN_FILES:
         config["model"] = config["model"] | {"path": str(folder / config["model"]["path"])}  # of the run's own copy
     return config
 

@@ -25,7 +25,9 @@ from vi_core.datasets.columns import column_data, named_columns
 from vi_core.errors import ConfigError, DataError, LabError, Unsupported
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import VariationalDistribution
+from vi_core.models.base import Model
 from vi_core.models.bayesian.base import BayesianModel
+from vi_core.models.stan.model import StanModel
 from vi_core.optimizers.base import Optimizer
 from vi_core.parts import part
 from vi_core.problem import Loaded, assemble, default_dtype
@@ -117,10 +119,10 @@ class Fit:
     data: dict[str, Tensor] = field(repr=False)
 
     @property
-    def model(self) -> BayesianModel:
+    def model(self) -> BayesianModel | StanModel:
         """The model."""
         model = self.run.problem.model
-        assert isinstance(model, BayesianModel)
+        assert isinstance(model, (BayesianModel, StanModel))
         return model
 
     @property
@@ -138,7 +140,7 @@ class Fit:
     def elbo(self) -> np.ndarray:
         """(R,) ELBO of each replicate, in nats, from 2,000 draws; −∞ where it diverged."""
         problem = self.run.problem
-        at_once = max(1, min(DRAWS, MOST_DENSITIES // (len(self.run.alive) * self.model.num_points)))
+        at_once = max(1, min(DRAWS, MOST_DENSITIES // (len(self.run.alive) * len(problem.data.train))))
         with torch.random.fork_rng(devices=[]), default_dtype(self.dtype):
             counts = [at_once] * (DRAWS // at_once) + [DRAWS % at_once] * (DRAWS % at_once > 0)
             sums = [problem.log_weights(n, self.data).sum(dim=0) for n in counts]
@@ -151,7 +153,7 @@ class Fit:
         return int(self.elbo.argmax())
 
     def draws(self, n: int = DRAWS) -> dict[str, Tensor]:
-        """Return n draws from q of the best replicate, (n, *event) by latent, with the model's `quantities`."""
+        """Return n draws from q of the best replicate, (n, *event) by name, as the model has them in `reported`."""
         return {name: value[:, self.best, 0].clone() for name, value in self._all_draws(n).items()}
 
     def _all_draws(self, n: int) -> dict[str, Tensor]:
@@ -159,8 +161,7 @@ class Fit:
         if n < 1:
             raise ConfigError(f"n={n} must be at least 1.")
         with torch.no_grad(), default_dtype(self.dtype):
-            z = self.q.sample(n)
-            return dict(z) | self.model.quantities_at(z, self.data)
+            return self.model.reported(self.q.sample(n), self.data)
 
     def summary(self) -> Table:
         """Return mean, deviation, 5 % and 95 % quantile of each scalar under q, and the error of the mean.
@@ -192,17 +193,22 @@ class Fit:
         Returns:
             (n, B, *shape), by name where several variables are observed.
         """
-        draws = {name: value for name, value in self.draws(n).items() if name in self.model.latents}
-        rows = self._rows(data, self.model.columns - self.model.observables)
+        model = self.model
+        if not isinstance(model, BayesianModel):
+            raise Unsupported("a Stan program predicts by generated quantities: StanModel(generated_quantities=True).")
+        draws = {name: value for name, value in self.draws(n).items() if name in model.latents}
+        rows = self._rows(data, model.columns - model.observables)
         with default_dtype(self.dtype):
-            found = self.model.predictive(draws, rows)
+            found = model.predictive(draws, rows)
         return next(iter(found.values())) if len(found) == 1 else found
 
     def log_predictive(self, data: Any, n: int = DRAWS) -> Tensor:
         """Return the log predictive density of each point of new data with observations, (B,), in nats."""
-        require_points(self.model, "log_predictive")
+        model = self.model
+        require_points(model, "log_predictive")
+        assert isinstance(model, BayesianModel)
         with default_dtype(self.dtype):
-            found = self.model.log_predictive(self.q.sample(n), self._rows(data, self.model.columns))
+            found = model.log_predictive(self.q.sample(n), self._rows(data, model.columns))
         return found[self.best]
 
     @property
@@ -250,15 +256,16 @@ class Fit:
     def __repr__(self) -> str:
         elbo = self.elbo[self.best]
         agree = int((self.elbo > elbo - 1).sum())
+        up_to = f" up to {self.model.lacks}" if self.model.lacks else ""
         parts = ", ".join(str(self.settings[key]) for key in ("family", "estimator"))
         return (
-            f"{type(self.model).__name__}: {parts}; ELBO {elbo:.2f} nats, {agree} of {len(self.elbo)} replicates "
-            f"within 1 nat of it; {self.run.loop.done} steps in {self.seconds:.1f} s"
+            f"{type(self.model).__name__}: {parts}; ELBO {elbo:.2f} nats{up_to}, {agree} of {len(self.elbo)} "
+            f"replicates within 1 nat of it; {self.run.loop.done} steps in {self.seconds:.1f} s"
         )
 
 
 def fit(
-    model: BayesianModel,
+    model: BayesianModel | StanModel,
     data: Any,
     *,
     family: Any = "full_rank_normal",
@@ -280,7 +287,7 @@ def fit(
     """Fit a model to data, and return the posterior.
 
     Args:
-        model: Prior and likelihood.
+        model: Prior and likelihood, or a Stan program.
         data: Arrays, tensors or columns of a data frame by name; arrays of one length are rows, others constants.
         family, bound, optimizer: A part's name, as on the command line, or its settings as a mapping; bound and
             optimizer may be objects.
@@ -302,7 +309,7 @@ def fit(
     """
     began = time.perf_counter()
     _check(model, family, replicates=replicates, steps=steps, seed=seed)
-    columns = named_columns(data)
+    columns = named_columns(data, sparing=isinstance(model, StanModel))
     loaded = column_data(columns, f"from Python: {', '.join(columns)}", None if test is None else named_columns(test))
     objective = part("bound", bound) if isinstance(bound, str) else bound
     config = {
@@ -336,7 +343,7 @@ def fit(
 
 def _check(model: Any, family: Any, **numbers: int) -> None:
     """Raise `ConfigError` for what is no model, no family, or no whole number; zero is a seed and nothing else."""
-    if not isinstance(model, BayesianModel):
+    if not isinstance(model, (BayesianModel, StanModel)):
         found = f"the class {model.__name__}; make one of it" if isinstance(model, type) else type(model).__name__
         raise ConfigError(f"fit needs a vi_core.BayesianModel with prior and likelihood, not {found}.")
     for setting, value in numbers.items():
@@ -360,7 +367,7 @@ class _Progress(Callback):
             self.report(loop.done, float(loop.recorder.latest().max()))
 
 
-def require_points(model: BayesianModel, what: str) -> None:
+def require_points(model: Model, what: str) -> None:
     """Raise `Unsupported` where a likelihood has no density for each data point."""
     if not model.has_points:
         raise Unsupported(

@@ -22,8 +22,7 @@ from vi_core.datasets.base import Data, Dataset
 from vi_core.errors import Unsupported
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import Family, HasCoordinates
-from vi_core.models.base import HasConstants, HasDenoisingTerms, Model
-from vi_core.models.bayesian.base import BayesianModel
+from vi_core.models.base import HasColumns, HasConstants, HasDenoisingTerms, Model
 from vi_core.models.bayesian.file import FileModel
 from vi_core.networks.mlp import multiply_in
 from vi_core.optimizers.base import Optimizer
@@ -73,7 +72,7 @@ class Problem:
     def held_out(self) -> Tensor:
         """Return the bound per data point averaged over the held-out part, or over all data where there is none, (R,).
 
-        It is the log predictive density where all points share the latents of a `BayesianModel`. The random stream is
+        It is the log predictive density where the model `HasColumns`. The random stream is
         put back afterwards: evaluating does not change what training draws.
         """
         data = self.data
@@ -84,7 +83,7 @@ class Problem:
 
     def _value(self, x: Any) -> Tensor:
         """Return the bound of each data point, or its log predictive density, (R, B)."""
-        if not isinstance(self.model, BayesianModel):
+        if not isinstance(self.model, HasColumns):
             return self.estimator.value(self.model, self.family, self.bound, x)
         return self.model.log_predictive(
             self.family.distribution(self.family.variational()).sample(PREDICTIVE_DRAWS), x
@@ -185,7 +184,7 @@ def assemble(
     optimizer = construct(config["optimizer"], "optimizer", context)
     model: Model = construct(config["model"], "model", context)
     model = model.own if isinstance(model, FileModel) else model
-    if isinstance(model, BayesianModel):
+    if isinstance(model, HasColumns):
         with torch.device(device):  # laws that the model makes of plain numbers
             model.observe(data.decode(data.train), len(data.train))
     elif isinstance(seen := data.decode(data.train[:1]), dict):

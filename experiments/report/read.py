@@ -179,6 +179,7 @@ def quantities(summary: dict[str, Any]) -> list[Quantity]:
         return found
     trained, final = summary["objective"], summary["final"]
     per = f" per {trained['per']}" if trained["per"] else ""
+    per += f" up to {summary['up_to']}" if summary.get("up_to") else ""
     for when, row, exact in (("training", trained, None), ("final", final, final["log_evidence"])):
         found.append(Quantity(f"{when} {row['name'].upper()}{per}", row["mean"], row["se"], exact=exact))
     return found

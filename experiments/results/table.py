@@ -31,7 +31,7 @@ def report(summary: Summary, figures: Sequence[str]) -> str:
         f"{summary['experiment']}: {summary['status']} after {summary['timing']['iterations']} steps",
         _data_line(summary["data"]),
         *_estimate_lines(summary["estimates"], POSTERIOR),
-        *_bound_lines(summary["objective"], summary["final"]),
+        *_bound_lines(summary["objective"], summary["final"], summary.get("up_to", "")),
     ]
     if "likelihood" in found:
         row = found["likelihood"]
@@ -130,9 +130,10 @@ def _data_line(data: Summary) -> str:
     return "; ".join([f"data: {data['points']} points", *found])
 
 
-def _bound_lines(trained: Summary, final: Summary) -> list[str]:
-    """Return the lines of the bound at the end of training and of the final q."""
-    label = trained["name"] + (f" per {trained['per']}" if trained["per"] else "")
+def _bound_lines(trained: Summary, final: Summary, up_to: str) -> list[str]:
+    """Return the lines of the bound at the end of training and of the final q; `up_to` is what both lack."""
+    words = {"per": trained["per"], "up to": up_to}
+    label = " ".join([trained["name"], *(f"{word} {what}" for word, what in words.items() if what)])
     head = f"{'':14}{'nats':>14}{'± MC error':>12}" + ("" if final["log_evidence"] is None else f"{'log evidence':>16}")
     training = _bound_cells(trained["mean"], trained["se"], None)
     ended = _bound_cells(final["mean"], final["se"], final["log_evidence"])

@@ -12,11 +12,12 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vi_core.archive import MODEL_IN_A_FILE
+from vi_core.archive import MODELS_IN_FILES
 from vi_core.diagnostics.marginals import draw
 from vi_core.errors import LabError, NonFinite, Unwritable
-from vi_core.files import file_and_name
+from vi_core.files import replacing
 from vi_core.models.base import GeneratesImages, HasDenoisingTerms
+from vi_core.models.files import located
 from vi_core.problem import Problem
 from vi_core.run import Run
 from vi_core.schema import Config
@@ -43,17 +44,18 @@ class ConfigWriter(Callback):
     def on_start(self, loop: Loop, config: Mapping[str, Any], folder: Path | None) -> None:
         if folder is not None:
             content = dict(config)
-            if (content.get("model") or {}).get("_target_") == MODEL_IN_A_FILE:
+            if (content.get("model") or {}).get("_target_") in MODELS_IN_FILES:
                 content["model"] = dict(content["model"]) | {"path": copy_model(content["model"]["path"], folder)}
             write_text(folder / "config.yaml", yaml_text(content))
 
 
 def copy_model(path: str, folder: Path) -> str:
     """Copy the file of a model into the folder of a run, unless it is there; return its path as seen from there."""
-    file, name = file_and_name(path)
+    file, name = located(path)
     copy = folder / file.name
     if not copy.exists():
-        write_text(copy, file.read_text(encoding="utf-8"))
+        with replacing(copy) as unfinished:
+            unfinished.write_bytes(file.read_bytes())
     return f"{copy.name}:{name}" if name else copy.name
 
 
@@ -88,6 +90,7 @@ def summarize(job: Job, run: Run, history: History) -> Summary:
     samples = 0 if status == "interrupted" else trainer.likelihood_samples
     result = heading(job, config, describe_parts(config["parts"], replicates, bias), str(status)) | {
         "bias": bias,
+        "up_to": problem.model.lacks,
         "replicates": replicates,
         "diverged_replicates": int((~alive).sum()),
         "objective": summary.objective(history, "data point" if problem.model.has_local else "", kept),

@@ -5,9 +5,9 @@ from typing import Any
 
 from omegaconf import OmegaConf, open_dict
 
-from vi_core.archive import MODEL_IN_A_FILE
+from vi_core.archive import MODELS_IN_FILES
 from vi_core.errors import ConfigError, LabError
-from vi_core.models.bayesian.file import checksum_of
+from vi_core.models.files import checksum_of
 
 from ..config.hydra_adapter import part_settings
 from ..config.messages import keys_of
@@ -67,11 +67,12 @@ def note_model_file(job: Job) -> None:
         ConfigError: Where neither an experiment nor a family was chosen for it.
     """
     model = job.cfg.model
-    if model is None or model.get("_target_") != MODEL_IN_A_FILE or not model.get("path"):
+    if model is None or model.get("_target_") not in MODELS_IN_FILES or not model.get("path"):
         return
     if not {"experiment", "family"} & set(map(chosen_key, job.overrides)):
         raise ConfigError(
-            "model=file needs parts that fit a model of your own: add experiment=own, or choose family=<name>."
+            f"model={job.cfg.parts['model']} needs parts that fit a model of your own: add experiment=own, or choose "
+            "family=<name>."
         )
     if model.checksum is None:
         model.checksum = checksum_of(model.path)

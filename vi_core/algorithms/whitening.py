@@ -54,7 +54,9 @@ def place(f: LogDensity, size: int, like: Tensor, start: str, preconditioner: st
     """Return the origin (D,) of one replicate, and A, its diagonal, or None for no preconditioner."""
     for _ in range(TRIES):
         first = torch.rand(size, dtype=like.dtype, device=like.device) * 4 - 2
-        if not bool(gradient(f, first[None]).isfinite().all()):
+        with torch.no_grad():
+            density = f(first[None])
+        if not bool(density.isfinite().all() and gradient(f, first[None]).isfinite().all()):
             continue
         if start == "random":
             factor = curvature(f, first, preconditioner)

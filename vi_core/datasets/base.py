@@ -40,6 +40,18 @@ class Random(Protocol):
         ...
 
 
+@runtime_checkable
+class WithConstants(Protocol):
+    """A decode that adds tensors by name, which are the same for all rows."""
+
+    constants: dict[str, Tensor]
+
+
+def described(value: Tensor) -> bytes:
+    """Return type and shape of a tensor as text."""
+    return f"{value.dtype} {tuple(value.shape)} ".encode()
+
+
 def identity(batch: Tensor) -> Tensor:
     """Return `batch` itself, with shape (B, *event): the decode of data that are stored as the model sees them."""
     return batch
@@ -71,9 +83,15 @@ class Data:
 
     @property
     def checksum(self) -> str:
-        """First 16 hexadecimal digits of SHA-256 over dtype, shape and bytes of `train`; a cast by `to` changes it."""
-        digest = hashlib.sha256(f"{self.train.dtype} {tuple(self.train.shape)} ".encode())
+        """First 16 hexadecimal digits of SHA-256 over dtype, shape and bytes of `train`; a cast by `to` changes it.
+
+        Constants that the decode adds by name are in it too.
+        """
+        digest = hashlib.sha256(described(self.train))
         digest.update(self.train.cpu().contiguous().view(torch.uint8).numpy().data)
+        constants = self.decode.constants if isinstance(self.decode, WithConstants) else {}
+        for name, value in sorted(constants.items()):
+            digest.update(f"{name} ".encode() + described(value) + value.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def mean(self) -> Tensor:

@@ -15,7 +15,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from vi_core.families.base import Family
-from vi_core.models.base import HasQuantities, Model
+from vi_core.models.base import HasColumns, Model
 from vi_core.types import Latents
 
 LEVELS = (0.05, 0.95)
@@ -48,7 +48,7 @@ def marginals(model: Model, family: Family, x: Any, draws: int = DRAWS) -> dict[
     """
     with torch.no_grad():
         q = family.distribution(family.variational())
-        moments, quantiles = q.moments(), q.quantiles(LEVELS)
+        moments, quantiles = (q.moments(), q.quantiles(LEVELS)) if model.reports_latents else ({}, {})
         sampled = {}
         if quantiles.keys() < moments.keys() or reports(model):
             size = sum(value.numel() for value in draw(model, family, x, 1).values())
@@ -57,25 +57,22 @@ def marginals(model: Model, family: Family, x: Any, draws: int = DRAWS) -> dict[
     for name, (mean, sd) in moments.items():
         levels = quantiles[name] if name in quantiles else empirical(sampled[name])
         found |= _by_scalar(name, (mean, sd, *levels))
-    for name in sampled.keys() - moments.keys() if reports(model) else ():
+    for name in [name for name in sampled if name not in moments] if reports(model) else ():
         value = sampled[name].to(torch.get_default_dtype())
         found |= _by_scalar(name, (value.mean(dim=0), value.std(dim=0), *empirical(value)), len(value))
     return found
 
 
 def reports(model: Model) -> bool:
-    """Whether a model has quantities of its own to report."""
-    return isinstance(model, HasQuantities) and model.has_quantities
+    """Whether results describe functions of the latents, beside them or in their place."""
+    return isinstance(model, HasColumns) and (model.has_quantities or not model.reports_latents)
 
 
 def draw(model: Model, family: Family, x: Any, draws: int) -> Latents:
-    """Return draws of q by latent, (S, R, 1, *event), and of the model's quantities."""
+    """Return draws of q by name, (S, R, 1, *event), as the model's results describe them."""
     with torch.no_grad():
         z = family.distribution(family.variational()).sample(draws)
-        if not reports(model):
-            return z
-        assert isinstance(model, HasQuantities)
-        return dict(z) | model.quantities_at(z, x)
+        return model.reported(z, x) if isinstance(model, HasColumns) else z
 
 
 def empirical(value: Tensor) -> tuple[Tensor, ...]:

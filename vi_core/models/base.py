@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import reduce
 from operator import add
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +26,16 @@ class Model(nn.Module, ABC):
     Attributes:
         latents: The latent variables by name, in the order of coordinate updates.
         layouts: Parameters of the q for which the model's closed forms hold; see `Family.layout`.
+        lacks: Constants that log p(x, z) lacks, in words; empty where it has all of them.
+        recordable: Whether all operations are torch's, so that a step can be recorded and repeated without Python.
+        reports_latents: Whether results describe the latents themselves; else `HasColumns.reported` alone.
     """
 
     latents: dict[str, Latent]
     layouts: tuple[Layout, ...] = ()
+    lacks: str = ""
+    recordable: ClassVar[bool] = True
+    reports_latents: ClassVar[bool] = True
 
     @abstractmethod
     def factors(self, z: Latents, x: Any) -> Factors:
@@ -62,6 +68,29 @@ class Model(nn.Module, ABC):
 
 
 @runtime_checkable
+class HasColumns(Protocol):
+    """A model of data by name, which declares its latents when it sees them.
+
+    Attributes:
+        has_quantities: Whether `reported` has functions of the latents beside them.
+    """
+
+    has_quantities: bool
+
+    def observe(self, data: Mapping[str, Tensor], num_points: int) -> None:
+        """Take in all data, by name, of N points, and declare the latents; refuse what does not fit in one line."""
+        ...
+
+    def reported(self, z: Latents, x: Any) -> dict[str, Tensor]:
+        """Return what results describe at each draw (K, R, 1, *event): latents and functions of them, by name."""
+        ...
+
+    def log_predictive(self, z: Latents, x: Any) -> Tensor:
+        """Return the log predictive density of each data point, (R, B), for draws z of q."""
+        ...
+
+
+@runtime_checkable
 class HasClosedFormKL(Protocol):
     """A model whose KL(q(z) ‖ p(z)) has a closed form, for the families that it `knows`."""
 
@@ -89,17 +118,6 @@ class HasExactPosterior(Protocol):
 
     def exact(self, x: Any) -> dict[str, float]:
         """Return posterior means by latent name, deviations as `<latent>.std`, and `log_evidence`, in nats."""
-        ...
-
-
-@runtime_checkable
-class HasQuantities(Protocol):
-    """A model with functions of its latents, which are reported like latents where `has_quantities` holds."""
-
-    has_quantities: bool
-
-    def quantities_at(self, z: Latents, x: Any) -> dict[str, Tensor]:
-        """Return the functions at each draw, (K, R, 1, *shape) by name."""
         ...
 
 

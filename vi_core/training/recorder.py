@@ -125,7 +125,8 @@ class Recorder:
             pieces = recorded.split([value.flatten(1).shape[1] for value in flatten(like)], dim=-1)
             shaped = [p.reshape(*recorded.shape[:2], *v.shape[2:]) for p, v in zip(pieces, flatten(like), strict=True)]
             params = unflatten([piece.unsqueeze(2) for piece in shaped], like)
-            moments = self.step.family.distribution(params).moments()
+            q = self.step.family.distribution(params)
+            moments = q.moments() if self.step.model.reports_latents else {}
         named = dict(zip(column_names(like), shaped, strict=True))
         named |= {f"E[{latent}]": mean.squeeze(2) for latent, (mean, _) in moments.items()}
         return {name: value for base, tensor in named.items() for name, value in _elements(base, tensor)}

@@ -303,6 +303,10 @@ class BayesianModel(Model):
         """Return `quantities` at each draw, (K, R, 1, *shape) by name."""
         return self.mapped(self.quantities, z, x)
 
+    def reported(self, z: Latents, x: Values) -> Values:
+        """Return latents and `quantities` at each draw, (K, R, 1, *shape) by name."""
+        return dict(z) | self.quantities_at(z, x)
+
     def prior_draw(self) -> Values:
         """Return one value of each latent, drawn from the prior."""
         drawn = Values()
