@@ -52,7 +52,8 @@ class Point:
     Attributes:
         config: Its resolved settings.
         diagnostics: What was measured at its first parameters.
-        problem: Once it is known to be possible.
+        problem: Its model, family and step, once they are known to be possible.
+        status, content: Why its training ended, and its checkpoint without the random state, once it is trained.
     """
 
     job: Job
@@ -60,18 +61,11 @@ class Point:
     diagnostics: dict[str, Any] = field(default_factory=dict)
     trainer: Trainer = field(init=False)
     problem: Problem = field(init=False)
+    status: Status = field(init=False)
+    content: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         self.trainer = construct(self.config["trainer"], "trainer")
-
-
-@dataclass
-class Trained:
-    """What training left of a point: `content` is that of its checkpoint, without the random state."""
-
-    point: Point
-    status: Status
-    content: dict[str, Any]
 
 
 def batchable(config: dict[str, Any]) -> list[str]:
@@ -110,7 +104,7 @@ def stream_seed(points: Sequence[Point]) -> int:
     return int.from_bytes(hashlib.sha256(seeds.encode()).digest()[:8], "big") >> 1
 
 
-def train(points: Sequence[Point], interrupt: Interrupt) -> Iterator[Trained]:
+def train(points: Sequence[Point], interrupt: Interrupt) -> Iterator[Point]:
     """Train the points of a group, batch after batch.
 
     Args:
@@ -118,7 +112,7 @@ def train(points: Sequence[Point], interrupt: Interrupt) -> Iterator[Trained]:
         interrupt: Ends training in good order.
 
     Yields:
-        What came of each point that could be trained with others; the missing ones have to run alone.
+        Each point that could be trained with others, once it is; the missing ones have to run alone.
     """
     batch: list[Point] = []
     loaded, size = None, 0
@@ -186,7 +180,7 @@ def combine(points: Sequence[Point], seed: int, loaded: Loaded) -> Problem:
     return stacked(config, [point.problem for point in points])
 
 
-def attempt(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -> list[Trained]:
+def attempt(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -> list[Point]:
     """Train a batch, or say why it cannot be trained; its jobs then run one by one, and only one of them may fail."""
     try:
         return train_batch(points, loaded, interrupt)
@@ -197,7 +191,7 @@ def attempt(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -> li
         return []
 
 
-def train_batch(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -> list[Trained]:
+def train_batch(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -> list[Point]:
     """Train all points in one loop, from one random stream."""
     seed, config = stream_seed(points), points[0].config
     problem = combine(points, seed, loaded)
@@ -214,8 +208,9 @@ def train_batch(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -
         code=compiled_folder() / "steps",
     )
     run.fit(lambda run: {})
-    ends = zip(points, watch.contents(run.loop), strict=True)
-    return [Trained(point, status, content) for point, (status, content) in ends]
+    for point, end in zip(points, watch.contents(run.loop), strict=True):
+        point.status, point.content = end
+    return list(points)
 
 
 def share_of(point: Point, number: int, whole: Problem) -> Share:
@@ -230,13 +225,13 @@ def share_of(point: Point, number: int, whole: Problem) -> Share:
     return share
 
 
-def finish(trained: Trained, job: Job) -> Summary:
+def finish(point: Point, job: Job) -> Summary:
     """Write the run's files from where training left it, and return its summary; the stream is that of its own seed."""
-    started, point = time.perf_counter() - trained.content["seconds"], trained.point
+    started = time.perf_counter() - point.content["seconds"]
     check_folder(job)
     device, _, _ = prepare(point.config)
-    content = trained.content | {"random": checkpoint.random_state(device)}
+    content = point.content | {"random": checkpoint.random_state(device)}
     identity = config_hash(point.config)
     run = Run(point.config, point.problem, job.folder, own=[ConfigWriter()], content=content, identity=identity)
     run.diagnostics = point.diagnostics
-    return run.fit(partial(write_results, job, started), trained.status)
+    return run.fit(partial(write_results, job, started), point.status)

@@ -74,10 +74,10 @@ class BatchedSweeper(Sweeper):
         if len(left) > 1:
             points = [Point(composed.job, composed.settings) for composed in group if composed.job]
             with Interrupt() as interrupt:
-                for trained in train(points, interrupt):
-                    composed = next(composed for composed in left if composed.job is trained.point.job)
+                for point in train(points, interrupt):
+                    composed = next(composed for composed in left if composed.job is point.job)
                     left.remove(composed)
-                    yield self.write(composed, partial(finish, trained))
+                    yield self.write(composed, partial(finish, point))
             interrupt.leave()
         for composed in left:
             yield self.run(composed)
