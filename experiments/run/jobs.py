@@ -121,29 +121,22 @@ def is_expected(error: Exception) -> bool:
     return bool(memory) or isinstance(error, (LabError, OmegaConfBaseException, OSError, MemoryError))
 
 
-@dataclass
-class Earlier:
-    """The finished jobs of a sweep that goes on, each of which stands for one job with its settings.
+def take(earlier: dict[str, list[Summary]], config: dict[str, Any]) -> Summary | None:
+    """Take the summary of a finished job with these settings out of `earlier`, and say so; None where none is left.
 
-    Attributes:
-        found: Their summaries by the hash of their configuration.
+    Each finished job stands for one job of the sweep that goes on.
     """
-
-    found: dict[str, list[Summary]]
-
-    def take(self, config: dict[str, Any]) -> Summary | None:
-        """Return the summary of a finished job with these settings, and say so; None where there is none left."""
-        left = self.found.get(config_hash(config))
-        if not left:
-            return None
-        other = left.pop(0)
-        log.info("job %d is finished already: %s", other["job"], " ".join(other["overrides"]))
-        return other
+    left = earlier.get(config_hash(config))
+    if not left:
+        return None
+    other = left.pop(0)
+    log.info("job %d is finished already: %s", other["job"], " ".join(other["overrides"]))
+    return other
 
 
 @cache
-def earlier_jobs(folder: Path) -> Earlier:
-    """Return the finished jobs of the sweep in `folder`, as they were when this process first asked.
+def earlier_jobs(folder: Path) -> dict[str, list[Summary]]:
+    """Return the finished jobs of the sweep in `folder`, by the hash of their configuration, when this was first asked.
 
     What it returns is forgotten when another sweep begins.
     """
@@ -153,7 +146,7 @@ def earlier_jobs(folder: Path) -> Earlier:
     for job in jobs_in(folder):
         if job["status"] in FINISHED:
             found.setdefault(job["config_hash"], []).append(job)
-    return Earlier(found)
+    return found
 
 
 def finished_job(job: Job) -> float | None:
@@ -164,7 +157,7 @@ def finished_job(job: Job) -> float | None:
         config = adapted(job)
     except (LabError, OmegaConfBaseException):
         return None  # running the job will say what is wrong
-    other = earlier_jobs(job.folder.parent.resolve()).take(config)
+    other = take(earlier_jobs(job.folder.parent.resolve()), config)
     return None if other is None else objective(other)
 
 

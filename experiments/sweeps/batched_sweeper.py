@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..config.hydra_adapter import grid, run_in_own_folder
 from ..run.interrupt import Interrupt
-from ..run.jobs import Earlier, earlier_jobs, refused, run_job
+from ..run.jobs import earlier_jobs, refused, run_job, take
 from ..run.owner import Occupied, owned, refuse_results
 from .batch import Point, finish, group_key, train
 from .composing import Composed, Composer
@@ -42,7 +42,7 @@ class BatchedSweeper(Sweeper):
         OmegaConf.save(self.master, folder / "multirun.yaml")
         texts = [*(f"{key}={value}" for key, value in (self.settings.params or {}).items()), *arguments]
         overrides = OverridesParser.create(self.context.config_loader).parse_overrides(texts)
-        self.earlier = earlier_jobs(folder.resolve()) if self.master.sweep.resume else Earlier({})
+        self.earlier = earlier_jobs(folder.resolve()) if self.master.sweep.resume else {}
         self.composer, number = Composer(self.context, self.master), 0
         results: list[JobReturn] = []
         for batch in grid(overrides, self.settings.max_batch_size):
@@ -58,7 +58,7 @@ class BatchedSweeper(Sweeper):
         log.info("Launching %d jobs locally", len(jobs))
         groups: dict[str, list[Composed]] = {}
         for job in jobs:
-            if not job.settings or self.earlier.take(job.settings) is None:
+            if not job.settings or take(self.earlier, job.settings) is None:
                 groups.setdefault(self.group(job), []).append(job)
         return [result for group in groups.values() for result in self.run_group(group)]
 
