@@ -72,7 +72,7 @@ def prepare(config: Config) -> tuple[torch.device, torch.dtype, torch.Generator]
     keep_memory()
     torch.set_num_threads(config["threads"])
     torch.set_default_dtype(dtype)
-    seed(config["seed"], device)
+    torch.manual_seed(config["seed"])
     return device, dtype, torch.Generator().manual_seed(int(torch.randint(2**62, ())))
 
 
@@ -104,14 +104,6 @@ def cpu_flags() -> str:
 def multiplies_bfloat16(flags: str) -> bool:
     """Whether one of the instruction sets multiplies matrices in bfloat16; True where they are not known."""
     return not flags or not {"avx512_bf16", "avx_ne_convert", "amx_bf16", "bf16", "svebf16"}.isdisjoint(flags.split())
-
-
-def seed(value: int, device: torch.device) -> None:
-    """Seed what draws on this device: `torch.manual_seed` notes, with the stack, what it would do to others."""
-    if device.type == "cpu":
-        torch.default_generator.manual_seed(value)
-    else:
-        torch.manual_seed(value)
 
 
 @cache
