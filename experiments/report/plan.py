@@ -102,8 +102,9 @@ def plan(name: str, cfg: DictConfig, overrides: Sequence[str], sources: str) -> 
     swept = cfg.hydra.mode == RunMode.MULTIRUN
     params = OmegaConf.to_container(cfg.hydra.sweeper.get("params") or OmegaConf.create({})) if swept else {}
     assert isinstance(params, dict)
-    content = {str(key): value for key, value in _unresolved(cfg).items() if key not in names("identity", False)}
-    essence = [content, _unresolved(cfg).get("expected"), params, list(overrides), sources]
+    content: Any = OmegaConf.to_container(cfg, resolve=False)
+    essential = {key: value for key, value in content.items() if key not in names("identity", False)}
+    essence = [essential, content.get("expected"), params, list(overrides), sources]
     return Plan(
         name=name,
         overrides=tuple(overrides),
@@ -112,12 +113,6 @@ def plan(name: str, cfg: DictConfig, overrides: Sequence[str], sources: str) -> 
         note=cfg.note,
         **{key: cfg.report[key] for key in ("order", "where", "says", "minutes")},
     )
-
-
-def _unresolved(cfg: DictConfig) -> dict[Any, Any]:
-    content = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(content, dict)
-    return content
 
 
 def knows(cfg: DictConfig, path: str) -> bool:

@@ -10,7 +10,13 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 class Interrupt:
-    """While active, the first signal asks the loop to end; a second one ends the process at once."""
+    """While active, the first signal asks the loop to end; a second one ends the process at once.
+
+    The handlers that were in force before come back at the end of the `with` block.
+
+    Attributes:
+        signal: Number of the signal that has arrived; None before.
+    """
 
     def __init__(self):
         self.signal: int | None = None
@@ -35,6 +41,10 @@ class Interrupt:
         return self.signal is not None
 
     def leave(self) -> None:
-        """End the process with the signal's exit code, if one has arrived; a sweep ends with it."""
+        """End the process with the signal's exit code, if one has arrived; a sweep ends with it.
+
+        Raises:
+            SystemExit: 130 for Ctrl-C, 143 for SIGTERM.
+        """
         if self.signal is not None:
             raise SystemExit(EXIT_CODES[signal.Signals(self.signal)])

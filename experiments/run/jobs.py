@@ -56,7 +56,12 @@ class Job:
 
 
 def make_job(cfg: DictConfig, folder: Path) -> Job:
-    """Return the job that Hydra's present configuration describes."""
+    """Return the job that Hydra's present configuration describes; the folder of `--config-dir` becomes known.
+
+    Args:
+        cfg: The settings as composed, without Hydra's own node.
+        folder: Where the job writes its files.
+    """
     context = HydraConfig.get()
     own_parts.know(Path(source.path) for source in context.runtime.config_sources if source.schema == "file")
     swept = list(context.sweeper.get("params") or {})
@@ -95,14 +100,28 @@ def run_job(job: Job, work: Callable[[Job], Summary] | None = None) -> float:
 
 
 def refused(folder: Path, error: Exception) -> float:
-    """Say why a job of a sweep cannot run in its folder, and note the failure; return the objective that it has."""
+    """Say why a job of a sweep cannot run in its folder, and note the failure.
+
+    Args:
+        folder: Of the job, into which nothing is written.
+        error: Why it may not be taken.
+
+    Returns:
+        NaN, the objective that a sweeper sees of a job that failed.
+    """
     sys.stderr.write(f"error: {one_line(error)}\n")
     failures.append(str(folder))
     return float("nan")
 
 
 def work_of(job: Job) -> Callable[[Job], Summary]:
-    """Return what the job's experiment asks for: a fit, a study or the benchmark."""
+    """Return what the job's experiment asks for: a fit, a study or the benchmark.
+
+    Its module is imported here, and torch with it, so that `--help` and a refused command line do without.
+
+    Raises:
+        ConfigError: For the benchmark, where the program is installed as a package without it.
+    """
     if job.cfg.benchmark is not None:
         return benchmark_module("task").benchmark
     kind = "study" if job.cfg.study is not None else "fit"
@@ -150,7 +169,12 @@ def earlier_jobs(folder: Path) -> dict[str, list[Summary]]:
 
 
 def finished_job(job: Job) -> float | None:
-    """Return the objective of a finished job of the same sweep with the same configuration, or None."""
+    """Return the objective of a finished job of the same sweep with the same configuration, or None.
+
+    Args:
+        job: Of a sweep that goes on, in a folder beside those of the earlier jobs. Settings that cannot run have no
+            finished job: running it says what is wrong.
+    """
     from .settings import adapted
 
     try:

@@ -28,7 +28,13 @@ log = logging.getLogger(__name__)
 
 
 class BatchedSweeper(Sweeper):
-    """Goes through a grid, like Hydra's own."""
+    """Goes through a grid, like Hydra's own.
+
+    Attributes:
+        context, task_function, master: What Hydra gives a sweeper: its loader and callbacks, what runs a job, and the
+            configuration of the sweep.
+        earlier: Finished jobs of the sweep that this one goes on with, by the hash of their configuration.
+    """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take over what Hydra knows."""
@@ -36,7 +42,11 @@ class BatchedSweeper(Sweeper):
         self.settings = config.hydra.sweeper
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
-        """Run all jobs; return what Hydra makes of them, in the order in which they ran."""
+        """Run all jobs; return what Hydra makes of them, in the order in which they ran.
+
+        Args:
+            arguments: Overrides of the command line; those with several values span the grid.
+        """
         folder = Path(self.master.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.master, folder / "multirun.yaml")
@@ -69,7 +79,11 @@ class BatchedSweeper(Sweeper):
         return group_key(composed.settings)
 
     def run_group(self, group: Sequence[Composed]) -> Iterator[JobReturn]:
-        """Train what can be batched and write it; run the rest one by one."""
+        """Train what can be batched and write it; run the rest one by one.
+
+        Raises:
+            SystemExit: Where a signal ended training, after the jobs of the batch are written.
+        """
         left = list(group)
         if len(left) > 1:
             points = [Point(composed.job, composed.settings) for composed in group if composed.job]

@@ -32,7 +32,15 @@ UNREADABLE = (DataError, OSError, YAMLError, RecursionError, KeyError, TypeError
 
 
 def run(cfg: DictConfig, folder: Path) -> bool:
-    """Write sweep.csv and the figures of the sweep in `folder`; return whether every job finished."""
+    """Write sweep.csv and the figures of the sweep in `folder`; return whether every job finished.
+
+    Args:
+        cfg: Settings of the present command, of which it takes the node `plot`.
+        folder: Of the sweep, in which each job has a folder by its number.
+
+    Raises:
+        DataError: Where there are no jobs, or plot.group_by names a key that was not swept.
+    """
     jobs, keys = tabulate(folder)
     log.info("%s", report(jobs, keys))
     log.info("results %s", folder / "sweep.csv")
@@ -116,7 +124,12 @@ def read_begun(folder: Path) -> dict[str, Any] | None:
 
 
 def is_redone(job: dict[str, Any], later: dict[str, Any]) -> bool:
-    """Whether a job that did not finish has the settings of a later one, of another start of the sweep."""
+    """Whether a job that did not finish has the settings of a later one, of another start of the sweep.
+
+    Args:
+        job: Of the earlier number. Where only Hydra's files are left of it, their hashes are compared.
+        later: Of the later number; two jobs of one start may have the same settings, and are both kept.
+    """
     if job["status"] in FINISHED:
         return False
     known = job["config_hash"]
@@ -144,7 +157,7 @@ def plain_yaml(folder: Path, name: str) -> Any:
 
 
 def settings(job: dict[str, Any]) -> dict[str, str]:
-    """Return a job's overrides by key, without those that change no number."""
+    """Return a job's overrides by key, without those that change no number: where it writes, what it draws."""
     pairs = (text.lstrip("+~").partition("=")[::2] for text in job["overrides"])
     aside = names("identity", False)
     return {key: value for key, value in pairs if key.partition(".")[0] not in aside}
@@ -258,7 +271,13 @@ def group(job: dict[str, Any], by: list[str]) -> str:
 
 
 def overlay(jobs: list[dict[str, Any]], by: list[str], smoothing: int) -> "Figure | None":
-    """Return the bounds of all jobs that have a trace, in groups; None where none has."""
+    """Return the bounds of all jobs that have a trace, in groups; None where none has.
+
+    Args:
+        jobs: As `read_jobs` returns them.
+        by: The keys whose values make a group.
+        smoothing: Window of the moving average, in steps.
+    """
     from vi_core.plots.sweep import sweep_figure
 
     traced = [(job, trace) for job in jobs if "objective" in job and (trace := trace_of(job["folder"]))]

@@ -66,7 +66,13 @@ def stored_gradient(problem: Problem) -> dict[str, float]:
 
 
 def gradients(problem: Problem, estimator: Estimator, replicates: int) -> Tensor:
-    """Return an estimator's gradient at q in the stored parameters of independent replicates, (R, 4)."""
+    """Return an estimator's gradient at q in the stored parameters, (R, 4).
+
+    Args:
+        problem: The model, its data and q.
+        estimator: Of the ELBO.
+        replicates: R, independent estimates, from which the error of their mean follows.
+    """
     return gradient_of(problem, estimator, problem.family(replicates))
 
 
