@@ -11,7 +11,7 @@ from vi_core.training import checkpoint
 
 from ..config.schema import config_hash
 from ..results.diagnostics import check_likelihood
-from .interrupt import Interrupt
+from .interrupt import interruptible
 from .jobs import Job, Summary
 from .outcome import ConfigWriter, measure_gradient, write_results
 from .process import compiled_folder, prepare
@@ -43,7 +43,7 @@ def fit(job: Job) -> Summary:
     if content is not None:
         config = continued(config, read_config(job.folder), content)
     problem = assemble(config, *prepare(config))
-    with Interrupt() as interrupt:
+    with interruptible() as interrupt:
         run = Run(
             config,
             problem,
@@ -57,6 +57,4 @@ def fit(job: Job) -> Summary:
         check_likelihood(problem, run.trainer.likelihood_samples)
         # a resumed run begins with the same parameters and stream
         measure_gradient(problem, run.trainer.gradient_draws, run.diagnostics, "start")
-        result = run.fit(partial(write_results, job, started))
-    interrupt.leave()
-    return result
+        return run.fit(partial(write_results, job, started))

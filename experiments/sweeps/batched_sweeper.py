@@ -18,7 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from ..config.hydra_adapter import grid, run_in_own_folder
-from ..run.interrupt import Interrupt
+from ..run.interrupt import interruptible
 from ..run.jobs import earlier_jobs, refused, run_job, take
 from ..run.owner import Occupied, owned, refuse_results
 from .batch import Point, finish, group_key, train
@@ -87,12 +87,11 @@ class BatchedSweeper(Sweeper):
         left = list(group)
         if len(left) > 1:
             points = [Point(composed.job, composed.settings) for composed in group if composed.job]
-            with Interrupt() as interrupt:
+            with interruptible() as interrupt:
                 for point in train(points, interrupt):
                     composed = next(composed for composed in left if composed.job is point.job)
                     left.remove(composed)
                     yield self.write(composed, partial(finish, point))
-            interrupt.leave()
         for composed in left:
             yield self.run(composed)
 
