@@ -219,12 +219,6 @@ def report(jobs: list[dict[str, Any]], keys: list[str]) -> str:
     return "\n".join(["", *("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)])
 
 
-def rows_in(smoothing: int, curves: dict[str, list[Any]]) -> int:
-    """Return how many rows of the coarsest trace the moving average covers."""
-    intervals = [int(step[0]) for jobs in curves.values() for step, _ in jobs]
-    return max(1, smoothing // max(intervals))
-
-
 def bound_label(objectives: list[dict[str, Any]]) -> str:
     """Return the axis label of several runs' bounds, which need not be the same bound."""
     names = {objective["name"].upper() for objective in objectives}
@@ -286,7 +280,7 @@ def overlay(jobs: list[dict[str, Any]], by: list[str], smoothing: int) -> "Figur
     curves: dict[str, list[Any]] = {}
     for job, trace in traced:
         curves.setdefault(group(job, by), []).append((trace.step, trace.columns[trace.bound]))
-    drawn = [job for job, _ in traced]
+    drawn, coarsest = [job for job, _ in traced], max(int(trace.step[0]) for _, trace in traced)
     evidences = {job["final"]["log_evidence"] for job in drawn}
     shared = evidences.pop() if len(evidences) == 1 else None
     return sweep_figure(
@@ -295,7 +289,7 @@ def overlay(jobs: list[dict[str, Any]], by: list[str], smoothing: int) -> "Figur
         title=f"{drawn[0]['experiment']}: {len(drawn)} jobs",
         legend_title=", ".join(by),
         references={} if shared is None else {"log evidence": shared},
-        window=rows_in(smoothing, curves),
+        window=max(1, smoothing // coarsest),
     )
 
 
