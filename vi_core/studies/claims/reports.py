@@ -75,8 +75,8 @@ def report_001_estimators(problem: Problem) -> dict[str, Quantity]:
     """The in-sample coefficient, said to be without bias, and z detached where the path derivative is asked for."""
     exact = stored_gradient(problem)
     in_sample = ScoreFunction(num_samples=FEW, coefficient=InSample(), scope=Everything())
-    biased = by_name(gradients(problem, in_sample, problem.num_samples // FEW))
-    detached = by_name(gradients(problem, DetachedLatent(num_samples=1), 100))
+    biased = by_name(gradients(problem, in_sample, problem.family(problem.num_samples // FEW)))
+    detached = by_name(gradients(problem, DetachedLatent(num_samples=1), problem.family(100)))
     return {
         "report_001_in_sample": average(biased["rate"], exact["rate"]),
         "report_001_detached": Quantity(detached["loc"].mean().item(), None, exact["loc"]),
