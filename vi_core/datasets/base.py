@@ -28,6 +28,7 @@ class Typed(Protocol):
 
     def with_dtype(self, dtype: torch.dtype) -> Decode:
         """Return the same decode with results of type `dtype`."""
+        ...
 
 
 @runtime_checkable
@@ -36,6 +37,7 @@ class Random(Protocol):
 
     def expected(self, batch: Tensor) -> Tensor:
         """Return the expectation of the decode of a stored batch, (B, *event), with no draw."""
+        ...
 
 
 def identity(batch: Tensor) -> Tensor:

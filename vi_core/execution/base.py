@@ -41,6 +41,7 @@ class Executor(Protocol):
 
     def __call__(self, batches: Sequence[Any]) -> Rows:
         """Make one step on each of the stored batches, whose number is a multiple of `count`."""
+        ...
 
 
 class EagerSteps:

@@ -137,6 +137,7 @@ class HasInformation(Protocol):
 
     def fisher(self) -> Tensor:
         """Return the Fisher information of q on its stored parameters, (R, P, P), at their present values."""
+        ...
 
 
 @runtime_checkable
@@ -145,6 +146,7 @@ class HasDomain(Protocol):
 
     def confine(self, step: Tensor) -> Tensor:
         """Return `step` (R, 1, P), cut for each replicate where it would leave the domain."""
+        ...
 
 
 @runtime_checkable
@@ -163,9 +165,11 @@ class HasCoordinates(Protocol):
 
     def point(self, u: Tensor) -> tuple[Latents, Tensor]:
         """Return latents and log|det ∂z/∂u| at unconstrained coordinates (..., D)."""
+        ...
 
     def place(self, origin: Tensor, factor: Tensor | None) -> None:
         """Set the origin (R, 1, D), and the linear map (R, 1, D) or (R, 1, D, D) where there is one."""
+        ...
 
 
 def all_shared(latents: dict[str, Latent], *allowed: Support) -> bool:

@@ -67,9 +67,11 @@ class HasClosedFormKL(Protocol):
 
     def log_likelihood(self, z: Latents, x: Any) -> Tensor:
         """Return log p(x | z), with shape (K, *batch)."""
+        ...
 
     def kl(self, params: Params) -> Tensor:
         """Return KL(q ‖ prior), with shape (*batch), differentiable."""
+        ...
 
 
 @runtime_checkable
@@ -78,6 +80,7 @@ class HasExpectedBound(Protocol):
 
     def expected_bound(self, params: Params, x: Any) -> Tensor:
         """Return the ELBO of q, with shape (*batch), differentiable in its parameters."""
+        ...
 
 
 @runtime_checkable
@@ -86,6 +89,7 @@ class HasExactPosterior(Protocol):
 
     def exact(self, x: Any) -> dict[str, float]:
         """Return posterior means by latent name, deviations as `<latent>.std`, and `log_evidence`, in nats."""
+        ...
 
 
 @runtime_checkable
@@ -97,6 +101,7 @@ class HasUpdates(Protocol):
 
         x is what `summarize` returns, or what `complete` returns for models with assignments.
         """
+        ...
 
 
 @runtime_checkable
@@ -105,6 +110,7 @@ class HasFisher(Protocol):
 
     def fisher(self, z: Latents, x: Any) -> Tensor:
         """Return the information on the scalar latents, in their order, (*batch, L, L), at z (*batch)."""
+        ...
 
 
 @runtime_checkable
@@ -113,6 +119,7 @@ class HasPredictive(Protocol):
 
     def log_density(self, points: Tensor, z: Latents) -> Tensor:
         """Return log p(point | z), with shape (G, *shape of z), at `points` (G,)."""
+        ...
 
 
 @runtime_checkable
@@ -121,9 +128,11 @@ class GeneratesImages(Protocol):
 
     def pixel_means(self, z: Latents) -> Tensor:
         """Return E[x | z] in [0, 1], with shape (K, *batch, pixels)."""
+        ...
 
     def sample_prior(self, num_samples: int) -> Latents:
         """Draw z ~ p(z), each (num_samples, 1, 1, *event)."""
+        ...
 
 
 class Completed(NamedTuple):
@@ -146,9 +155,11 @@ class HasAssignments(Protocol):
 
     def complete(self, params: Params, x: Any) -> Completed:
         """Set the assignments to their optimum given `params`; one pass over the data, with no gradient."""
+        ...
 
     def responsibilities(self, params: Params, points: Tensor, x: Any) -> Tensor:
         """Return q(component) of `points` (B, *event), (R, B, components)."""
+        ...
 
 
 @runtime_checkable
@@ -157,6 +168,7 @@ class HasStart(Protocol):
 
     def start(self, params: Params, x: Any) -> Params:
         """Return initial parameters like `params`, drawn for each replicate from torch's default stream."""
+        ...
 
 
 @runtime_checkable
@@ -166,6 +178,7 @@ class HasConstants(Protocol):
     @property
     def estimates_constants(self) -> bool:
         """Whether the constants are estimated."""
+        ...
 
     def estimate_constants(self, params: Params, x: Any, alive: Tensor) -> None:
         """Set the constants of replicates that are `alive` (R,) to the maximum of the ELBO given q."""
@@ -177,12 +190,15 @@ class HasCounts(Protocol):
 
     def place_scale(self) -> Tensor:
         """Return the standard deviation of a place around its epicentre, (R,)."""
+        ...
 
     def count_probabilities(self, params: Params, counts: Tensor) -> Tensor:
         """Return the posterior predictive probability of `counts` (G,), (R, G)."""
+        ...
 
     def misfit(self, params: Params, x: Any) -> dict[str, Tensor]:
         """Return statistics of the observed and the predicted counts by name, each (R,)."""
+        ...
 
 
 class Denoising(NamedTuple):
@@ -213,18 +229,22 @@ class HasDenoisingTerms(Protocol):
 
     def end_term(self, x: Tensor) -> Tensor:
         """Return L_T = KL(q(x_T | x_0) ‖ p(x_T)), in closed form, (1, B), for data (B, D)."""
+        ...
 
     def denoising(self, x: Tensor, t: Tensor, noise: Tensor) -> Denoising:
         """Return the step t, (K, 1, B), from x_t at noise ε ~ N(0, I), (K, 1, B, D), for data (B, D)."""
+        ...
 
     def affine_optimum(self, mean: Tensor, covariance: Tensor) -> Tensor:
         """Return L_0, L_1, ..., L_T, (T + 1,), of the best affine denoiser for x_0 with these moments.
 
         It is the best of all denoisers for Gaussian data. NaN for terms that the moments do not determine.
         """
+        ...
 
     def generate(self, num_samples: int) -> Tensor:
         """Sample the reverse process; return x_T, ..., x_0 in the data's units, (T + 1, num_samples, D)."""
+        ...
 
 
 def denoising_terms(model: HasDenoisingTerms, x: Tensor, num_samples: int) -> Tensor:
