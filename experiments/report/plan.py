@@ -118,8 +118,9 @@ def plan(name: str, cfg: DictConfig, overrides: Sequence[str], sources: str) -> 
 
 def knows(cfg: DictConfig, path: str) -> bool:
     """Whether an experiment's configuration has the key, so that an override of it makes sense."""
+    content: Any = OmegaConf.to_container(cfg, resolve=False)
     with suppress(KeyError, TypeError):
-        setting_at(OmegaConf.to_container(cfg, resolve=False), path.replace("/", "."))
+        setting_at(content, path.replace("/", "."))
         return True
     return False
 
