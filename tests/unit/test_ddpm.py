@@ -21,7 +21,7 @@ from tests.conftest import CommandLine, configuration, summary_of
 from vi_core.bounds.elbo import ELBO
 from vi_core.datasets.digits import Digits
 from vi_core.datasets.synthetic import Gaussian2D, TwoMoons
-from vi_core.distributions.normal import Normal
+from vi_core.distributions.normal import Normal, kl_normal
 from vi_core.estimators.base import Estimator
 from vi_core.estimators.diffusion import DiffusionSimple, DiffusionVariational
 from vi_core.families.forward_process import ForwardProcess
@@ -352,20 +352,22 @@ def test_what_is_decoded_at_later_steps_has_no_part_in_the_terms(case: str) -> N
     decoder, x = CASES[case]
     model, points = network_model(decoder, x.shape[1]), x.expand(40, -1)
     noise, t = torch.randn(1, 40, x.shape[1]), torch.arange(40).remainder(4).add(1).unsqueeze(0)
+    weights = [*model.parameters()]
+
+    def by_hand(rows: Tensor, decoded: bool) -> Tensor:
+        start, steps = model.process.lift(points[rows]), t[:, rows]
+        marginal = model.process.marginal(start, steps)
+        state = marginal.loc + marginal.scale * noise[:, rows]
+        back = model.backward(state, model.predict(state, steps), steps)
+        if decoded:
+            return -model.decoder.log_prob(start, back).sum()
+        return kl_normal(model.process.posterior(start, state, steps), back).sum()
+
     first = t.squeeze(0) == 1
-
-    def terms(rows: Tensor) -> list[Tensor]:
-        term = model.denoising(points[rows], t[:, rows], noise[:, rows]).term
-        return [term.sum().detach(), *torch.autograd.grad(term.sum(), [*model.parameters()], materialize_grads=True)]
-
-    together, start, later = terms(torch.ones_like(first)), terms(first), terms(~first)
-    torch.testing.assert_close(together, [a + b for a, b in zip(start, later, strict=True)])
-    state = model.process.marginal(model.process.lift(points), t)
-    state = (state.loc + state.scale * noise)[:, first]
-    back = model.backward(state, model.predict(state, t[:, first]), t[:, first])
-    by_hand = -model.decoder.log_prob(model.process.lift(points[first]), back).sum()
-    torch.testing.assert_close(start[0], by_hand.detach())
-    assert bool(torch.cat([value.flatten() for value in together]).isfinite().all())
+    totals = (model.denoising(points, t, noise).term.sum(), by_hand(first, True) + by_hand(~first, False))
+    found, expected = ([v.detach(), *torch.autograd.grad(v, weights, materialize_grads=True)] for v in totals)
+    torch.testing.assert_close(found, expected)
+    assert bool(torch.cat([value.flatten() for value in found]).isfinite().all())
 
 
 # --- estimators -----------------------------------------------------------------------------------------------------
