@@ -39,7 +39,13 @@ def forgiving_streams() -> Iterator[None]:
 
 
 def forgiving(stream: TextIO | None, opened: TextIO | None, descriptor: int) -> TextIO:
-    """Return a stream to `descriptor` that forgives, in place of the one that Python opened, or found closed."""
+    """Return a stream that forgives, in place of the one that Python opened, or found closed.
+
+    Args:
+        stream: `sys.stdout` or `sys.stderr`; None where it was closed when Python started.
+        opened: What Python made of it at the start. A stream that was put in its place since, as tests do, stays.
+        descriptor: 1 for standard output, 2 for standard error.
+    """
     if stream is not None and not (stream is opened and isinstance(stream, io.TextIOWrapper)):
         return stream
     names = ("encoding", "line_buffering", "write_through")

@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 
 from vi_core.plots.drawing.panels import number_text
-from vi_core.plots.drawing.style import GREY, INK, PALETTE, blank, blank_panels, legend_below, themed
+from vi_core.plots.drawing.style import GREY, INK, PALETTE, blank, blank_panels, legend_below, theme
 
 GAP = 1  # pixels between images
 TILE = 0.64  # inches of an image
 
 
-@themed
+@theme()
 def image_figure(rows: dict[str, ndarray], *, title: str = "", columns: int = 10) -> Figure:
     """Draw rows of images with labels on the left.
 
@@ -37,7 +37,7 @@ def image_figure(rows: dict[str, ndarray], *, title: str = "", columns: int = 10
     return figure
 
 
-@themed
+@theme()
 def noise_figure(images: ndarray, *, columns: int = 8, title: str = "") -> Figure:
     """Draw generated `images` (N, H, W) in a grid."""
     columns = min(columns, len(images))
@@ -69,7 +69,7 @@ def _show(axes: Axes, pixels: ndarray) -> None:
     axes.spines[:].set_visible(False)
 
 
-@themed
+@theme()
 def terms_figure(mean: ndarray, se: ndarray, affine: ndarray, *, size: int, units: str, title: str = "") -> Figure:
     """Draw L_(t−1) for t = 2, ..., T with its standard error; L_0 and L_T, of other sizes and signs, are text.
 
@@ -98,7 +98,7 @@ def terms_figure(mean: ndarray, se: ndarray, affine: ndarray, *, size: int, unit
     return legend_below(figure)
 
 
-@themed
+@theme()
 def reverse_figure(frames: ndarray, steps: Sequence[int], data: ndarray, *, title: str = "") -> Figure:
     """Draw points of the plane at several steps of the reverse process, a panel for each, and the data.
 

@@ -47,7 +47,12 @@ def doubles(values: Any) -> Tensor:
 
 
 def average(samples: Tensor, exact: float | None = None) -> Quantity:
-    """Return the mean of independent samples (N,) with its standard error, beside its exact value."""
+    """Return the mean of independent samples with its standard error, beside its exact value.
+
+    Args:
+        samples: (N,), at least two.
+        exact: The mean by another route, where it is known.
+    """
     return Quantity(samples.mean().item(), samples.std().item() / math.sqrt(len(samples)), exact)
 
 

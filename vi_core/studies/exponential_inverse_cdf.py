@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from vi_core.distributions.gamma import Exponential
@@ -55,8 +56,6 @@ class ExponentialInverseCDF(Study):
         The distance is the largest difference between the empirical distribution function and F. For draws of the right
         law the p-value is uniform on [0, 1].
         """
-        from scipy import stats
-
         distance, p_value = stats.kstest(draws.numpy(), stats.expon(scale=1 / self.rate).cdf)[:2]
         return {
             "mean": average(draws, 1 / self.rate),
