@@ -55,7 +55,8 @@ class Data:
         test: Held-out points in the same layout, or None.
         truth: Generating parameters by latent name; empty where they are unknown.
         decode: Map from a stored batch to what the model sees, on the batch's own device.
-        image_shape: (rows, columns) of an image, or None for other data.
+        image_shape: (rows, columns) of a grey image, (rows, columns, 3) of a coloured one, or None for other data.
+        levels: How many values a pixel can have after `decode`, or None for other data.
         labels: Mixture component that each training point was drawn from, (N,), or None where unknown.
         columns: Names of the numbers of a point, for the axes of figures; empty where they have none.
     """
@@ -65,7 +66,8 @@ class Data:
     test: Tensor | None = None
     truth: dict[str, float] = field(default_factory=dict)
     decode: Decode = identity
-    image_shape: tuple[int, int] | None = None
+    image_shape: tuple[int, ...] | None = None
+    levels: int | None = None
     labels: Tensor | None = None
     columns: tuple[str, ...] = ()
 
