@@ -138,7 +138,7 @@ def check(name: str, value: Any, hint: Any) -> None:
         for rule in options[1:]:
             rule(name, value)
     elif get_origin(hint) is Sequence:
-        for element in value:
+        for element in value if isinstance(value, Sequence) else ():
             check(name, element, options[0])
     elif value is not None:
         for option in options:
