@@ -189,7 +189,11 @@ def saved(array: Any) -> Callable[[Path], None]:
         (lambda f: None, {"test_fraction": 0.5, "test_path": "x"}, "both choose the held-out images"),
         (lambda f: None, {"path": None}, "dataset=images needs a folder or an array"),
         (lambda f: None, {"binarization": "treshold"}, "Did you mean 'threshold'?"),
-        (lambda f: np.save(f / "t.npy", GREY[:, 1:]), {"test_path": "t.npy"}, "the images of dataset.test_path are 4 x"),
+        (
+            lambda f: np.save(f / "t.npy", GREY[:, 1:]),
+            {"test_path": "t.npy"},
+            "the images of dataset.test_path are 4 x",
+        ),
         (saved(GREY[0]), {"path": "x.npy"}, "an array of shape (5, 7); images are (N, rows, columns)"),
         (saved(GREY[..., None].repeat(2, axis=-1)), {"path": "x.npy"}, "shape (6, 5, 7, 2); images are"),
         (saved(GREY[:1]), {"path": "x.npy"}, "has only 1 image; at least 2 are needed"),

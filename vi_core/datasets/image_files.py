@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -82,7 +82,9 @@ class ImageFiles(Images):
         if self.test_path is not None:
             test = self._images(Path(self.test_path).expanduser().absolute())
             if test.shape[1:] != images.shape[1:]:
-                shapes = f"{described(tuple(test.shape[1:]))}, those of dataset.path {described(tuple(images.shape[1:]))}"
+                shapes = (
+                    f"{described(tuple(test.shape[1:]))}, those of dataset.path {described(tuple(images.shape[1:]))}"
+                )
                 raise DataError(f"the images of dataset.test_path are {shapes}; set dataset.size or dataset.colour.")
         elif self.test_fraction is not None:
             held_out = min(max(1, round(self.test_fraction * len(images))), len(images) - 1)

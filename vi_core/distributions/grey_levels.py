@@ -6,9 +6,9 @@ are open to the outside:
 
     P(x) = F(b) − F(a),    b = (x − 1/2 + δ)/s − o,   a = (x − 1/2 − δ)/s − o,    a = −∞ for x = 0, b = ∞ for x = 1.
 
-The terms telescope, so that they sum to 1 for every o and s: a bound made of them bounds the logarithm of a probability,
-is never above 0, and compares between models, in nats or in bits per dimension. For n = 2 it is Bernoulli(F(o)),
-whatever s is. Kingma et al. 2016, appendix A; Salimans, Karpathy, Chen, Kingma 2017, section 2.1.
+The terms telescope, so that they sum to 1 for every o and s: a bound made of them bounds the logarithm of a
+probability, is never above 0, and compares between models, in nats or in bits per dimension. For n = 2 it is
+Bernoulli(F(o)), whatever s is. Kingma et al. 2016, appendix A; Salimans, Karpathy, Chen, Kingma 2017, section 2.1.
 
 From F(b) − F(a) = F(b) F(−a) (1 − e^(a − b)), with b − a = 2δ/s the same for all levels,
 

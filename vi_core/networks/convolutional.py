@@ -6,8 +6,8 @@ layer of an encoder with kernel k, stride s and padding p = ⌊(k − 1)/2⌋ co
     y[c, i, j] = b[c] + Σ_{c', u, v} w[c, c', u, v] x[c', s i + u − p, s j + v − p],
 
 and leaves ⌊(n + 2p − k)/s⌋ + 1 of n rows. A layer of a decoder is the transpose of such a map, with the sizes of the
-encoder's layer in its place, so that images of every size come out as large as they went in. Convolutions are computed in the type of the parameters,
-whatever `matmul` says of the perceptrons' products.
+encoder's layer in its place, so that images of every size come out as large as they went in. Convolutions are computed
+in the type of the parameters, whatever `matmul` says of the perceptrons' products.
 """
 
 from abc import ABC, abstractmethod
@@ -62,7 +62,10 @@ class ConvolutionalFeatures(Features):
         sizes = map_sizes(self.shape, channels, kernel, stride, owner)
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise([self.shape[2], *channels]):
-            layers += [nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2), make_activation(activation, owner)]
+            layers += [
+                nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2),
+                make_activation(activation, owner),
+            ]
         self.layers = nn.Sequential(*layers)
         self.size = channels[-1] * sizes[-1][0] * sizes[-1][1]
 
@@ -135,6 +138,7 @@ def map_sizes(
         rows, columns = ((n + 2 * ((kernel - 1) // 2) - kernel) // stride + 1 for n in sizes[-1])
         sizes.append((rows, columns))
     fits = min(map(min, sizes)) >= 1
-    require(fits, f"{owner}.channels={list(channels)} are too many layers for {shape[0]} x {shape[1]} pixels; use less.")
+    require(
+        fits, f"{owner}.channels={list(channels)} are too many layers for {shape[0]} x {shape[1]} pixels; use less."
+    )
     return sizes
-

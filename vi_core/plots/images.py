@@ -1,8 +1,8 @@
 """Figures of images and of a diffusion model: reconstructions in rows, generated images in a grid, the terms of the
 bound over the step t, and generated points from noise to data.
 
-Pixels are in [0, 1]: white ink on black, or red, green and blue. Each row or grid of images is put into one array, which
-draws in one call.
+Pixels are in [0, 1]: white ink on black, or red, green and blue. Each row or grid of images is put into one array,
+which draws in one call.
 """
 
 import math
