@@ -138,7 +138,7 @@ POINTS = {False: 12, True: 2}
 PIXELS = 6
 """Of an image, so that a network has few weights."""
 PLACE: dict[str, dict[str, Any]] = {
-    "model": {"hidden": [5]},
+    "model": {"hidden": [5], "channels": [2]},
     "family": {"hidden": [5], "loc": 2.0, "concentration": 8.0, "rate": 4.0},
 }
 """Settings: small networks, and a q on the far side of the prior whose E[1/z²], and gradients' variance, are finite."""
@@ -173,6 +173,7 @@ def pair(model_name: str, family_name: str, dataset: str, replicates: int) -> Pa
     data = few_pixels(dataset)
     context: dict[str, Any] = {"replicates": replicates, "steps_per_epoch": 1, "data_mean": data.mean}
     context |= {"event_size": data.train[0].numel(), "num_points": POINTS[False]}
+    context |= {"image_shape": data.image_shape, "levels": data.levels}
     model: Model = construct(small("model", model_name), "model", context)
     if replicates > 1 and any(True for _ in model.parameters()):
         raise Unsupported("a model with weights has one set of them.")
@@ -205,12 +206,12 @@ def few_pixels(dataset: str) -> Data:
     seen = data.decode(data.train)
     if seen.dim() == 2 and seen.shape[1] > PIXELS:
         seen = seen[:, seen.var(dim=0).argsort(descending=True)[:PIXELS]]
-    return replace(data, train=seen, test=None, decode=identity, image_shape=None)
+    return replace(data, train=seen, test=None, decode=identity, image_shape=data.image_shape and (2, PIXELS // 2))
 
 
 def datasets(model_name: str) -> list[str]:
     """Data sets that need no files and have no columns by name, the model's own first."""
-    without = {"csv", "table", "npz", "json", "catalogue", "mnist", "fashion_mnist", "eight_schools"}
+    without = {"csv", "table", "npz", "json", "images", "catalogue", "mnist", "fashion_mnist", "eight_schools"}
     first = [model_name, "normal", "digits", "two_moons"]
     return sorted(set(names("dataset")) - without, key=lambda name: (name not in first, *map(name.__ne__, first), name))
 

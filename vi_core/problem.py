@@ -1,8 +1,8 @@
 """Assembly of a `Problem`, all objects that a run trains, from a resolved configuration.
 
 Each group of the configuration is a part, which `vi_core.schema` checks and builds. Its positional-only arguments are
-filled with what other parts provide: `latents`, `replicates`, `event_size`, `num_points`, `steps_per_epoch`,
-`data_mean` and `process`.
+filled with what other parts provide: `latents`, `replicates`, `event_size`, `image_shape`, `levels`, `num_points`,
+`steps_per_epoch`, `data_mean` and `process`.
 """
 
 import logging
@@ -176,6 +176,8 @@ def assemble(
     data, checksum, wide = load_data(config, device, dtype) if loaded is None else loaded
     context: dict[str, Any] = {
         "event_size": data.train[0].numel(),
+        "image_shape": data.image_shape,
+        "levels": data.levels,
         "num_points": len(data.train),
         "replicates": config["replicates"],
         "steps_per_epoch": steps_per_epoch(len(data.train), dataset.batch_size),

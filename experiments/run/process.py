@@ -102,6 +102,7 @@ def set_products(matmul: str, device: torch.device) -> None:
         raise ConfigError(f"matmul=tf32 is for a CUDA device, and this one is {device.type}; use matmul=auto.")
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if matmul == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = matmul == "tf32"  # convolutions, for which torch's default is tf32
     if matmul == "bfloat16" and device.type == "cpu" and not multiplies_bfloat16(cpu_flags()):
         log.warning(
             "matmul=bfloat16: this processor has no instructions for it, and products take up to ten times as long"

@@ -35,6 +35,7 @@ from vi_core.models.bayesian.base import BayesianModel
 from vi_core.models.diffusion.process import ReverseVariance, Schedule
 from vi_core.models.diffusion.reverse import Decoder, Denoiser
 from vi_core.models.mixtures.hyperparameters import Hyperparameters
+from vi_core.networks.convolutional import Features
 from vi_core.networks.initialization import Initialization, OutputBias
 from vi_core.optimizers.base import Optimizer
 from vi_core.optimizers.natural_gradient import NaturalGradient
@@ -61,6 +62,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "family/spread": (Positive,),
     "family/relaxation": (Relaxation,),
     "family/initialization": (Initialization,),
+    "family/features": (Features,),
     "bound": (Bound,),
     "estimator": (Estimator,),
     "optimizer": (Optimizer, CoordinateAscent),
@@ -240,8 +242,8 @@ def test_optimizer_state_resumes(name: str) -> None:
 
 NOUNS = ("model", "family", "dataset", "bound", "estimator", "optimizer")
 SMALL = {
-    "batch_size": 4, "num_samples": 3, "hidden": [5], "latent_dim": 2, "groups": 2, "classes": 3, "num_steps": 25,
-    "latent_dims": [3, 2], "widths": [[5], [4]], "start": "random", "preconditioner": "none",
+    "batch_size": 4, "num_samples": 3, "hidden": [5], "latent_dim": 2, "channels": [3], "groups": 2, "classes": 3,
+    "num_steps": 25, "latent_dims": [3, 2], "widths": [[5], [4]], "start": "random", "preconditioner": "none",
 }  # fmt: skip
 """Settings of any part that make two steps quick."""
 
@@ -292,6 +294,8 @@ def accepted(model: str, family: str, dataset: str) -> Accepted | None:
     data, batch_size = loaded(dataset).data, construct(settings("dataset", dataset), "dataset").batch_size
     context = {
         "event_size": data.train[0].numel(),
+        "image_shape": data.image_shape,
+        "levels": data.levels,
         "num_points": len(data.train),
         "replicates": 1,
         "data_mean": data.mean,
