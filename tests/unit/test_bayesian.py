@@ -13,7 +13,7 @@ import vi_core
 from tests import oracles
 from vi_core.distributions import supports
 from vi_core.errors import LabError
-from vi_core.models.bayesian.base import Named
+from vi_core.models.bayesian.laws import Named
 
 N = 12
 

@@ -56,6 +56,10 @@ class Model(nn.Module, ABC):
         """Whether the model's closed forms hold for a q with these parameters."""
         return layout in self.layouts
 
+    def seen_by(self, replicate: int, x: Any) -> Any:
+        """Return the data of one replicate, of all that the factors see; the same for all by default."""
+        return x
+
     def summarize(self, x: Tensor) -> Any:
         """Return what the factors need of the whole data set x (N, *event), computed once; x itself by default."""
         return x
