@@ -87,6 +87,7 @@ def summarize(job: Job, run: Run, history: History) -> Summary:
     samples = 0 if status == "interrupted" else trainer.likelihood_samples
     result = heading(job, config, describe_parts(config["parts"], replicates, bias), str(status)) | {
         "bias": bias,
+        "trained": not problem.family.fixed,
         "replicates": replicates,
         "diverged_replicates": int((~alive).sum()),
         "objective": summary.objective(history, "data point" if problem.model.has_local else "", kept),
