@@ -2,9 +2,10 @@
 
 A mode is searched for from a point of each replicate's own, and again, up to five times, where a search ends at none.
 In coordinates v of u = u* + A v with A Aᵀ = H⁻¹ the log density at a mode has the gradient 0 and the Hessian −I. A
-replicate for which that does not hold has no Laplace approximation, and counts as diverged.
+replicate for which that does not hold takes the mode of another, and the run says so; without any mode it is refused.
 """
 
+import logging
 from typing import Any, cast
 
 import torch
@@ -18,6 +19,7 @@ from vi_core.estimators.base import Estimator
 from vi_core.families.base import Family, HasCoordinates
 from vi_core.models.base import Model
 
+log = logging.getLogger(__name__)
 SEARCHES = 5  # for the modes of all replicates
 TOLERANCE = 0.02  # of gradient and Hessian in coordinates where they are 0 and −I
 
@@ -62,9 +64,10 @@ class FixedStep(Step):
                 f"family={self.family.name} found no mode of log p in {SEARCHES * len(found)} searches: the density "
                 "may be a funnel, or flat in a direction; use family=full_rank_normal."
             )
+        if not bool(found.all()):
+            log.warning("%d of %d replicates found no mode, and take that of another", int((~found).sum()), len(found))
         origin, factor = (torch.where(found.view(-1, *(1,) * (t.dim() - 1)), t, t[found][:1]) for t in kept)
         family.place(origin, factor)
-        self.alive.copy_(found)
 
     def _are_modes(self, x: Any) -> Tensor:
         """Return for which replicates the origin is a mode with the curvature A, (R,)."""

@@ -24,7 +24,7 @@ from vi_core.families.normals import noise
 from vi_core.families.unconstrained import Base, Preconditioner, UnconstrainedFamily
 from vi_core.types import Graph, Latent, Params
 
-SMALL = 0.01  # factor of the first weights of spline parameters: f begins near the identity
+SMALL = 0.01  # factor of the first weights of a network's last layer
 POINTS = 1024  # of a Sobol sequence, for moments
 
 
@@ -136,19 +136,15 @@ class Flow(UnconstrainedFamily):
         require(all(width >= 1 for width in hidden), f"family.hidden={list(hidden)} must be positive widths.")
         super().__init__(latents, replicates, start, preconditioner)
         size = self.space.size
-        settings = {"transforms": transforms, "bins": bins, "passes": passes, "hidden_features": list(hidden)}
-        maps = [spline_map(size, **settings) for _ in range(replicates)]
-        self.skeleton = (maps[0],)  # in a tuple, so that its weights are not among the family's
-        each = [dict(one.named_parameters()) for one in maps]
-        self.names = {name.replace(".", "_"): name for name in each[0]}
-        self.weights = nn.ParameterDict(
-            {key: torch.stack([own[name].detach() for own in each]) for key, name in self.names.items()}
-        )
+        one = spline_map(size, transforms=transforms, bins=bins, passes=passes, hidden_features=list(hidden))
+        self.skeleton = (one,)  # in a tuple, so that its weights are not among the family's
+        self.names = {name.replace(".", "_"): name for name, _ in one.named_parameters()}
+        self.weights = nn.ParameterDict({key: first_weights(one, name, replicates) for key, name in self.names.items()})
         self.loc = nn.Parameter(torch.zeros(replicates, size))
         self.log_scale = nn.Parameter(torch.zeros(replicates, size))
-        self.constants = {name.replace(".", "_"): name for name, _ in maps[0].named_buffers()}
+        self.constants = {name.replace(".", "_"): name for name, _ in one.named_buffers()}
         for key, name in self.constants.items():
-            self.register_buffer(f"constant_{key}", maps[0].get_buffer(name), persistent=False)
+            self.register_buffer(f"constant_{key}", one.get_buffer(name), persistent=False)
         self.layout = {"u": frozenset({"loc", "scale", *self.names})}
 
     @property
@@ -167,17 +163,26 @@ class Flow(UnconstrainedFamily):
 
 
 def spline_map(size: int, **settings: Any) -> SplineMap:
-    """Return f of `size` coordinates, near the identity; `Unsupported` where zuko is not installed."""
+    """Return f of `size` coordinates; `Unsupported` where zuko is not installed."""
     try:
         from zuko.flows import NSF
     except ImportError as error:
         raise Unsupported(
             "family=flow needs zuko 1.6, which is not installed; python -m pip install 'zuko==1.6.0' adds it."
         ) from error
-    chain = NSF(size, **settings).transform
-    with torch.no_grad():
-        for layer in chain.transforms:
-            last = layer.hyper[-1].parameters() if hasattr(layer, "hyper") else layer.parameters()
-            for weight in last:
-                weight.mul_(SMALL)
-    return SplineMap(chain)
+    return SplineMap(NSF(size, **settings).transform)
+
+
+def first_weights(f: SplineMap, name: str, replicates: int) -> Tensor:
+    """Draw the first values of one of f's parameters, (R, *shape): matrices uniformly, and vectors are zero.
+
+    The bound is 1/√(inputs), for the last layer of a network a hundredth of that: f begins near the identity.
+    """
+    like = f.get_parameter(name)
+    first = like.new_zeros(replicates, *like.shape)
+    if like.dim() < 2:
+        return first
+    layers: Any = f.chain.transforms
+    last = any(like is weight for layer in layers if hasattr(layer, "hyper") for weight in layer.hyper[-1].parameters())
+    bound = (SMALL if last else 1.0) * like.shape[1] ** -0.5
+    return first.uniform_(-bound, bound)

@@ -115,7 +115,9 @@ class CholeskyNormal(NormalLaw):
         """Return the information on loc, scale and lower, (*batch, P, P), in that order."""
         diagonal = torch.arange(self.loc.shape[-1], device=self.loc.device)
         rows, columns = torch.cat([diagonal.expand(2, -1), self.places], dim=-1)
-        precision = torch.cholesky_inverse(self.cholesky)
+        identity = torch.eye(len(diagonal)).to(self.cholesky)
+        inverse = torch.linalg.solve_triangular(self.cholesky, identity, upper=False)
+        precision = inverse.mT @ inverse
         block = precision[..., rows, :][..., rows] * (columns.unsqueeze(-1) == columns)
         own = torch.cat([self.scale.square().reciprocal(), torch.zeros_like(block[..., 0, len(diagonal) :])], dim=-1)
         block = block + torch.diag_embed(own)
