@@ -139,7 +139,7 @@ PIXELS = 6
 """Of an image, so that a network has few weights."""
 PLACE: dict[str, dict[str, Any]] = {
     "model": {"hidden": [5], "channels": [2]},
-    "family": {"hidden": [5], "loc": 2.0, "concentration": 8.0, "rate": 4.0},
+    "family": {"hidden": [5], "loc": 2.0, "concentration": 8.0, "rate": 4.0} | {"transforms": 1, "bins": 4},
 }
 """Settings: small networks, and a q on the far side of the prior whose E[1/z²], and gradients' variance, are finite."""
 MORE = 3
@@ -233,10 +233,15 @@ def models() -> list[str]:
     return [name for name, kind in kinds.items() if not issubclass(kind, (BayesianModel, FileModel))]
 
 
+def trained_families() -> list[str]:
+    """Families of conf/ that a gradient moves."""
+    return [name for name in names("family") if not locate(settings("family", name)["_target_"], "family").fixed]
+
+
 @cache
 def pairs() -> list[Pair]:
-    """Every model of conf/ with every family that accepts it."""
-    found = [first_pair(model, family) for model in models() for family in names("family")]
+    """Every model of conf/ with every family that accepts it and has parameters to train."""
+    found = [first_pair(model, family) for model in models() for family in trained_families()]
     return [one for one in found if one is not None]
 
 

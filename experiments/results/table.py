@@ -39,6 +39,8 @@ def report(summary: Summary, figures: Sequence[str]) -> str:
         lines.append(f"{'-log p(x)':14}{row['nll']:14.6f}{row['se']:12.2g}{'':16}  {words}")
     if (gap := summary["final"]["kl_to_posterior"]) is not None:
         lines.append(f"KL(q || posterior) = {gap:.6g} nats")
+    if not summary.get("trained", True):
+        lines.append("nothing is trained: q was found before the first step, and its bound measured once")
     if summary["bias"]:
         lines.append(f"the gradient is biased: {summary['bias']}")
     if "denoising" in found:

@@ -91,6 +91,7 @@ def summarize(job: Job, run: Run, history: History) -> Summary:
     result = heading(job, config, describe_parts(config["parts"], replicates, bias), str(status)) | {
         "bias": bias,
         "up_to": problem.model.lacks,
+        "trained": not problem.family.fixed,
         "replicates": replicates,
         "diverged_replicates": int((~alive).sum()),
         "objective": summary.objective(history, "data point" if problem.model.has_local else "", kept),

@@ -38,7 +38,7 @@ from vi_core.models.mixtures.hyperparameters import Hyperparameters
 from vi_core.networks.convolutional import Features
 from vi_core.networks.initialization import Initialization, OutputBias
 from vi_core.optimizers.base import Optimizer
-from vi_core.optimizers.natural_gradient import NaturalGradient
+from vi_core.optimizers.natural_gradient import MOST_NUMBERS, NaturalGradient
 from vi_core.optimizers.schedules import Schedule as RateSchedule
 from vi_core.problem import Loaded, assemble, load_data
 from vi_core.schema import construct, keyword_arguments, locate
@@ -243,7 +243,8 @@ def test_optimizer_state_resumes(name: str) -> None:
 NOUNS = ("model", "family", "dataset", "bound", "estimator", "optimizer")
 SMALL = {
     "batch_size": 4, "num_samples": 3, "hidden": [5], "latent_dim": 2, "channels": [3], "groups": 2, "classes": 3,
-    "num_steps": 25, "latent_dims": [3, 2], "widths": [[5], [4]], "start": "random", "preconditioner": "none",
+    "num_steps": 25, "latent_dims": [3, 2], "widths": [[5], [4]], "start": "random", "preconditioner": "none", "transforms": 1,
+    "components": 2,
 }  # fmt: skip
 """Settings of any part that make two steps quick."""
 
@@ -251,7 +252,7 @@ SMALL = {
 def settings(noun: str, name: str) -> dict[str, Any]:
     """A part's configuration, made small."""
     config = composed(f"{noun}/{name}")
-    return config | {key: value for key, value in SMALL.items() if config.get(key) is not None}
+    return config | {key: value for key, value in SMALL.items() if isinstance(config.get(key), type(value))}
 
 
 ONE_STEP = {"steps_per_epoch": 1}
@@ -278,6 +279,8 @@ def runs(model: str, family: str, dataset: str, bound: str, estimator: str, opti
         return (
             isinstance(chosen, Exact) and isinstance(parts.model, HasUpdates) and parts.model.knows(parts.family.layout)
         )
+    if parts.family.fixed:
+        return model not in WITHOUT_MODE
     return any(True for _ in (*parts.model.parameters(), *parts.family.parameters())) and goes_with(rule, parts)
 
 
@@ -316,7 +319,8 @@ def goes_with(rule: Optimizer, parts: Accepted) -> bool:
     estimates = isinstance(parts.model, HasConstants) and parts.model.estimates_constants
     point = set(parts.family.layout.values()) == {frozenset({"value"})}
     informed = isinstance(parts.family, HasInformation) or (point and isinstance(parts.model, HasFisher))
-    return not estimates and (informed or not isinstance(rule, NaturalGradient))
+    few = sum(value.numel() for value in parts.family.parameters()) <= MOST_NUMBERS
+    return not estimates and ((informed and few) or not isinstance(rule, NaturalGradient))
 
 
 def assert_one_line(error: LabError) -> None:
@@ -330,6 +334,8 @@ PAIRS += [(model, dataset) for model in ("ddpm", "vae") for dataset in ("gaussia
 PAIRS += [(model, model) for model in names("model") if model in names("dataset")]
 PAIRS += [("eight_schools_centered", "eight_schools")]
 REGRESSIONS = {f"{kind}_regression" for kind in ("hierarchical", "linear", "logistic", "poisson")}
+WITHOUT_MODE = {"eight_schools_centered", "gamma"}
+"""Models whose density has no mode on these data, which Laplace's approximation refuses."""
 NEED_COLUMNS = {"file", "gaussian_process", *REGRESSIONS}
 """Models of columns by name, which no data set of conf/ has: tests/cli/test_own.py, tests/unit/test_regression.py."""
 
@@ -340,7 +346,10 @@ def test_every_combination(model: str, family: str, dataset: str) -> None:
     """Two steps of each bound x estimator x optimizer, or a refusal in one line: never a traceback."""
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)
+    fixed = locate(settings("family", family)["_target_"], "family").fixed  # no optimizer moves it
     for bound, estimator, optimizer in itertools.product(*map(names, NOUNS[3:])):
+        if fixed and optimizer not in ("adam", "coordinate_ascent"):
+            continue
         chosen = dict(zip(NOUNS, (model, family, dataset, bound, estimator, optimizer), strict=True))
         outcome = attempt({noun: settings(noun, name) for noun, name in chosen.items()}, loaded(dataset))
         wanted = runs(**chosen)
