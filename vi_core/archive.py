@@ -119,7 +119,7 @@ def load(run: str | Path) -> Archive:
         raise damaged(folder / "checkpoint.pt", wrong)
     dtype = getattr(torch, summary["environment"]["dtype"])
     with torch.random.fork_rng(devices=[]), default_dtype(dtype):
-        problem = assemble(config, torch.device("cpu"), dtype, torch.Generator())
+        problem = assemble(config, torch.device("cpu"), dtype, torch.Generator(), begin=False)
     try:
         problem.step.load_state_dict(content["step"])
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:

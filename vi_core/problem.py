@@ -152,7 +152,12 @@ def load_data(config: Config, device: torch.device, dtype: torch.dtype) -> Loade
 
 
 def assemble(
-    config: Config, device: torch.device, dtype: torch.dtype, generator: torch.Generator, loaded: Loaded | None = None
+    config: Config,
+    device: torch.device,
+    dtype: torch.dtype,
+    generator: torch.Generator,
+    loaded: Loaded | None = None,
+    begin: bool = True,
 ) -> Problem:
     """Build data, model, family and step from the groups of a resolved configuration.
 
@@ -165,6 +170,8 @@ def assemble(
         dtype: Of data and parameters.
         generator: Random stream of the order of minibatches.
         loaded: The data set, where it has been read already.
+        begin: Whether the step sets its first parameters from the data, which may take a search for a mode. A state
+            that is loaded afterwards has them.
 
     Raises:
         ConfigError: For a part that does not fit its constructor.
@@ -199,7 +206,8 @@ def assemble(
     multiply_in(config.get("matmul", "auto"), model.to(device), family.to(device))
     step = make_step(model, family, bound, estimator, optimizer).to(device)
     batches = Batches(data, model, dataset.batch_size, generator, wide)
-    step.begin(batches.whole(model) if isinstance(family, HasCoordinates) else batches.full)
+    if begin:
+        step.begin(batches.whole(model) if isinstance(family, HasCoordinates) else batches.full)
     return Problem(data, checksum, model, family, bound, estimator, step, batches)
 
 
