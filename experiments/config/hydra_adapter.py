@@ -39,6 +39,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_omega_conf_dumper
 
 from vi_core.errors import ConfigError
+from vi_core.files import explained
 from vi_core.reading import check_yaml
 
 from ..run.jobs import refused, relative
@@ -98,7 +99,7 @@ def run_in_own_folder(*, config: DictConfig, job_dir_key: str, job_subdir_key: s
     folder = job_folder(config, job_dir_key, job_subdir_key)
     keys = {"job_dir_key": job_dir_key, "job_subdir_key": job_subdir_key}
     try:
-        with owned(folder, refuse_results):
+        with owned(folder, refuse_results), explained(folder):
             return run_hydra_job(config=config, **keys, **rest)
     except Occupied as error:
         if job_subdir_key is None:
