@@ -56,7 +56,7 @@ class Disk:
         now = name == self.name and self.calls[name] == self.number
         self.came |= now
         if now or (self.came and self.lasting):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     def open(self, file: Any, mode: str = "r", buffering: int = -1, *rest: Any, **named: Any) -> Any:
         """Open a file as Python does, and one to be written on this disk so that its writing may fail."""
@@ -74,7 +74,10 @@ class Disk:
         """`os.write`."""
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
         if self.has(path):
-            self.operation(path)
+            try:
+                self.operation(path)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror) from None
         return GENUINE["write"](descriptor, data)
 
     def mkdir(self, path: Any, *rest: Any, **named: Any) -> None:
@@ -97,9 +100,9 @@ class Raw(io.FileIO):
         """Write as a full disk does: a part, and then an error."""
         try:
             self.disk.operation(self.path)
-        except OSError:
+        except OSError as error:
             super().write(bytes(data)[: len(bytes(data)) // 2])
-            raise
+            raise OSError(error.errno, error.strerror) from None  # writing knows no name
         return super().write(data) or 0
 
 

@@ -1,6 +1,7 @@
 """The trainer's settings, and what they come to for a given problem."""
 
 from dataclasses import dataclass
+from itertools import count
 from typing import Literal
 
 from vi_core.errors import require
@@ -95,4 +96,4 @@ def _interval(steps: int, replicates: int, steps_per_epoch: int) -> int:
     if steps_per_epoch > 1:
         divisor = next((d for d in range(least, steps_per_epoch) if steps_per_epoch % d == 0), None)
         return divisor or -(-least // steps_per_epoch) * steps_per_epoch
-    return next(m * 10**e for e in range(12) for m in (1, 2, 5) if m * 10**e >= least)
+    return next(m * 10**e for e in count() for m in (1, 2, 5) if m * 10**e >= least)
