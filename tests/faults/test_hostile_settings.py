@@ -63,7 +63,7 @@ MORE = {
     "study": ("experiment=gamma_fisher", "study.num_samples=100", "plot.enabled=false"),
 }
 RUNS = QUICK | MORE
-SAMPLE, LARGE_SAMPLE = 12, 3
+SAMPLE, LARGE_SAMPLE = 12, 2
 """Trials of each quick run in `make test`; the same each time."""
 NEVER = {"overrides"}
 """What the program notes itself."""

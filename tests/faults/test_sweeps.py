@@ -111,7 +111,7 @@ def test_a_sweep_that_was_ended_has_its_table(
 # --- sweeps that are killed or ended while they live ------------------------------------------------------------------
 
 LONG = (
-    "-m", "trainer.steps=600", "trainer.checkpoint_every=100", "trainer.execution=eager", "trainer.final_samples=50",
+    "-m", "trainer.steps=300", "trainer.checkpoint_every=100", "trainer.execution=eager", "trainer.final_samples=50",
     "replicates=2", "plot.enabled=false", "threads=1", "seed=0,1,2",
 )  # fmt: skip
 MOMENTS = {
@@ -153,7 +153,7 @@ def numbers_of(row: dict[str, str]) -> dict[str, str]:
 
 
 QUICK = {(signal.SIGKILL, "", "1/checkpoint.pt"), (signal.SIGTERM, "", "1/checkpoint.pt")}
-QUICK |= {(signal.SIGKILL, "sweep.batched=true", "1/config.yaml")}
+"""In `make test`; all are slow."""
 
 
 @pytest.mark.parametrize(
