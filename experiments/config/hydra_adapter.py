@@ -100,13 +100,21 @@ def run_in_own_folder(*, config: DictConfig, job_dir_key: str, job_subdir_key: s
     keys = {"job_dir_key": job_dir_key, "job_subdir_key": job_subdir_key}
     try:
         with owned(folder, refuse_results), explained(folder):
-            return run_hydra_job(config=config, **keys, **rest)
+            return run_with_log(config=config, **keys, **rest)
     except Occupied as error:
         if job_subdir_key is None:
             raise
         result = JobReturn(overrides=list(config.hydra.overrides.task), status=JobStatus.COMPLETED)
         result.return_value = refused(folder, error)
         return result
+
+
+def run_with_log(**job: Any) -> JobReturn:
+    """Run a job as Hydra does; where its log file cannot be opened, raise the error of the operating system."""
+    try:
+        return run_hydra_job(**job)
+    except ValueError as error:  # of logging, which says no more than that a handler cannot be made
+        raise error.__cause__ if isinstance(error.__cause__, OSError) else error from None
 
 
 def job_folder(config: DictConfig, key: str, subkey: str | None) -> Path:

@@ -146,16 +146,20 @@ def is_said(result: Result, reason: str) -> bool:
 
 
 def trial(folder: Path, straight: Path, arguments: tuple[str, ...], name: str, number: int, lasting: bool) -> bool:
-    """Try one failing operation; return whether it came. A line of the log that is lost is no reason to stop."""
+    """Try one failing operation; return whether it came.
+
+    A line of the log that is lost is no reason to stop, and `zipfile` opens a file once more where it could not.
+    """
     shutil.rmtree(folder / "run", ignore_errors=True)
     disk = Disk(folder, name, number, lasting)
     result = run_on(disk, *arguments)
     if not disk.came:
         return False
-    unharmed = name == "run.log" and (result.code, result.err) == (0, "")
+    spared = name == "run.log" or (name, number) == ("samples.npz", 1)
+    unharmed = spared and (result.code, result.err) == (0, "")
     right = unharmed or is_said(result, os.strerror(errno.ENOSPC))
     left = list((folder / "run").rglob(".[0-9]*.*"))
-    wrong = "" if unharmed else fault_of_going_on(folder, straight, arguments)
+    wrong = fault_of_going_on(folder, straight, arguments)
     right = right and not left and not wrong
     tally("disk full at a write", "right" if right else "wrong")
     assert right, (name, number, lasting, result, left, wrong)
