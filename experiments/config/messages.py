@@ -48,7 +48,8 @@ def _line(error: BaseException) -> str:
         way_out = WAYS_OUT[error.errno] if error.errno in full else elsewhere
         return f"{error.filename}: {error.strerror}; {way_out}."
     if lacks_memory(error):
-        return f"there is not enough memory ({str(error).splitlines()[0]}); use fewer points, replicates or samples."
+        reason = (str(error) or type(error).__name__).splitlines()[0]  # Python's own MemoryError says nothing
+        return f"there is not enough memory ({reason}); use fewer points, replicates or samples."
     text = " ".join(str(error).split())
     cause = " ".join(str(error.__cause__ or "").split())
     if type(error.__cause__).__module__.startswith("omegaconf") and cause not in text:

@@ -179,6 +179,12 @@ def test_a_sample_of_large_integers(name: str, here: Path, tmp_path: Path) -> No
     assert faults(name, chosen, here, tmp_path) == {}
 
 
+def test_what_python_has_no_memory_for(here: Path, tmp_path: Path) -> None:
+    """Its error has no words; and numbers of draws that would take days are refused."""
+    chosen = [("model.components", "10^18"), ("trainer.gradient_draws", "10^9"), ("threads", "10^9")]
+    assert faults("earthquakes", chosen, here, tmp_path) == {}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_every_large_integer(name: str, here: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from vi_core.training.stopping import StoppingRule
 
 Mode = Literal["auto", "eager", "replay", "cuda_graph", "compiled"]  # how steps are made: see vi_core.execution
 MOST_ROWS = 100_000
+MOST_DRAWS = 1_000_000  # of a gradient, one after the other, before the first step
 CHECKPOINTS = 10
 
 
@@ -73,7 +74,8 @@ class Trainer:
             every = getattr(self, name)
             require(isinstance(every, str) or every >= 1, f"trainer.{name}={every} must be at least 1, or auto.")
         draws = self.gradient_draws
-        require(draws == 0 or draws >= 2, f"trainer.gradient_draws={draws} must be 0, for none, or at least 2.")
+        valid = draws == 0 or 2 <= draws <= MOST_DRAWS
+        require(valid, f"trainer.gradient_draws={draws} must be 0, for none, or from 2 to {MOST_DRAWS}.")
         for name in ("eval_every", "likelihood_samples"):
             require(getattr(self, name) >= 0, f"trainer.{name}={getattr(self, name)} must not be negative.")
 
