@@ -116,9 +116,17 @@ class Check(TypedDict):
     """A number beside the expected one."""
 
     name: str
+    value: Any
     expected: float
     tolerance: float
     passed: bool
+
+
+class TargetCheck(Check):
+    """A number of a benchmark beside its limit, which is `at least` or `at most`."""
+
+    value: Number
+    sense: str
 
 
 class Timing(TypedDict):
@@ -212,6 +220,15 @@ class FitFinding(Finding):
     diagnostics: Diagnostics
     recovery: NotRequired[dict[str, Number]]
     misfit: NotRequired[dict[str, Number]]
+
+
+class BenchmarkFinding(TypedDict):
+    """What summary.json of a benchmark has beside what every finding has."""
+
+    checks: list[TargetCheck]
+    machine: dict[str, str]
+    unjudged: str
+    environment: Environment
 
 
 def fault(content: Any, hint: Any, path: str = "") -> str:

@@ -42,7 +42,8 @@ def fit(job: Job) -> Summary:
     content = checkpoint.load(job.folder / "checkpoint.pt") if job.resume else None
     if content is not None:
         config = continued(config, read_config(job.folder), content)
-    problem = assemble(config, *prepare(config))
+    measures = config["trainer"].get("gradient_draws", 0)  # at the first parameters, which a checkpoint has no more
+    problem = assemble(config, *prepare(config), begin=content is None or bool(measures))
     with interruptible() as interrupt:
         run = Run(
             config,

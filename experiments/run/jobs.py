@@ -4,7 +4,6 @@ Importing this module imports no torch, which `--help` can do without.
 """
 
 import logging
-import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vi_core import own_parts
 from vi_core.errors import LabError
 
-from ..config.messages import one_line
+from ..config.messages import lacks_memory, one_line
 from ..config.places import PROGRAM, benchmark_module
 from ..config.schema import config_hash
 from .owner import forget_failure
@@ -136,8 +135,7 @@ def objective(result: Summary) -> float:
 
 def is_expected(error: Exception) -> bool:
     """Whether an error is the user's to mend, and not a defect of the program."""
-    memory = isinstance(error, RuntimeError) and re.search("not enough memory|out of memory|allocate", str(error))
-    return bool(memory) or isinstance(error, (LabError, OmegaConfBaseException, OSError, MemoryError))
+    return lacks_memory(error) or isinstance(error, (LabError, OmegaConfBaseException, OSError))
 
 
 def take(earlier: dict[str, list[Summary]], config: dict[str, Any]) -> Summary | None:

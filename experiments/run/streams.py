@@ -5,6 +5,7 @@ its folder does not depend on them.
 """
 
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -25,15 +26,20 @@ class Forgiving(io.FileIO):
 
 @contextmanager
 def forgiving_streams() -> Iterator[None]:
-    """Context manager: the streams that Python opened for this process forgive; others stay as they are."""
+    """Context manager: the streams that Python opened for this process forgive; others stay as they are.
+
+    A log file that takes no more lines loses them too: what it has is on the terminal.
+    """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass  # one that was closed would be the next file's, and output would go into it
     os.close(descriptor)
     out, err = forgiving(sys.stdout, sys.__stdout__, 1), forgiving(sys.stderr, sys.__stderr__, 2)
+    logging.raiseExceptions, reports = False, logging.raiseExceptions
     with redirect_stdout(out), redirect_stderr(err):
         try:
             yield
         finally:
+            logging.raiseExceptions = reports
             out.flush()
             err.flush()
 

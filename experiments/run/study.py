@@ -13,8 +13,9 @@ from torch.linalg import LinAlgError  # pyright: ignore[reportAttributeAccessIss
 from vi_core.arrays import PLAIN, read_arrays
 from vi_core.errors import LabError
 from vi_core.files import remove_leftovers
+from vi_core.reading import damaged
 from vi_core.schema import check_part, construct
-from vi_core.studies.base import Finding, Study
+from vi_core.studies.base import Finding, Study, misfit
 
 from ..config.hydra_adapter import yaml_text
 from ..results import table
@@ -103,5 +104,8 @@ def redraw(cfg: DictConfig, folder: Path, config: dict[str, Any]) -> list[Path]:
         DataError: Where records.npz is missing or damaged.
     """
     check_part(config["study"], "study", Study)
+    computation: Study = construct(config["study"], "study")
     records = read_arrays(folder / RECORDS, PLAIN)
-    return draw(construct(config["study"], "study"), records, folder, cfg.plot)
+    if wrong := misfit(records, computation.forms()):
+        raise damaged(folder / RECORDS, wrong)
+    return draw(computation, records, folder, cfg.plot)

@@ -243,8 +243,8 @@ def test_optimizer_state_resumes(name: str) -> None:
 NOUNS = ("model", "family", "dataset", "bound", "estimator", "optimizer")
 SMALL = {
     "batch_size": 4, "num_samples": 3, "hidden": [5], "latent_dim": 2, "channels": [3], "groups": 2, "classes": 3,
-    "num_steps": 25, "latent_dims": [3, 2], "widths": [[5], [4]], "start": "random", "preconditioner": "none", "transforms": 1,
-    "components": 2,
+    "num_steps": 25, "latent_dims": [3, 2], "widths": [[5], [4]], "start": "random", "preconditioner": "none",
+    "transforms": 1, "components": 2,
 }  # fmt: skip
 """Settings of any part that make two steps quick."""
 

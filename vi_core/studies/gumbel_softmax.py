@@ -18,9 +18,10 @@ from torch import Tensor
 from vi_core.distributions.categorical import GumbelSoftmax, OneHotCategorical, StraightThrough
 from vi_core.errors import require
 from vi_core.per_replicate import require_positive
-from vi_core.studies.base import Figures, Finding, Quantity, Records, Study, average, doubles, entries
+from vi_core.studies.base import Figures, Finding, Form, Quantity, Records, Study, average, doubles, entries
 
 NODES = 500_000  # largest number of points of the grid that the density is integrated on
+GRADIENTS = ("score_function", "gumbel_softmax", "straight_through")
 REACH = 25.0  # of that grid in w, the log-ratio times the temperature: the density falls as e^(−|w|)
 
 
@@ -135,6 +136,17 @@ class GumbelSoftmaxStudy(Study):
             row[f"{name}_bias"] = ((samples.mean(0) - exact).norm() / exact.norm()).item()
             row[f"{name}_sd"] = (samples.var(dim=0).sum().sqrt() / exact.norm()).item()
         return row
+
+    def forms(self) -> dict[str, Form]:
+        index = Form((self.num_draws,), "integer", least=0, below=len(self.probabilities))
+        curves = ("temperatures", "largest", "largest_se", "sampling_error")
+        curves += tuple(f"{name}_{what}" for name in GRADIENTS for what in ("bias", "sd"))
+        return {
+            "direct": index,
+            "relaxed": index,
+            "log_ratio": Form((self.num_draws,)),
+            **dict.fromkeys(curves, Form((len(self.temperatures),), least=0)),
+        }
 
     def figures(self, records: Records) -> Figures:
         from vi_core.plots.studies import class_figure, temperature_figure
