@@ -114,7 +114,7 @@ def differences(config: dict[str, Any]) -> list[str]:
     cls = locate(config["_target_"], "part")
     found = [f"{cls.__name__}.{key}" for key in (set(config) - {"_target_"}) ^ set(keyword_arguments(cls))]
     for value in config.values():
-        found += differences(value) if isinstance(value, dict) else []
+        found += differences(value) if isinstance(value, dict) and "_target_" in value else []
     return found
 
 

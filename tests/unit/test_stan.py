@@ -1,5 +1,6 @@
 """Stan programs: densities beside those of the same model in torch, errors at draws, shapes, data and refusals."""
 
+import json
 import math
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 import vi_core
@@ -254,3 +256,19 @@ def test_starts_are_where_the_program_does_not_fail(make: Make) -> None:
     model = observing(make(REJECTS.replace("x > 1", "x > 0")), {})
     found = [place(lambda u: density(model, u), 1, torch.zeros(1), "random", "none")[0].item() for _ in range(8)]
     assert max(found) < 0 < len(set(found)) - 7
+
+
+@pytest.mark.slow
+def test_lotka_volterra_beside_a_long_run_of_nuts() -> None:
+    """Means within 0.1 deviations and deviations within 15 % in the best replicate; several others miss its mode."""
+    values = yaml.safe_load((ROOT / "conf" / "dataset" / "lynx_hare.yaml").read_text())["values"]
+    reference = json.loads((ROOT / "tests" / "data" / "lotka_volterra.json").read_text())["estimates"]
+    fit = vi_core.fit(StanModel(path="lotka_volterra"), values, steps=2000, num_samples=16)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        draws = fit.draws(20_000)
+    found = {f"{name}[{i}]": draws[name][:, i] for name in draws for i in range(draws[name].shape[1])}
+    assert found.keys() == reference.keys()
+    for name, (mean, sd, *_) in reference.items():
+        assert abs(found[name].mean().item() - mean) < 0.1 * sd, name
+        assert found[name].std().item() == pytest.approx(sd, rel=0.15), name

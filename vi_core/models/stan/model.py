@@ -118,6 +118,7 @@ class LogDensity(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, program: Program) -> Tensor:
+        """Return the values (S,), and keep the gradients."""
         value, slope = program.gradients(numbers(u))
         ctx.save_for_backward(torch.from_numpy(slope).to(u))
         return torch.from_numpy(value).to(u)
@@ -125,6 +126,7 @@ class LogDensity(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        """Return the gradients (S, D), each times the derivative by its value."""
         (slope,) = ctx.saved_tensors
         return upstream.unsqueeze(-1) * slope, None
 
