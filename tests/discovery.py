@@ -33,8 +33,7 @@ from vi_core.errors import LabError, Unsupported
 from vi_core.estimators.base import Estimate, Estimator
 from vi_core.estimators.exact import Exact
 from vi_core.families.base import Family
-from vi_core.models.base import HasAssignments, HasDenoisingTerms, Model
-from vi_core.models.bayesian.base import BayesianModel
+from vi_core.models.base import HasAssignments, HasColumns, HasDenoisingTerms, Model
 from vi_core.models.bayesian.file import FileModel
 from vi_core.schema import construct, locate
 from vi_core.training.batches import Batches
@@ -211,7 +210,8 @@ def few_pixels(dataset: str) -> Data:
 
 def datasets(model_name: str) -> list[str]:
     """Data sets that need no files and have no columns by name, the model's own first."""
-    without = {"csv", "table", "npz", "json", "images", "catalogue", "mnist", "fashion_mnist", "eight_schools"}
+    without = {"csv", "table", "npz", "json", "images", "catalogue", "mnist", "fashion_mnist"}
+    without |= {"eight_schools", "lynx_hare"}
     first = [model_name, "normal", "digits", "two_moons"]
     return sorted(set(names("dataset")) - without, key=lambda name: (name not in first, *map(name.__ne__, first), name))
 
@@ -230,7 +230,7 @@ def first_pair(model_name: str, family_name: str) -> Pair | None:
 def models() -> list[str]:
     """Models of conf/ whose latents do not depend on columns; tests/unit/test_bayesian.py is for the others."""
     kinds = {name: locate(settings("model", name)["_target_"], "model") for name in names("model")}
-    return [name for name, kind in kinds.items() if not issubclass(kind, (BayesianModel, FileModel))]
+    return [name for name, kind in kinds.items() if not issubclass(kind, (HasColumns, FileModel))]
 
 
 def trained_families() -> list[str]:

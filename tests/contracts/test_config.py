@@ -30,8 +30,7 @@ from vi_core.estimators.base import Estimator
 from vi_core.estimators.exact import Exact
 from vi_core.families.amortized.categorical import Relaxation
 from vi_core.families.base import Family, HasInformation
-from vi_core.models.base import HasConstants, HasFisher, HasUpdates, Model
-from vi_core.models.bayesian.base import BayesianModel
+from vi_core.models.base import HasColumns, HasConstants, HasFisher, HasUpdates, Model
 from vi_core.models.diffusion.process import ReverseVariance, Schedule
 from vi_core.models.diffusion.reverse import Decoder, Denoiser
 from vi_core.models.mixtures.hyperparameters import Hyperparameters
@@ -117,7 +116,7 @@ def differences(config: dict[str, Any]) -> list[str]:
     cls = locate(config["_target_"], "part")
     found = [f"{cls.__name__}.{key}" for key in (set(config) - {"_target_"}) ^ set(keyword_arguments(cls))]
     for value in config.values():
-        found += differences(value) if isinstance(value, dict) else []
+        found += differences(value) if isinstance(value, dict) and "_target_" in value else []
     return found
 
 
@@ -305,7 +304,7 @@ def accepted(model: str, family: str, dataset: str) -> Accepted | None:
     }
     try:
         described: Model = construct(settings("model", model), "model", context)
-        if isinstance(described, BayesianModel):
+        if isinstance(described, HasColumns):
             described.observe(data.decode(data.train), len(data.train))
         Batches(data, described, batch_size, torch.Generator())
         context |= {"latents": described.latents, "process": getattr(described, "process", None)}
@@ -336,8 +335,9 @@ PAIRS += [("eight_schools_centered", "eight_schools")]
 REGRESSIONS = {f"{kind}_regression" for kind in ("hierarchical", "linear", "logistic", "poisson")}
 WITHOUT_MODE = {"eight_schools_centered", "gamma"}
 """Models whose density has no mode on these data, which Laplace's approximation refuses."""
-NEED_COLUMNS = {"file", "gaussian_process", *REGRESSIONS}
-"""Models of columns by name, which no data set of conf/ has: tests/cli/test_own.py, tests/unit/test_regression.py."""
+NEED_COLUMNS = {"file", "gaussian_process", "lotka_volterra", "stan", *REGRESSIONS}
+"""Models of columns by name, which no data set of conf/ has, or which need long to begin: tests/cli/test_own.py,
+tests/unit/test_regression.py, tests/unit/test_stan.py."""
 
 
 @pytest.mark.parametrize("family", names("family"))

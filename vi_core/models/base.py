@@ -64,6 +64,11 @@ class Model(nn.Module, ABC):
         """Whether the model's closed forms hold for a q with these parameters."""
         return layout in self.layouts
 
+    @property
+    def has_quantities(self) -> bool:
+        """Whether results describe functions of the latents beside them."""
+        return False
+
     def seen_by(self, replicate: int, x: Any) -> Any:
         """Return the data of one replicate, of all that the factors see; the same for all by default."""
         return x
@@ -75,13 +80,7 @@ class Model(nn.Module, ABC):
 
 @runtime_checkable
 class HasColumns(Protocol):
-    """A model of data by name, which declares its latents when it sees them.
-
-    Attributes:
-        has_quantities: Whether `reported` has functions of the latents beside them.
-    """
-
-    has_quantities: bool
+    """A model of data by name, which declares its latents when it sees them."""
 
     def observe(self, data: Mapping[str, Tensor], num_points: int) -> None:
         """Take in all data, by name, of N points, and declare the latents; refuse what does not fit in one line."""
