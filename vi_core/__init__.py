@@ -1,8 +1,9 @@
 """A laboratory for variational inference: models, families, bounds, estimators and optimizers that combine freely.
 
-`vi_core.fit(model, data)` fits a `BayesianModel` of one's own; `vi_core.load(folder)` reopens a run. The other public
-names are the base classes of the parts, to derive new ones from. They are imported when they are first used, so that
-`import vi_core` does not import torch. The library seeds nothing, prints nothing and changes no global setting of it.
+`vi_core.fit(model, data)` fits a `BayesianModel` of one's own, or a `StanModel`; `vi_core.load(folder)` reopens a run.
+The other public names are the base classes of the parts, to derive new ones from. They are imported when they are first
+used, so that `import vi_core` does not import torch. The library seeds nothing, prints nothing and changes no global
+setting of it.
 """
 
 from importlib import import_module
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from vi_core.fitting import fit
     from vi_core.models.base import Model
     from vi_core.models.bayesian.base import BayesianModel
+    from vi_core.models.stan.model import StanModel
     from vi_core.optimizers.base import Optimizer
 
 __version__ = "0.2.0"
-__all__ = ["BayesianModel", "Bound", "Dataset", "Estimator", "Family", "Model", "Optimizer", "fit", "load"]
+__all__ = ["BayesianModel", "Bound", "Dataset", "Estimator", "Family", "Model", "Optimizer", "StanModel", "fit", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -30,6 +32,7 @@ def __getattr__(name: str) -> Any:
     folders = {
         "BayesianModel": "models.bayesian.base",
         "Family": "families.base",
+        "StanModel": "models.stan.model",
         "fit": "fitting",
         "load": "archive",
     }

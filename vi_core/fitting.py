@@ -7,9 +7,10 @@
 The parts, the training loop and the numbers are those of the command line.
 """
 
+import copy
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +21,13 @@ import torch
 from torch import Tensor
 
 from vi_core.bounds.base import Bound
-from vi_core.datasets.base import Data, Dataset
-from vi_core.datasets.columns import column_data, named_columns
+from vi_core.datasets.columns import InMemory, column_data, named_columns, rows_first
 from vi_core.errors import ConfigError, DataError, LabError, Unsupported
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import VariationalDistribution
+from vi_core.models.base import Model
 from vi_core.models.bayesian.base import BayesianModel
+from vi_core.models.stan.model import StanModel
 from vi_core.optimizers.base import Optimizer
 from vi_core.parts import part
 from vi_core.problem import Loaded, assemble, default_dtype
@@ -40,22 +42,6 @@ DRAWS = 2000  # of q, for quantiles and the final bound
 MOST_DENSITIES = 20_000_000  # of data points under draws, that are in memory at once
 LEARNING_RATE = 0.05  # in whitened coordinates; it falls to a tenth
 QUANTILES = (0.05, 0.95)
-
-
-@dataclass(eq=False)
-class InMemory(Dataset):
-    """Columns that were passed from Python.
-
-    Attributes:
-        data: The tensors.
-        batch_size: Rows in a step, or None for all.
-    """
-
-    data: Data
-    batch_size: int | None = None
-
-    def load(self) -> Data:
-        return self.data
 
 
 @dataclass(frozen=True)
@@ -109,18 +95,20 @@ class Fit:
         settings: The call's arguments by name, for `repr`.
         seconds: What the fit took.
         data: All data by name, as the model saw them.
+        replicate: Whose q the methods describe; None for that with the highest ELBO.
     """
 
     run: Run
     settings: dict[str, Any]
     seconds: float
     data: dict[str, Tensor] = field(repr=False)
+    replicate: int | None = None
 
     @property
-    def model(self) -> BayesianModel:
+    def model(self) -> BayesianModel | StanModel:
         """The model."""
         model = self.run.problem.model
-        assert isinstance(model, BayesianModel)
+        assert isinstance(model, (BayesianModel, StanModel))
         return model
 
     @property
@@ -138,7 +126,7 @@ class Fit:
     def elbo(self) -> np.ndarray:
         """(R,) ELBO of each replicate, in nats, from 2,000 draws; −∞ where it diverged."""
         problem = self.run.problem
-        at_once = max(1, min(DRAWS, MOST_DENSITIES // (len(self.run.alive) * self.model.num_points)))
+        at_once = max(1, min(DRAWS, MOST_DENSITIES // (len(self.run.alive) * len(problem.data.train))))
         with torch.random.fork_rng(devices=[]), default_dtype(self.dtype):
             counts = [at_once] * (DRAWS // at_once) + [DRAWS % at_once] * (DRAWS % at_once > 0)
             sums = [problem.log_weights(n, self.data).sum(dim=0) for n in counts]
@@ -147,11 +135,24 @@ class Fit:
 
     @property
     def best(self) -> int:
-        """The replicate with the highest ELBO, whose q the other methods describe."""
-        return int(self.elbo.argmax())
+        """The replicate with the highest ELBO, whose q the other methods describe, or the one chosen by `at`."""
+        if self.replicate is None and self.model.per_replicate:
+            raise Unsupported("each replicate was fitted to data of its own; choose one, as in fit.at(0).summary().")
+        return int(self.elbo.argmax()) if self.replicate is None else self.replicate
+
+    def at(self, replicate: int) -> "Fit":
+        """Return the same fit with another replicate described; of data per replicate each has its own.
+
+        Rows for `predict` and `log_predictive` then have an axis of replicates where the data had one.
+        """
+        if not 0 <= replicate < len(self.elbo):
+            raise ConfigError(f"there is no replicate {replicate}; choose 0 to {len(self.elbo) - 1}.")
+        found = copy.copy(self)
+        found.replicate = replicate
+        return found
 
     def draws(self, n: int = DRAWS) -> dict[str, Tensor]:
-        """Return n draws from q of the best replicate, (n, *event) by latent, with the model's `quantities`."""
+        """Return n draws from q of the best replicate, (n, *event) by name, as the model has them in `reported`."""
         return {name: value[:, self.best, 0].clone() for name, value in self._all_draws(n).items()}
 
     def _all_draws(self, n: int) -> dict[str, Tensor]:
@@ -159,8 +160,7 @@ class Fit:
         if n < 1:
             raise ConfigError(f"n={n} must be at least 1.")
         with torch.no_grad(), default_dtype(self.dtype):
-            z = self.q.sample(n)
-            return dict(z) | self.model.quantities_at(z, self.data)
+            return self.model.reported(self.q.sample(n), self.data)
 
     def summary(self) -> Table:
         """Return mean, deviation, 5 % and 95 % quantile of each scalar under q, and the error of the mean.
@@ -169,7 +169,7 @@ class Fit:
         """
         with torch.random.fork_rng(devices=[]):
             z = self._all_draws(DRAWS)
-        alive = np.flatnonzero(np.isfinite(self.elbo))
+        alive = np.flatnonzero(np.isfinite(self.elbo)) if not self.model.per_replicate else np.empty(0, int)
         rows = {}
         for latent, value in z.items():
             flat = value[:, :, 0].reshape(*value.shape[:2], -1).cpu().numpy()
@@ -192,17 +192,22 @@ class Fit:
         Returns:
             (n, B, *shape), by name where several variables are observed.
         """
-        draws = {name: value for name, value in self.draws(n).items() if name in self.model.latents}
-        rows = self._rows(data, self.model.columns - self.model.observables)
+        model = self.model
+        if not isinstance(model, BayesianModel):
+            raise Unsupported("a Stan program predicts by generated quantities: StanModel(generated_quantities=True).")
+        draws = {name: value for name, value in self.draws(n).items() if name in model.latents}
+        rows = self._rows(data, model.columns - model.observables)
         with default_dtype(self.dtype):
-            found = self.model.predictive(draws, rows)
+            found = model.predictive(draws, rows, self.best)
         return next(iter(found.values())) if len(found) == 1 else found
 
     def log_predictive(self, data: Any, n: int = DRAWS) -> Tensor:
         """Return the log predictive density of each point of new data with observations, (B,), in nats."""
-        require_points(self.model, "log_predictive")
+        model = self.model
+        require_points(model, "log_predictive")
+        assert isinstance(model, BayesianModel)
         with default_dtype(self.dtype):
-            found = self.model.log_predictive(self.q.sample(n), self._rows(data, self.model.columns))
+            found = model.log_predictive(self.q.sample(n), self._rows(data, model.columns))
         return found[self.best]
 
     @property
@@ -213,7 +218,7 @@ class Fit:
     def _rows(self, data: Any, needed: frozenset[str]) -> dict[str, Tensor]:
         """Return new rows in the type of the fit, with its constants where they give none."""
         like = self.run.problem.step.witness
-        columns = named_columns(data)
+        columns = rows_first(named_columns(data), self.model.per_replicate & needed, len(self.run.alive))
         count = self.run.problem.data.train.shape[0]
         constants = {n: v for n, v in self.data.items() if n not in columns and not (v.dim() and len(v) == count)}
         moved = {n: v.to(like) if v.is_floating_point() else v.to(like.device) for n, v in columns.items()}
@@ -248,17 +253,22 @@ class Fit:
             )
 
     def __repr__(self) -> str:
+        if self.model.per_replicate:
+            here = f"{len(self.elbo)} data sets" if self.replicate is None else f"data set {self.replicate}"
+            least = self.elbo.min() if self.replicate is None else self.elbo[self.replicate]
+            return f"{type(self.model).__name__}: {here}; least ELBO {least:.2f} nats"
         elbo = self.elbo[self.best]
         agree = int((self.elbo > elbo - 1).sum())
+        up_to = f" up to {self.model.lacks}" if self.model.lacks else ""
         parts = ", ".join(str(self.settings[key]) for key in ("family", "estimator"))
         return (
-            f"{type(self.model).__name__}: {parts}; ELBO {elbo:.2f} nats, {agree} of {len(self.elbo)} replicates "
-            f"within 1 nat of it; {self.run.loop.done} steps in {self.seconds:.1f} s"
+            f"{type(self.model).__name__}: {parts}; ELBO {elbo:.2f} nats{up_to}, {agree} of {len(self.elbo)} "
+            f"replicates within 1 nat of it; {self.run.loop.done} steps in {self.seconds:.1f} s"
         )
 
 
 def fit(
-    model: BayesianModel,
+    model: BayesianModel | StanModel,
     data: Any,
     *,
     family: Any = "full_rank_normal",
@@ -270,6 +280,7 @@ def fit(
     batch_size: int | None = None,
     max_seconds: float | None = None,
     replicates: int = 4,
+    per_replicate: Collection[str] = (),
     seed: int = 0,
     device: str = "cpu",
     dtype: torch.dtype = torch.float64,
@@ -280,7 +291,7 @@ def fit(
     """Fit a model to data, and return the posterior.
 
     Args:
-        model: Prior and likelihood.
+        model: Prior and likelihood, or a Stan program.
         data: Arrays, tensors or columns of a data frame by name; arrays of one length are rows, others constants.
         family, bound, optimizer: A part's name, as on the command line, or its settings as a mapping; bound and
             optimizer may be objects.
@@ -290,6 +301,8 @@ def fit(
         batch_size: Rows in a step, or None for all of them.
         max_seconds: Ends training after this time; None for no limit.
         replicates: R, fits from different starting points, trained together.
+        per_replicate: Names of data that have a first axis of replicates, (R, N, *shape): R data sets are fitted at
+            once, each by one replicate, which `Fit.at` chooses.
         seed: Of all random numbers; the state of torch's own stream stays as it was.
         device: Of torch.
         dtype: Floating type of data and parameters.
@@ -302,8 +315,13 @@ def fit(
     """
     began = time.perf_counter()
     _check(model, family, replicates=replicates, steps=steps, seed=seed)
-    columns = named_columns(data)
-    loaded = column_data(columns, f"from Python: {', '.join(columns)}", None if test is None else named_columns(test))
+    sparing = isinstance(model, StanModel)
+    columns = rows_first(named_columns(data, sparing=sparing), per_replicate, replicates)
+    held_out = None if test is None else rows_first(named_columns(test), per_replicate, replicates)
+    loaded = column_data(columns, f"from Python: {', '.join(columns)}", held_out)
+    if sparing and per_replicate:
+        raise Unsupported("a Stan program has one data set for all replicates; leave per_replicate out.")
+    model.per_replicate = frozenset(per_replicate)
     objective = part("bound", bound) if isinstance(bound, str) else bound
     config = {
         "dataset": InMemory(loaded, batch_size=batch_size),
@@ -336,7 +354,7 @@ def fit(
 
 def _check(model: Any, family: Any, **numbers: int) -> None:
     """Raise `ConfigError` for what is no model, no family, or no whole number; zero is a seed and nothing else."""
-    if not isinstance(model, BayesianModel):
+    if not isinstance(model, (BayesianModel, StanModel)):
         found = f"the class {model.__name__}; make one of it" if isinstance(model, type) else type(model).__name__
         raise ConfigError(f"fit needs a vi_core.BayesianModel with prior and likelihood, not {found}.")
     for setting, value in numbers.items():
@@ -360,7 +378,7 @@ class _Progress(Callback):
             self.report(loop.done, float(loop.recorder.latest().max()))
 
 
-def require_points(model: BayesianModel, what: str) -> None:
+def require_points(model: Model, what: str) -> None:
     """Raise `Unsupported` where a likelihood has no density for each data point."""
     if not model.has_points:
         raise Unsupported(

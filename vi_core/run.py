@@ -1,6 +1,7 @@
 """A run: settings, problem, loop and history in one object, from which every summary and every file is made."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ class Run:
         self.config, self.problem, self.folder, self.content = config, problem, folder, content
         self.trainer: Trainer = construct(config["trainer"], "trainer")
         self.device, self.diagnostics = problem.step.alive.device, {}
-        self.plan = self.trainer.plan(problem.batches.steps_per_epoch, config["replicates"])
+        plan = self.trainer.plan(problem.batches.steps_per_epoch, config["replicates"])
+        self.plan = replace(plan, steps=1) if problem.family.fixed else plan
         writers: list[Callback] = []
         if folder is not None:
             writers = [CheckpointWriter(folder / "checkpoint.pt", content), HistoryWriter(folder / "trace.csv")]

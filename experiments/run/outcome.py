@@ -12,10 +12,12 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vi_core.archive import MODEL_IN_A_FILE
+from vi_core.archive import MODELS_IN_FILES
+from vi_core.diagnostics.marginals import draw
 from vi_core.errors import LabError, NonFinite, Unwritable
-from vi_core.files import file_and_name
+from vi_core.files import replacing
 from vi_core.models.base import GeneratesImages, HasDenoisingTerms
+from vi_core.models.files import located
 from vi_core.problem import Problem
 from vi_core.run import Run
 from vi_core.schema import Config
@@ -42,17 +44,18 @@ class ConfigWriter(Callback):
     def on_start(self, loop: Loop, config: Mapping[str, Any], folder: Path | None) -> None:
         if folder is not None:
             content = dict(config)
-            if (content.get("model") or {}).get("_target_") == MODEL_IN_A_FILE:
+            if (content.get("model") or {}).get("_target_") in MODELS_IN_FILES:
                 content["model"] = dict(content["model"]) | {"path": copy_model(content["model"]["path"], folder)}
             write_text(folder / "config.yaml", yaml_text(content))
 
 
 def copy_model(path: str, folder: Path) -> str:
     """Copy the file of a model into the folder of a run, unless it is there; return its path as seen from there."""
-    file, name = file_and_name(path)
+    file, name = located(path)
     copy = folder / file.name
     if not copy.exists():
-        write_text(copy, file.read_text(encoding="utf-8"))
+        with replacing(copy) as unfinished:
+            unfinished.write_bytes(file.read_bytes())
     return f"{copy.name}:{name}" if name else copy.name
 
 
@@ -87,11 +90,13 @@ def summarize(job: Job, run: Run, history: History) -> Summary:
     samples = 0 if status == "interrupted" else trainer.likelihood_samples
     result = heading(job, config, describe_parts(config["parts"], replicates, bias), str(status)) | {
         "bias": bias,
+        "up_to": problem.model.lacks,
+        "trained": not problem.family.fixed,
         "replicates": replicates,
         "diverged_replicates": int((~alive).sum()),
         "objective": summary.objective(history, "data point" if problem.model.has_local else "", kept),
         "best_replicate": best if kept.sum() < alive.sum() else None,
-        "estimates": summary.estimates(problem, mixtures.renumbered_truth(problem, best), exact, kept),
+        "estimates": summary.estimates(problem, history, mixtures.renumbered_truth(problem, best), exact, kept),
         "final": summary.final_bound(problem, trainer.final_samples, exact, kept),
         "epoch_bound": summary.epoch_bounds(history, problem.batches),
         "diagnostics": summary.diagnostics(problem, trainer.final_samples, kept)
@@ -100,11 +105,7 @@ def summarize(job: Job, run: Run, history: History) -> Summary:
         | run.diagnostics,
         "recovery": mixtures.recovery(problem, best),
         "misfit": mixtures.misfit(problem, best),
-        "data": {
-            "provenance": problem.data.provenance,
-            "checksum": problem.checksum,
-            "points": len(problem.data.train),
-        },
+        "data": summary.data(problem),
         "timing": summary.timing(run.loop, replicates),
         "environment": describe_environment(config["seed"], run.device),
     }
@@ -174,15 +175,14 @@ def describe_parts(parts: dict[str, str], replicates: int, bias: str) -> str:
 
 
 def draw_samples(problem: Problem) -> dict[str, np.ndarray]:
-    """Return draws from q by latent, (R, draw, *event); for image models test images, reconstructions and new ones.
+    """Return draws from q by latent and quantity, (R, draw, *event); of image models images, seen, rebuilt and new.
 
     For a diffusion model data, generated points and the states on their way.
     """
     model, family, data = problem.model, problem.family, problem.data
     if not model.has_local:
-        with torch.no_grad():
-            q = family.distribution(family.variational())
-        return {name: z.squeeze(2).movedim(0, 1).cpu().numpy() for name, z in q.sample(DRAWS).items()}
+        found = draw(model, family, problem.batches.whole(model), DRAWS)
+        return {name: z.squeeze(2).movedim(0, 1).cpu().numpy() for name, z in found.items()}
     if isinstance(model, HasDenoisingTerms):
         return diffusion.generated(problem, model)
     if not isinstance(model, GeneratesImages) or data.image_shape is None:

@@ -35,7 +35,7 @@ class GradientStep(Step):
         optimizer.bind(self.moving, family.replicates, self._information(), confine)
 
     def begin(self, x: Any) -> None:
-        if isinstance(self.family, HasCoordinates):
+        if isinstance(self.family, HasCoordinates) and self.family.start in ("random", "mode"):
             whiten(self.family, self.model, x)
 
     def _information(self) -> Information | None:

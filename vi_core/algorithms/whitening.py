@@ -8,6 +8,7 @@ has the highest ELBO takes its place (Zhang, Carpenter, Gelman, Vehtari 2022).
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,12 +40,13 @@ def whiten(family: HasCoordinates, model: Model, x: Any) -> None:
         Unsupported: Where no starting point has a finite density and gradient.
     """
 
-    def log_density(u: Tensor) -> Tensor:
+    def log_density(seen: Any, u: Tensor) -> Tensor:
         z, log_det = family.point(u[:, None, None])
-        return (model.log_joint(z, x) + log_det).flatten()
+        return (model.log_joint(z, seen) + log_det).flatten()
 
     like = family.origin
-    found = [place(log_density, like.shape[-1], like, family.start, family.preconditioner) for _ in range(len(like))]
+    densities = [partial(log_density, model.seen_by(replicate, x)) for replicate in range(len(like))]
+    found = [place(density, like.shape[-1], like, family.start, family.preconditioner) for density in densities]
     origins, factors = zip(*found, strict=True)
     factor = None if factors[0] is None else torch.stack(factors).unsqueeze(1)
     family.place(torch.stack(origins).unsqueeze(1), factor)
@@ -54,7 +56,9 @@ def place(f: LogDensity, size: int, like: Tensor, start: str, preconditioner: st
     """Return the origin (D,) of one replicate, and A, its diagonal, or None for no preconditioner."""
     for _ in range(TRIES):
         first = torch.rand(size, dtype=like.dtype, device=like.device) * 4 - 2
-        if not bool(gradient(f, first[None]).isfinite().all()):
+        with torch.no_grad():
+            density = f(first[None])
+        if not bool(density.isfinite().all() and gradient(f, first[None]).isfinite().all()):
             continue
         if start == "random":
             factor = curvature(f, first, preconditioner)

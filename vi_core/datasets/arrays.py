@@ -1,4 +1,4 @@
-"""Arrays by name from a file, for models of one's own: the data sets `npz` and `json`.
+"""Arrays by name from a file or the settings: the data sets `npz`, `json` and `lynx_hare`, for models of one's own.
 
 Arrays whose first axis has the length that most of them share are rows, of which minibatches take some; all others are
 constants. Names and shapes are those of the file.
@@ -78,17 +78,34 @@ class JSON(ArrayFile):
         return found
 
 
+@dataclass(kw_only=True, eq=False)
+class Numbers(Dataset):
+    """Numbers and nested lists by name, in the settings.
+
+    Attributes:
+        values: By name.
+        source: Where the numbers come from.
+        batch_size: Rows in a step, or None for all.
+    """
+
+    values: dict[str, Any]
+    source: str
+    batch_size: int | None = None
+
+    def load(self) -> Data:
+        """Return the arrays, as float64 or int64."""
+        return column_data(named_columns(self.values), self.source)
+
+
 def arrays_of(path: Path, found: Mapping[str, Any]) -> Data:
     """Return the data set of a file's arrays by name; raise `DataError` in one line for what is no array of numbers."""
     try:
-        columns = named_columns(found)
+        columns = named_columns(found, sparing=bool(found))
         count = number_of_points(columns)
         described = ", ".join(f"{name} {tuple(value.shape)}" for name, value in columns.items())
         data = column_data(columns, f"{path}, {count} rows; {described}")
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    if count < 2:
-        raise DataError(f"{path} has only 1 row; at least 2 are needed.")
     return data
 
 

@@ -40,6 +40,18 @@ class Random(Protocol):
         ...
 
 
+@runtime_checkable
+class WithConstants(Protocol):
+    """A decode that adds tensors by name, which are the same for all rows."""
+
+    constants: dict[str, Tensor]
+
+
+def described(value: Tensor) -> bytes:
+    """Return type and shape of a tensor as text."""
+    return f"{value.dtype} {tuple(value.shape)} ".encode()
+
+
 def identity(batch: Tensor) -> Tensor:
     """Return `batch` itself, with shape (B, *event): the decode of data that are stored as the model sees them."""
     return batch
@@ -55,7 +67,8 @@ class Data:
         test: Held-out points in the same layout, or None.
         truth: Generating parameters by latent name; empty where they are unknown.
         decode: Map from a stored batch to what the model sees, on the batch's own device.
-        image_shape: (rows, columns) of an image, or None for other data.
+        image_shape: (rows, columns) of a grey image, (rows, columns, 3) of a coloured one, or None for other data.
+        levels: How many values a pixel can have after `decode`, or None for other data.
         labels: Mixture component that each training point was drawn from, (N,), or None where unknown.
         columns: Names of the numbers of a point, for the axes of figures; empty where they have none.
     """
@@ -65,15 +78,22 @@ class Data:
     test: Tensor | None = None
     truth: dict[str, float] = field(default_factory=dict)
     decode: Decode = identity
-    image_shape: tuple[int, int] | None = None
+    image_shape: tuple[int, ...] | None = None
+    levels: int | None = None
     labels: Tensor | None = None
     columns: tuple[str, ...] = ()
 
     @property
     def checksum(self) -> str:
-        """First 16 hexadecimal digits of SHA-256 over dtype, shape and bytes of `train`; a cast by `to` changes it."""
-        digest = hashlib.sha256(f"{self.train.dtype} {tuple(self.train.shape)} ".encode())
+        """First 16 hexadecimal digits of SHA-256 over dtype, shape and bytes of `train`; a cast by `to` changes it.
+
+        Constants that the decode adds by name are in it too.
+        """
+        digest = hashlib.sha256(described(self.train))
         digest.update(self.train.cpu().contiguous().view(torch.uint8).numpy().data)
+        constants = self.decode.constants if isinstance(self.decode, WithConstants) else {}
+        for name, value in sorted(constants.items()):
+            digest.update(f"{name} ".encode() + described(value) + value.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def mean(self) -> Tensor:
@@ -136,7 +156,7 @@ def check(name: str, value: Any, hint: Any) -> None:
         for rule in options[1:]:
             rule(name, value)
     elif get_origin(hint) is Sequence:
-        for element in value:
+        for element in value if isinstance(value, Sequence) else ():
             check(name, element, options[0])
     elif value is not None:
         for option in options:

@@ -4,7 +4,7 @@ Columns lie side by side in one matrix (N, width), so that a minibatch is one se
 set's decode, takes rows apart into named tensors again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vi_core.datasets.base import Data
-from vi_core.errors import DataError
+from vi_core.datasets.base import Data, Dataset
+from vi_core.errors import DataError, did_you_mean
 
 LARGEST_WHOLE = {torch.float64: 2**53, torch.float32: 2**24}  # integers that a matrix of the type holds exactly
 
@@ -47,6 +47,22 @@ class Columns:
         return replace(self, constants=cast)
 
 
+@dataclass(eq=False)
+class InMemory(Dataset):
+    """Columns that were passed from Python.
+
+    Attributes:
+        data: The tensors.
+        batch_size: Rows in a step, or None for all.
+    """
+
+    data: Data
+    batch_size: int | None = None
+
+    def load(self) -> Data:
+        return self.data
+
+
 def to_tensor(name: str, value: Any) -> Tensor:
     """Return an array, tensor, list or series as a tensor of float64 or int64.
 
@@ -64,13 +80,15 @@ def to_tensor(name: str, value: Any) -> Tensor:
         raise DataError(f"data '{name}' is {array[tuple(place)]} at {place}; fill it in, or drop the row.")
     if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
         raise DataError(f"data '{name}' holds integers above 2^63; use floating numbers.")
-    if array.size == 0:
-        raise DataError(f"data '{name}' is empty, with shape {array.shape}.")
     return torch.from_numpy(np.array(array, dtype=np.float64 if array.dtype.kind == "f" else np.int64, order="C"))
 
 
-def named_columns(data: Any) -> dict[str, Tensor]:
+def named_columns(data: Any, sparing: bool = False) -> dict[str, Tensor]:
     """Return a mapping of arrays, or a data frame, as tensors by name.
+
+    Args:
+        data: By name.
+        sparing: Whether it may hold nothing, and arrays without elements, as the data of a Stan program may.
 
     Raises:
         DataError: Where it is no mapping, or holds something else than numbers.
@@ -80,16 +98,45 @@ def named_columns(data: Any) -> dict[str, Tensor]:
             f'data must be a mapping such as {{"x": x, "y": y}} or a data frame, not {type(data).__name__}.'
         )
     found = {str(name): to_tensor(str(name), data[name]) for name in data}
-    if not found:
+    empty = next((name for name, value in found.items() if not value.numel()), None)
+    if empty is not None and not sparing:
+        raise DataError(f"data '{empty}' is empty, with shape {tuple(found[empty].shape)}.")
+    if not found and not sparing:
         raise DataError("data hold nothing.")
     return found
 
 
+def rows_first(columns: Mapping[str, Tensor], per_replicate: Collection[str], replicates: int) -> dict[str, Tensor]:
+    """Return columns whose first axis is that of rows, the axis of replicates second where there is one.
+
+    Args:
+        columns: By name, (N, *shape); those with data of their own for each replicate (R, N, *shape).
+        per_replicate: Names of the latter.
+        replicates: R.
+
+    Raises:
+        DataError: For a name that is missing, or a shape that does not fit.
+    """
+    found = dict(columns)
+    for name in per_replicate:
+        if name not in found:
+            raise DataError(f"per_replicate names '{name}', which the data lack.{did_you_mean(name, found)}")
+        value = found[name]
+        if value.dim() < 2 or len(value) != replicates:
+            raise DataError(
+                f"data '{name}' has shape {tuple(value.shape)}, and per_replicate needs ({replicates}, N, ...): rows "
+                f"for each of replicates={replicates}."
+            )
+        found[name] = value.movedim(0, 1)
+    return found
+
+
 def number_of_points(columns: Mapping[str, Tensor]) -> int:
-    """Return N, the length that most columns with an axis share, and the longer one of two that are as frequent."""
-    lengths = [len(value) for value in columns.values() if value.dim()]
-    if not lengths:
-        raise DataError("data hold no array with a row for each point; every value is a single number.")
+    """Return N, the length that most columns with an axis share, and the longer one of two that are as frequent.
+
+    It is 1 for single numbers alone.
+    """
+    lengths = [len(value) for value in columns.values() if value.numel() and value.dim()] or [1]
     return max(lengths, key=lambda length: (lengths.count(length), length))
 
 
@@ -105,7 +152,7 @@ def column_data(columns: Mapping[str, Tensor], provenance: str, test: Mapping[st
         DataError: For integers too large to be exact.
     """
     count = number_of_points(columns)
-    rows = {name: value for name, value in columns.items() if value.dim() and len(value) == count}
+    rows = {name: value for name, value in columns.items() if value.dim() and value.numel() and len(value) == count}
     constants = {name: value for name, value in columns.items() if name not in rows}
     for name, value in rows.items():
         if not value.is_floating_point() and int(value.abs().max()) > LARGEST_WHOLE[torch.float64]:
@@ -137,5 +184,7 @@ def held_out_rows(test: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> Ten
 
 
 def side_by_side(rows: Mapping[str, Tensor]) -> Tensor:
-    """Return columns (N, *shape) as one matrix (N, width) in float64."""
+    """Return columns (N, *shape) as one matrix (N, width) in float64; of no columns one row without numbers."""
+    if not rows:
+        return torch.zeros(1, 0, dtype=torch.float64)
     return torch.cat([value.double().reshape(len(value), -1) for value in rows.values()], dim=1)

@@ -1,9 +1,9 @@
 """Which executor makes the next steps of a run.
 
 `trainer.execution=auto` is one rule: the recorded form of the device (a replay on a processor, a CUDA graph on a GPU)
-where the step can be recorded and the run is long enough to be worth the half second that recording takes, else eager
-steps; machine code only where an earlier run with `execution=compiled` has stored it for the same step and the run is
-long enough to be worth reading it.
+where the step can be recorded, as `Model.recordable` has it, and the run is long enough to be worth the half second
+that recording takes, else eager steps; machine code only where an earlier run with `execution=compiled` has stored it
+for the same step and the run is long enough to be worth reading it.
 
 A recorded step that does not fit, because an evaluation, a checkpoint or the end of an epoch lies within a call, is
 made eagerly.
@@ -51,7 +51,7 @@ class Execution:
     """
 
     def __init__(self, mode: Mode, step: Step, plan: Plan, batches: Batches, folder: Path | None = None):
-        self.mode: Mode = mode
+        self.mode: Mode = mode if mode != "auto" or step.model.recordable else "eager"
         self.step, self.plan, self.batches, self.folder = step, plan, batches, folder
         self.eager = EagerSteps(step, batches)
         self.executor: Executor | None = None
@@ -120,6 +120,8 @@ class Execution:
         """Make the executor of the mode; where that fails, say so and go on with eager steps."""
         started = time.perf_counter()
         try:
+            if not self.step.model.recordable:
+                raise RuntimeError(f"{type(self.step.model).__name__} is evaluated outside torch")
             self.executor = self._executor(compiles)
         except NotStored:
             return False

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import reduce
 from operator import add
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +26,18 @@ class Model(nn.Module, ABC):
     Attributes:
         latents: The latent variables by name, in the order of coordinate updates.
         layouts: Parameters of the q for which the model's closed forms hold; see `Family.layout`.
+        lacks: Constants that log p(x, z) lacks, in words; empty where it has all of them.
+        recordable: Whether all operations are torch's, so that a step can be recorded and repeated without Python.
+        per_replicate: Names of columns whose second axis is one of replicates, each of which has data of its own.
+        reports_latents: Whether results describe the latents themselves; else `HasColumns.reported` alone.
     """
 
     latents: dict[str, Latent]
     layouts: tuple[Layout, ...] = ()
+    lacks: str = ""
+    per_replicate: frozenset[str] = frozenset()
+    recordable: ClassVar[bool] = True
+    reports_latents: ClassVar[bool] = True
 
     @abstractmethod
     def factors(self, z: Latents, x: Any) -> Factors:
@@ -56,9 +64,35 @@ class Model(nn.Module, ABC):
         """Whether the model's closed forms hold for a q with these parameters."""
         return layout in self.layouts
 
+    @property
+    def has_quantities(self) -> bool:
+        """Whether results describe functions of the latents beside them."""
+        return False
+
+    def seen_by(self, replicate: int, x: Any) -> Any:
+        """Return the data of one replicate, of all that the factors see; the same for all by default."""
+        return x
+
     def summarize(self, x: Tensor) -> Any:
         """Return what the factors need of the whole data set x (N, *event), computed once; x itself by default."""
         return x
+
+
+@runtime_checkable
+class HasColumns(Protocol):
+    """A model of data by name, which declares its latents when it sees them."""
+
+    def observe(self, data: Mapping[str, Tensor], num_points: int) -> None:
+        """Take in all data, by name, of N points, and declare the latents; refuse what does not fit in one line."""
+        ...
+
+    def reported(self, z: Latents, x: Any) -> dict[str, Tensor]:
+        """Return what results describe at each draw (K, R, 1, *event): latents and functions of them, by name."""
+        ...
+
+    def log_predictive(self, z: Latents, x: Any) -> Tensor:
+        """Return the log predictive density of each data point, (R, B), for draws z of q."""
+        ...
 
 
 @runtime_checkable

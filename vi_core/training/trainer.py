@@ -1,6 +1,7 @@
 """The trainer's settings, and what they come to for a given problem."""
 
 from dataclasses import dataclass
+from itertools import count
 from typing import Literal
 
 from vi_core.errors import require
@@ -8,6 +9,7 @@ from vi_core.training.stopping import StoppingRule
 
 Mode = Literal["auto", "eager", "replay", "cuda_graph", "compiled"]  # how steps are made: see vi_core.execution
 MOST_ROWS = 100_000
+MOST_DRAWS = 1_000_000  # of a gradient, one after the other, before the first step
 CHECKPOINTS = 10
 
 
@@ -72,7 +74,8 @@ class Trainer:
             every = getattr(self, name)
             require(isinstance(every, str) or every >= 1, f"trainer.{name}={every} must be at least 1, or auto.")
         draws = self.gradient_draws
-        require(draws == 0 or draws >= 2, f"trainer.gradient_draws={draws} must be 0, for none, or at least 2.")
+        valid = draws == 0 or 2 <= draws <= MOST_DRAWS
+        require(valid, f"trainer.gradient_draws={draws} must be 0, for none, or from 2 to {MOST_DRAWS}.")
         for name in ("eval_every", "likelihood_samples"):
             require(getattr(self, name) >= 0, f"trainer.{name}={getattr(self, name)} must not be negative.")
 
@@ -95,4 +98,4 @@ def _interval(steps: int, replicates: int, steps_per_epoch: int) -> int:
     if steps_per_epoch > 1:
         divisor = next((d for d in range(least, steps_per_epoch) if steps_per_epoch % d == 0), None)
         return divisor or -(-least // steps_per_epoch) * steps_per_epoch
-    return next(m * 10**e for e in range(12) for m in (1, 2, 5) if m * 10**e >= least)
+    return next(m * 10**e for e in count() for m in (1, 2, 5) if m * 10**e >= least)

@@ -4,7 +4,6 @@ The file is run as a module that lies in no package, so that it can import insta
 A run keeps a copy of it, and its checksum says whether a file is still the one that a run was made with.
 """
 
-import hashlib
 import inspect
 import sys
 import traceback
@@ -12,10 +11,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vi_core.errors import ConfigError, DataError, LabError, did_you_mean, require
+from vi_core.errors import ConfigError, LabError, did_you_mean, require
 from vi_core.files import file_and_name
 from vi_core.models.base import Factors, Model
 from vi_core.models.bayesian.base import BayesianModel
+from vi_core.models.files import digest, read
 from vi_core.types import Latents
 
 
@@ -32,36 +32,12 @@ class FileModel(Model):
         super().__init__()
         require(bool(path), "model=file needs a file: model.path=<my_model.py>, or model.path=<my_model.py>:<Class>.")
         file, name = file_and_name(str(path))
-        content = read(file)
-        found = digest(content)
-        if checksum not in (None, found):
-            raise DataError(f"{file} has changed: its checksum is {found}, and model.checksum={checksum}.")
+        content = read(file, checksum)
         self.own = build(chosen_class(run_module(file, content), file, name), settings or {})
         self.latents = {}
 
     def factors(self, z: Latents, x: Any) -> Factors:
         return self.own.factors(z, x)
-
-
-def checksum_of(path: str) -> str:
-    """Return the checksum of the file in a path such as my_model.py:Logistic; `DataError` where it cannot be read."""
-    return digest(read(file_and_name(path)[0]))
-
-
-def digest(content: bytes) -> str:
-    """Return the first 16 hexadecimal digits of SHA-256."""
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def read(file: Path) -> bytes:
-    """Return the bytes of a model's file; raise `DataError` in one line where it cannot be read."""
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-        raise DataError(
-            f"{file} {reason}; give model.path=<my_model.py>, or begin one with task=new_model path=<my_model.py>."
-        ) from error
 
 
 def run_module(file: Path, content: bytes) -> ModuleType:

@@ -1,0 +1,1 @@
+"""Models that are programs in the language Stan."""
