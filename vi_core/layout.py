@@ -97,6 +97,8 @@ class Final(Spread):
     name: str
     values: list[Number]
     log_evidence: Number
+    reference_log_evidence: NotRequired[Number]
+    reference_error: NotRequired[Number]
 
 
 class Estimate(TypedDict):
@@ -110,6 +112,9 @@ class Estimate(TypedDict):
     q05: NotRequired[Number]
     q95: NotRequired[Number]
     exact_sd: NotRequired[Number]
+    reference: NotRequired[Number]
+    reference_sd: NotRequired[Number]
+    reference_error: NotRequired[Number]
 
 
 class Check(TypedDict):

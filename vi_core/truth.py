@@ -25,11 +25,11 @@ from vi_core.algorithms.whitening import place
 from vi_core.diagnostics.bridge import bridge_evidence
 from vi_core.diagnostics.chains import effective_size, mean_error, quantile_error, split_rhat
 from vi_core.diagnostics.hamiltonian import Coordinates, hamiltonian
+from vi_core.diagnostics.marginals import scalars
 from vi_core.errors import LabError, Unsupported, require
 from vi_core.families.unconstrained import Space
 from vi_core.files import replacing
-from vi_core.models.base import Model
-from vi_core.models.bayesian.base import BayesianModel
+from vi_core.models.base import HasColumns, Model
 from vi_core.problem import Problem, default_dtype
 from vi_core.reading import damaged, read_json
 
@@ -106,7 +106,7 @@ def reference(problem: Problem, *, seed: int = 0, draws: int = DRAWS) -> Referen
     model, began = problem.model, time.perf_counter()
     if model.has_local or any(latent.support.discrete for latent in model.latents.values()):
         raise Unsupported(
-            f"{type(model).__name__} has latents of each data point or discrete ones; chains need others."
+            f"task=truth samples continuous latents that all data points share, unlike those of {type(model).__name__}."
         )
     space, x = Space(model.latents), problem.batches.whole(model)
     like = problem.step.witness.new_zeros(space.size, dtype=torch.float64)
@@ -153,18 +153,19 @@ def known(model: Model, space: Space, kept: ndarray, x: Any) -> dict[str, Known]
     chains, count, size = kept.shape
     with torch.no_grad():
         z = space.values(torch.from_numpy(kept.reshape(-1, 1, 1, size)))
-        values = dict(z) | (model.quantities_at(z, x) if isinstance(model, BayesianModel) else {})
+        values = model.reported(z, x) if isinstance(model, HasColumns) else z
     found = {}
     for name, value in values.items():
-        flat = value.reshape(chains, count, -1).numpy()
-        error = mean_error(flat)
-        ends = np.maximum(*(quantile_error(flat, p) for p in (0.05, 0.95)))
-        pooled = flat.reshape(chains * count, -1)
-        rows = (pooled.mean(axis=0), pooled.std(axis=0), *np.quantile(pooled, (0.05, 0.95), axis=0), error, ends)
-        for i, numbers in enumerate(zip(*rows, strict=True)):
-            index = "" if value.dim() == 3 else str([int(k) for k in np.unravel_index(i, value.shape[3:])])
-            found[f"{name}{index}"] = Known(*map(float, numbers))
+        for scalar, column in scalars(name, value[:, 0, 0].double().numpy()):
+            found[scalar] = one_known(column.reshape(chains, count, 1))
     return found
+
+
+def one_known(draws: ndarray) -> Known:
+    """Return moments, quantiles and errors of one scalar from draws (C, N, 1)."""
+    ends = max(float(quantile_error(draws, p)[0]) for p in (0.05, 0.95))
+    q05, q95 = np.quantile(draws, (0.05, 0.95))
+    return Known(float(draws.mean()), float(draws.std()), float(q05), float(q95), float(mean_error(draws)[0]), ends)
 
 
 def key(config: Mapping[str, Any], checksum: str) -> str:

@@ -12,6 +12,7 @@ MOST_ROWS = 40  # of the estimates; summary.json has them all
 MOST_PLACES = 6  # decimals of a shown number
 POSTERIOR = {
     "mean": "mean", "sd": "sd", "q05": "5 %", "q95": "95 %", "exact": "exact mean", "exact_sd": "exact sd",
+    "reference": "reference", "reference_error": "± its error", "reference_sd": "reference sd",
     "truth": "truth", "mc_error": "± MC error",
 }  # fmt: skip
 COMPUTED = {"mean": "value", "exact": "exact", "mc_error": "± MC error"}
@@ -39,6 +40,8 @@ def report(summary: Summary, figures: Sequence[str]) -> str:
         lines.append(f"{'-log p(x)':14}{row['nll']:14.6f}{row['se']:12.2g}{'':16}  {words}")
     if (gap := summary["final"]["kl_to_posterior"]) is not None:
         lines.append(f"KL(q || posterior) = {gap:.6g} nats")
+    if (evidence := summary["final"].get("reference_log_evidence")) is not None:
+        lines.append(f"log evidence of the reference = {evidence:.4f} ± {summary['final']['reference_error']:.2g} nats")
     if not summary.get("trained", True):
         lines.append("nothing is trained: q was found before the first step, and its bound measured once")
     if summary["bias"]:
@@ -106,7 +109,7 @@ def _cell(row: Summary, key: str) -> str:
     value = row.get(key)
     if value is None:
         return ""
-    if key == "mc_error":
+    if key in ("mc_error", "reference_error"):
         return f"{value:.2g}"
     places = decimals(row)
     return f"{value:.6g}" if key == "truth" or places is None else f"{value:.{places}f}"
