@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from vi_core.bounds.base import Bound
 from vi_core.datasets.columns import InMemory, column_data, named_columns, rows_first
+from vi_core.diagnostics.verdict import Verdict, Weighed
 from vi_core.errors import ConfigError, DataError, LabError, Unsupported
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import VariationalDistribution
@@ -33,57 +34,17 @@ from vi_core.parts import part
 from vi_core.problem import Loaded, assemble, default_dtype
 from vi_core.run import Run
 from vi_core.schema import construct
+from vi_core.tables import Table
 from vi_core.training.callbacks import Callback
 from vi_core.training.history import History
 from vi_core.training.loop import Loop
+from vi_core.trust import Corrected, corrected, draws_for, verdict, weigh
 from vi_core.types import detached
 
-DRAWS = 2000  # of q, for quantiles and the final bound
-MOST_DENSITIES = 20_000_000  # of data points under draws, that are in memory at once
+DRAWS = 2000  # of q, for quantiles
 LEARNING_RATE = 0.05  # in whitened coordinates; it falls to a tenth
 QUANTILES = (0.05, 0.95)
-
-
-@dataclass(frozen=True)
-class Table:
-    """Numbers by row and column, which a terminal and a notebook show.
-
-    Attributes:
-        columns: Their names.
-        rows: Name -> numbers, in the order of the columns; None where there is none.
-        title: A line above it.
-    """
-
-    columns: tuple[str, ...]
-    rows: dict[str, tuple[float | None, ...]]
-    title: str = ""
-
-    def __getitem__(self, row: str) -> dict[str, float | None]:
-        return dict(zip(self.columns, self.rows[row], strict=True))
-
-    def _cells(self) -> list[list[str]]:
-        def shown(value: float | None) -> str:
-            return "" if value is None else f"{value:.4g}"
-
-        return [["", *self.columns], *([name, *map(shown, row)] for name, row in self.rows.items())]
-
-    def __repr__(self) -> str:
-        cells = self._cells()
-        widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-            for row in cells
-        ]
-        return "\n".join([self.title, *lines] if self.title else lines)
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        head, *body = self._cells()
-        heading = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-        rows = ["".join([f"<th>{escape(row[0])}</th>", *(f"<td>{c}</td>" for c in row[1:])]) for row in body]
-        lines = "".join(f"<tr>{row}</tr>" for row in rows)
-        return f"<table><caption>{escape(self.title)}</caption><tr>{heading}</tr>{lines}</table>"
+RECIPES = {"auto": 7875, "none": 1000}  # steps
 
 
 @dataclass(eq=False)
@@ -118,20 +79,35 @@ class Fit:
         return family.distribution(detached(family.variational()))
 
     @property
+    def gradients(self) -> int:
+        """Gradients of the density that each replicate has taken, those of its start included."""
+        return self.run.gradients
+
+    @property
     def history(self) -> History:
         """What was recorded over the steps."""
         return self.run.history
 
     @cached_property
+    def _weighed(self) -> Weighed:
+        """Draws of q with their importance weights, which leave every random stream as it was."""
+        return weigh(self.run.problem, draws_for(self.run.problem, self.run.loop.done))
+
+    @cached_property
     def elbo(self) -> np.ndarray:
-        """(R,) ELBO of each replicate, in nats, from 2,000 draws; −∞ where it diverged."""
-        problem = self.run.problem
-        at_once = max(1, min(DRAWS, MOST_DENSITIES // (len(self.run.alive) * len(problem.data.train))))
-        with torch.random.fork_rng(devices=[]), default_dtype(self.dtype):
-            counts = [at_once] * (DRAWS // at_once) + [DRAWS % at_once] * (DRAWS % at_once > 0)
-            sums = [problem.log_weights(n, self.data).sum(dim=0) for n in counts]
-            values = torch.stack(sums).sum(dim=0).squeeze(1) / DRAWS
-        return np.where(self.run.alive & np.isfinite(values.cpu().numpy()), values.cpu().numpy(), -np.inf)
+        """(R,) ELBO of each replicate, in nats, from 4,000 draws; −∞ where it diverged."""
+        values = self._weighed.log_w.mean(dim=0).cpu().numpy()
+        return np.where(self.run.alive & np.isfinite(values), values, -np.inf)
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """Whether to believe q of the best replicate, and why."""
+        return verdict(self.run.problem, self._weighed)
+
+    def corrected(self) -> dict[str, Corrected]:
+        """Return moments and quantiles by importance sampling from q of the best replicate, by name of the scalar."""
+        with default_dtype(self.dtype):
+            return corrected(self.run.problem, self._weighed, np.arange(len(self.elbo)) == self.best)
 
     @property
     def best(self) -> int:
@@ -165,7 +141,8 @@ class Fit:
     def summary(self) -> Table:
         """Return mean, deviation, 5 % and 95 % quantile of each scalar under q, and the error of the mean.
 
-        The error, `mc_error`, is the deviation of the mean over replicates: what another seed would change.
+        The error, `mc_error`, is the deviation of the mean over replicates: what another seed would change. Where the
+        verdict is CORRECTED, the same numbers by importance sampling stand beside q's.
         """
         with torch.random.fork_rng(devices=[]):
             z = self._all_draws(DRAWS)
@@ -180,7 +157,12 @@ class Fit:
                     latent if value.dim() == 3 else f"{latent}{[int(k) for k in np.unravel_index(i, value.shape[3:])]}"
                 )
                 rows[name] = (float(own.mean()), float(own.std()), *map(float, np.quantile(own, QUANTILES)), error)
-        return Table(("mean", "sd", "q05", "q95", "mc_error"), rows, str(self))
+        columns: tuple[str, ...] = ("mean", "sd", "q05", "q95", "mc_error")
+        if self.verdict.trust == "corrected":
+            found = self.corrected()
+            rows = {name: (*row, *found[name]) for name, row in rows.items()}
+            columns += tuple(f"corrected {name}" for name in Corrected._fields)
+        return Table(columns, rows, str(self))
 
     def predict(self, data: Any, n: int = DRAWS) -> Tensor | dict[str, Tensor]:
         """Return n draws of new observations, each with its own draw of the latents.
@@ -263,7 +245,8 @@ class Fit:
         parts = ", ".join(str(self.settings[key]) for key in ("family", "estimator"))
         return (
             f"{type(self.model).__name__}: {parts}; ELBO {elbo:.2f} nats{up_to}, {agree} of {len(self.elbo)} "
-            f"replicates within 1 nat of it; {self.run.loop.done} steps in {self.seconds:.1f} s"
+            f"replicates within 1 nat of it; {self.run.loop.done} steps, {self.gradients} gradients each, in "
+            f"{self.seconds:.1f} s\n{self.verdict}"
         )
 
 
@@ -276,8 +259,10 @@ def fit(
     estimator: str | Mapping[str, Any] | Estimator = "auto",
     optimizer: str | Mapping[str, Any] | Optimizer = "adam",
     num_samples: int = 8,
-    steps: int = 1000,
+    recipe: Literal["auto", "none"] = "auto",
+    steps: int | None = None,
     batch_size: int | None = None,
+    max_gradients: int | None = None,
     max_seconds: float | None = None,
     replicates: int = 4,
     per_replicate: Collection[str] = (),
@@ -297,8 +282,11 @@ def fit(
             optimizer may be objects.
         estimator: The same; `auto` is sticking the landing where it is unbiased, else the pathwise gradient.
         num_samples: K, samples per step.
-        steps: Gradient steps at most.
+        recipe: `auto` trains in stages of doubling length, each of which ends in an average of its last iterates, until
+            a stage changes nothing; `none` makes all steps, at a rate that falls to a tenth.
+        steps: Gradient steps: at most, 7,875 by default; or exactly, 1,000, without a recipe.
         batch_size: Rows in a step, or None for all of them.
+        max_gradients: Gradients of the density that a replicate may take, its start included; None for no limit.
         max_seconds: Ends training after this time; None for no limit.
         replicates: R, fits from different starting points, trained together.
         per_replicate: Names of data that have a first axis of replicates, (R, N, *shape): R data sets are fitted at
@@ -314,7 +302,8 @@ def fit(
         LabError: In one line, for a model or data that cannot be fitted.
     """
     began = time.perf_counter()
-    _check(model, family, replicates=replicates, steps=steps, seed=seed)
+    steps = RECIPES[recipe] if steps is None and recipe in RECIPES else steps
+    _check(model, family, recipe, replicates=replicates, steps=steps, seed=seed)
     sparing = isinstance(model, StanModel)
     columns = rows_first(named_columns(data, sparing=sparing), per_replicate, replicates)
     held_out = None if test is None else rows_first(named_columns(test), per_replicate, replicates)
@@ -329,8 +318,8 @@ def fit(
         "family": part("family", family, **settings) if isinstance(family, str) else {**family, **settings},
         "bound": objective,
         "estimator": _estimator(estimator, objective, num_samples),
-        "optimizer": _optimizer(optimizer, steps),
-        "trainer": part("trainer", "default", steps=steps, eval_every=0 if test is None else 1),
+        "optimizer": _optimizer(optimizer, recipe, steps),
+        "trainer": _trainer(recipe, steps=steps, max_gradients=max_gradients, eval_every=0 if test is None else 1),
         "replicates": replicates,
     }
     target, deadline = torch.device(device), math.inf if max_seconds is None else began + max_seconds
@@ -352,8 +341,10 @@ def fit(
     return found
 
 
-def _check(model: Any, family: Any, **numbers: int) -> None:
-    """Raise `ConfigError` for what is no model, no family, or no whole number; zero is a seed and nothing else."""
+def _check(model: Any, family: Any, recipe: Any, **numbers: Any) -> None:
+    """Raise `ConfigError` for what is no model, family or recipe, or no whole number; zero is a seed alone."""
+    if recipe not in RECIPES:
+        raise ConfigError(f"recipe={recipe!r} must be one of {', '.join(RECIPES)}.")
     if not isinstance(model, (BayesianModel, StanModel)):
         found = f"the class {model.__name__}; make one of it" if isinstance(model, type) else type(model).__name__
         raise ConfigError(f"fit needs a vi_core.BayesianModel with prior and likelihood, not {found}.")
@@ -395,11 +386,19 @@ def _estimator(estimator: Any, bound: Any, num_samples: int) -> Any:
     return part("estimator", estimator, num_samples=num_samples)
 
 
-def _optimizer(optimizer: Any, steps: int) -> Any:
+def _optimizer(optimizer: Any, recipe: str, steps: int) -> Any:
     if not isinstance(optimizer, str):
         return optimizer
-    decay = part("optimizer/schedule", "decay", steps=steps)
-    return part("optimizer", optimizer, lr=LEARNING_RATE, schedule=decay)
+    schedule = part("optimizer/schedule", "decay" if recipe == "none" else "doubling", steps=steps)
+    chosen = part("optimizer", optimizer, lr=LEARNING_RATE, schedule=schedule)
+    if recipe == "none" or "averaging" not in chosen:
+        return chosen
+    return chosen | {"averaging": part("optimizer/averaging", "tail", steps=steps)}
+
+
+def _trainer(recipe: str, **settings: Any) -> dict[str, Any]:
+    rule = part("trainer/stopping", "fixed" if recipe == "none" else "settled")
+    return part("trainer", "default", stopping=rule, **settings)
 
 
 def _name(chosen: Any) -> str:

@@ -113,6 +113,7 @@ def read_job(folder: Path, place: dict[str, Any]) -> Job:
         checks=tuple(checks(folder, summary)),
         quantities=tuple(quantities(summary)),
         figures=tuple(figures(folder / "plots")),
+        trust=(summary.get("verdict") or {}).get("line", ""),
         seconds=summary["timing"]["total_s"],
         environment=summary["environment"],
     )

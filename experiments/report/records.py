@@ -99,6 +99,7 @@ class Job:
         lacks_data: Whether it failed because a data file is missing.
         unjudged: Why its checks were not applied; empty where they were.
         checks, quantities, figures: What it found.
+        trust: The verdict on the fit, in one line.
         seconds: How long it took.
         environment: Versions and machine.
     """
@@ -113,6 +114,7 @@ class Job:
     checks: tuple[Check, ...] = ()
     quantities: tuple[Quantity, ...] = ()
     figures: tuple[Figure, ...] = ()
+    trust: str = ""
     seconds: float = 0.0
     environment: dict[str, object] = field(default_factory=dict)
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from .verdict_lines import verdict_lines
+
 Summary = dict[str, Any]
 MOST_ROWS = 40  # of the estimates; summary.json has them all
 MOST_PLACES = 6  # decimals of a shown number
@@ -57,7 +59,7 @@ def report(summary: Summary, figures: Sequence[str]) -> str:
         lines.append(f"{diverged} of {summary['replicates']} replicates diverged, and are left out")
     if "gradient" in found:
         lines += [_noise_line(when, found["gradient"][when]) for when in ("start", "final")]
-    return "\n".join([*lines, *_verdict_lines(summary, figures)])
+    return "\n".join([*lines, *verdict_lines(summary), *_verdict_lines(summary, figures)])
 
 
 def study_report(summary: Summary, figures: Sequence[str]) -> str:

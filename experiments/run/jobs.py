@@ -93,7 +93,10 @@ def run_job(job: Job, work: Callable[[Job], Summary] | None = None) -> float:
     if missed:
         of = len(result["checks"])
         sys.stderr.write(f"error: strict=true, and {len(missed)} of {of} checks failed: {missed[0]}\n")
-    if result["status"] == "diverged" or missed:
+    poor = job.cfg.strict and not result["checks"] and result.get("verdict", {}).get("trust") == "poor"
+    if poor:
+        sys.stderr.write("error: strict=true, and the verdict is DO NOT TRUST\n")
+    if result["status"] == "diverged" or missed or poor:
         failures.append(str(job.folder))
     return objective(result)
 

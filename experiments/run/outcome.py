@@ -27,7 +27,7 @@ from vi_core.training.loop import Loop
 
 from ..config.hydra_adapter import yaml_text
 from ..config.schema import config_hash
-from ..results import diagnostics, diffusion, expectations, mixtures, summary, table, truth
+from ..results import diagnostics, diffusion, expectations, mixtures, summary, table, trust, truth
 from ..results.files import write_json, write_npz, write_text
 from .jobs import Job, Summary
 from .owner import Occupied
@@ -110,6 +110,7 @@ def summarize(job: Job, run: Run, history: History) -> Summary:
         "environment": describe_environment(config["seed"], run.device),
     }
     result |= truth.kept(config, problem, result)
+    result["verdict"] = trust.entry(run, kept, result["final"]["kl_to_posterior"])
     shared = {} if job.batch is None else {"batch": job.batch}
     return result | shared | judge(job, config, result, history)
 

@@ -36,7 +36,7 @@ class GradientStep(Step):
 
     def begin(self, x: Any) -> None:
         if isinstance(self.family, HasCoordinates) and self.family.start in ("random", "mode"):
-            whiten(self.family, self.model, x)
+            self.start_gradients = whiten(self.family, self.model, x)
 
     def _information(self) -> Information | None:
         """Return the function for the Fisher information of q, or of the likelihood where q is a point mass."""
@@ -64,6 +64,7 @@ class GradientStep(Step):
         self.watch(torch.cat([metrics[self.bound.name].unsqueeze(-1), self._seen(gradients)], dim=-1))
         with torch.no_grad():
             self.optimizer(moving, gradients, self.alive)
+            self.optimizer.average(moving)
             self.good_steps.add_(self.alive)
         self.family.advance()
         return metrics
