@@ -127,6 +127,8 @@ class BayesianModel(Model):
         self.num_points, name = num_points, type(self).__name__
         if not isinstance(data, Mapping):
             raise Unsupported(f"{name} needs named columns, and these data have none; dataset=eight_schools has them.")
+        if not any(value.dim() for value in data.values()):
+            raise DataError("data hold no array with a row for each point; every value is a single number.")
         known = Named(data, "data")
         with torch.random.fork_rng(devices=[]):
             draw = self._declare(known)
