@@ -21,6 +21,7 @@ from vi_core.algorithms.whitening import place
 from vi_core.datasets.base import Data
 from vi_core.datasets.columns import column_data, named_columns
 from vi_core.errors import ConfigError, DataError, LabError, Unsupported
+from vi_core.execution.choice import Execution
 from vi_core.families.unconstrained import Space
 from vi_core.models.bayesian.hierarchical import EightSchools
 from vi_core.models.stan import program as programs
@@ -106,7 +107,11 @@ def test_a_fit_is_that_of_the_same_model_in_torch(make: Make) -> None:
     for name, row in fit.summary().rows.items():
         assert row[:4] == pytest.approx(own.summary().rows[name][:4], rel=1e-4, abs=1e-5)
     assert "up to the program's dropped constants" in str(fit)
-    assert fit.run.loop.execution.mode == "eager"
+    run, problem = fit.run, fit.run.problem
+    for mode in ("auto", "replay"):
+        execution = Execution(mode, problem.step, run.plan, problem.batches)  # type: ignore[arg-type]
+        assert execution.next(0, None)[0] is execution.eager
+        assert execution.mode == "eager"
     with pytest.raises(Unsupported, match="generated quantities"):
         fit.predict({})
     with pytest.raises(Unsupported, match="one density for each data point"):
@@ -239,6 +244,9 @@ def test_a_compiled_library_keeps_its_constants(tmp_path: Path) -> None:
     fit = vi_core.fit(model, {"scale": 2.0}, steps=20, replicates=1)
     assert fit.elbo == pytest.approx([0.0], abs=1e-3)
     assert (model.lacks, "up to" in str(fit)) == ("", False)
+    value, slope = model.program.gradients(np.array([[3.0], [5.0]]))
+    assert value == pytest.approx(-np.array([0, 0.5]) - math.log(2) - 0.5 * math.log(2 * math.pi))
+    assert slope.tolist() == [[0.0], [-0.5]]
     assert fit.summary()["twice"]["mean"] == pytest.approx(6, abs=0.3)
     assert density(model, torch.tensor([[-200.0]])).tolist() == [-math.inf]
     assert "needs data 'scale'" in refusal(StanModel(path=str(library)), {"scales": 2.0}, DataError)

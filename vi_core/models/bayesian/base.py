@@ -97,6 +97,8 @@ class BayesianModel(Model):
         self.num_points, name = num_points, type(self).__name__
         if not isinstance(data, Mapping):
             raise Unsupported(f"{name} needs named columns, and these data have none; dataset=eight_schools has them.")
+        if not any(value.dim() for value in data.values()):
+            raise DataError("data hold no array with a row for each point; every value is a single number.")
         self.kept, count = {}, next((data[column].shape[1] for column in self.per_replicate), 1)
         shown = [Named(self.data_of(replicate, data), "data") for replicate in range(count)]
         each = [self._called("statistics", lambda own=own: self.statistics(own)) for own in shown]

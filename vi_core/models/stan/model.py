@@ -125,7 +125,7 @@ class LogDensity(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         """Return the gradients (S, D), each times the derivative by its value."""
         (slope,) = ctx.saved_tensors
         return upstream.unsqueeze(-1) * slope, None
