@@ -134,6 +134,8 @@ REPLICATES, CALLS, COPIES = 2000, 40, 20
 """Samples of a gradient: replicates of q's parameters; or calls, each a mean over copies of the data."""
 POINTS = {False: 12, True: 2}
 """Data points, where the data share their latents and where each has its own."""
+MOST_WEIGHTS = 1000
+"""Of a family with many replicates."""
 PIXELS = 6
 """Of an image, so that a network has few weights."""
 PLACE: dict[str, dict[str, Any]] = {
@@ -242,7 +244,12 @@ def trained_families() -> list[str]:
 def pairs() -> list[Pair]:
     """Every model of conf/ with every family that accepts it and has parameters to train."""
     found = [first_pair(model, family) for model in models() for family in trained_families()]
-    return [one for one in found if one is not None]
+    return [one for one in found if one is not None and not too_many_weights(one.family)]
+
+
+def too_many_weights(family: Family) -> bool:
+    """Whether the scores of all samples would take gigabytes: of a flow over many coordinates."""
+    return family.replicates > 1 and sum(value[0].numel() for value in family.parameters()) > MOST_WEIGHTS
 
 
 @cache

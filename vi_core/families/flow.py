@@ -24,6 +24,7 @@ from vi_core.families.normals import noise
 from vi_core.families.unconstrained import Base, Preconditioner, UnconstrainedFamily
 from vi_core.types import Graph, Latent, Params
 
+RATE = 0.05  # weights in units of what is stored: a rate that suits locations and scales is too high for networks
 SMALL = 0.01  # factor of the first weights of a network's last layer
 POINTS = 1024  # of a Sobol sequence, for moments
 
@@ -153,7 +154,7 @@ class Flow(UnconstrainedFamily):
 
     def variational(self, x: object = None) -> Params:
         """Return m, s and the weights of f, each (R, 1, *shape)."""
-        weights = {key: self.weights[key].unsqueeze(1) for key in self.names}
+        weights = {key: RATE * self.weights[key].unsqueeze(1) for key in self.names}
         return {"u": {"loc": self.loc.unsqueeze(1), "scale": self.log_scale.exp().unsqueeze(1), **weights}}
 
     def law(self, **parameters: Tensor) -> FlowLaw:
@@ -174,9 +175,10 @@ def spline_map(size: int, **settings: Any) -> SplineMap:
 
 
 def first_weights(f: SplineMap, name: str, replicates: int) -> Tensor:
-    """Draw the first values of one of f's parameters, (R, *shape): matrices uniformly, and vectors are zero.
+    """Draw what is first stored of one of f's parameters, (R, *shape): matrices uniformly, and vectors are zero.
 
-    The bound is 1/√(inputs), for the last layer of a network a hundredth of that: f begins near the identity.
+    The bound of the weights is 1/√(inputs), for the last layer of a network a hundredth of that, so that f begins near
+    the identity.
     """
     like = f.get_parameter(name)
     first = like.new_zeros(replicates, *like.shape)
@@ -184,5 +186,5 @@ def first_weights(f: SplineMap, name: str, replicates: int) -> Tensor:
         return first
     layers: Any = f.chain.transforms
     last = any(like is weight for layer in layers if hasattr(layer, "hyper") for weight in layer.hyper[-1].parameters())
-    bound = (SMALL if last else 1.0) * like.shape[1] ** -0.5
+    bound = (SMALL if last else 1.0) * like.shape[1] ** -0.5 / RATE
     return first.uniform_(-bound, bound)
