@@ -33,7 +33,7 @@ from .run.streams import forgiving_streams
 
 TASKS_ON_FOLDER = {
     "plot": "results.figures", "collect": "sweeps.collect",
-    "report": "report.render", "docs_benchmarks": "benchmark.docs",
+    "report": "report.render", "truth": "results.truth", "docs_benchmarks": "benchmark.docs",
 }  # fmt: skip
 """Tasks on a finished folder, and their modules, which are imported only where they are asked for."""
 FOLDERS = ("run", "resume", "sweep.resume")

@@ -97,7 +97,8 @@ def unchanged_process() -> Iterator[None]:
     torch.set_num_threads(threads)
     torch.set_rng_state(stream)
     for handler in set(logging.root.handlers) - set(handlers):
-        handler.close()  # of a run's log file, which Hydra leaves open
+        with contextlib.suppress(OSError):  # of a full disk, as when a process ends
+            handler.close()  # of a run's log file, which Hydra leaves open
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
     for number, handler in signals.items():

@@ -33,8 +33,7 @@ from vi_core.errors import LabError, Unsupported
 from vi_core.estimators.base import Estimate, Estimator
 from vi_core.estimators.exact import Exact
 from vi_core.families.base import Family
-from vi_core.models.base import HasAssignments, HasDenoisingTerms, Model
-from vi_core.models.bayesian.base import BayesianModel
+from vi_core.models.base import HasAssignments, HasColumns, HasDenoisingTerms, Model
 from vi_core.models.bayesian.file import FileModel
 from vi_core.schema import construct, locate
 from vi_core.training.batches import Batches
@@ -135,11 +134,13 @@ REPLICATES, CALLS, COPIES = 2000, 40, 20
 """Samples of a gradient: replicates of q's parameters; or calls, each a mean over copies of the data."""
 POINTS = {False: 12, True: 2}
 """Data points, where the data share their latents and where each has its own."""
+MOST_WEIGHTS = 1000
+"""Of a family with many replicates."""
 PIXELS = 6
 """Of an image, so that a network has few weights."""
 PLACE: dict[str, dict[str, Any]] = {
-    "model": {"hidden": [5]},
-    "family": {"hidden": [5], "loc": 2.0, "concentration": 8.0, "rate": 4.0},
+    "model": {"hidden": [5], "channels": [2]},
+    "family": {"hidden": [5], "loc": 2.0, "concentration": 8.0, "rate": 4.0} | {"transforms": 1, "bins": 4},
 }
 """Settings: small networks, and a q on the far side of the prior whose E[1/z²], and gradients' variance, are finite."""
 MORE = 3
@@ -173,6 +174,7 @@ def pair(model_name: str, family_name: str, dataset: str, replicates: int) -> Pa
     data = few_pixels(dataset)
     context: dict[str, Any] = {"replicates": replicates, "steps_per_epoch": 1, "data_mean": data.mean}
     context |= {"event_size": data.train[0].numel(), "num_points": POINTS[False]}
+    context |= {"image_shape": data.image_shape, "levels": data.levels}
     model: Model = construct(small("model", model_name), "model", context)
     if replicates > 1 and any(True for _ in model.parameters()):
         raise Unsupported("a model with weights has one set of them.")
@@ -205,12 +207,13 @@ def few_pixels(dataset: str) -> Data:
     seen = data.decode(data.train)
     if seen.dim() == 2 and seen.shape[1] > PIXELS:
         seen = seen[:, seen.var(dim=0).argsort(descending=True)[:PIXELS]]
-    return replace(data, train=seen, test=None, decode=identity, image_shape=None)
+    return replace(data, train=seen, test=None, decode=identity, image_shape=data.image_shape and (2, PIXELS // 2))
 
 
 def datasets(model_name: str) -> list[str]:
     """Data sets that need no files and have no columns by name, the model's own first."""
-    without = {"csv", "table", "npz", "json", "catalogue", "mnist", "fashion_mnist", "eight_schools"}
+    without = {"csv", "table", "npz", "json", "images", "catalogue", "mnist", "fashion_mnist"}
+    without |= {"eight_schools", "lynx_hare"}
     first = [model_name, "normal", "digits", "two_moons"]
     return sorted(set(names("dataset")) - without, key=lambda name: (name not in first, *map(name.__ne__, first), name))
 
@@ -229,14 +232,24 @@ def first_pair(model_name: str, family_name: str) -> Pair | None:
 def models() -> list[str]:
     """Models of conf/ whose latents do not depend on columns; tests/unit/test_bayesian.py is for the others."""
     kinds = {name: locate(settings("model", name)["_target_"], "model") for name in names("model")}
-    return [name for name, kind in kinds.items() if not issubclass(kind, (BayesianModel, FileModel))]
+    return [name for name, kind in kinds.items() if not issubclass(kind, (HasColumns, FileModel))]
+
+
+def trained_families() -> list[str]:
+    """Families of conf/ that a gradient moves."""
+    return [name for name in names("family") if not locate(settings("family", name)["_target_"], "family").fixed]
 
 
 @cache
 def pairs() -> list[Pair]:
-    """Every model of conf/ with every family that accepts it."""
-    found = [first_pair(model, family) for model in models() for family in names("family")]
-    return [one for one in found if one is not None]
+    """Every model of conf/ with every family that accepts it and has parameters to train."""
+    found = [first_pair(model, family) for model in models() for family in trained_families()]
+    return [one for one in found if one is not None and not too_many_weights(one.family)]
+
+
+def too_many_weights(family: Family) -> bool:
+    """Whether the scores of all samples would take gigabytes: of a flow over many coordinates."""
+    return family.replicates > 1 and sum(value[0].numel() for value in family.parameters()) > MOST_WEIGHTS
 
 
 @cache

@@ -18,7 +18,7 @@ from vi_core.models.bayesian.file import FileModel
 from vi_core.models.stan.model import StanModel
 from vi_core.problem import Problem, assemble, default_dtype
 from vi_core.reading import damaged, read_json, read_yaml
-from vi_core.renamed import modernised
+from vi_core.renamed import ESTIMATES, modernised
 from vi_core.training import checkpoint
 from vi_core.training.history import History, read_history
 
@@ -79,7 +79,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
         DataError: In one line, where summary.json is missing, damaged, or lacks what such a run has.
     """
     path = folder / "summary.json"
-    summary = read_json(path)
+    summary = in_schema_2(read_json(path))
     fitted = not FIT_ONLY.isdisjoint(summary)
     wrong = fault(summary, Failure if "error" in summary else FitFinding if fitted else Finding)
     if not wrong and fitted and "error" not in summary:
@@ -89,6 +89,18 @@ def read_summary(folder: Path) -> dict[str, Any]:
     if wrong:
         raise damaged(path, wrong)
     return summary
+
+
+def in_schema_2(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return a summary of schema 1 with the names of schema 2, without quantiles; others as they are."""
+    rows = summary.get("estimates", {})
+    if summary.get("schema") != 1 or not isinstance(rows, dict):
+        return summary
+    renamed = {
+        name: {ESTIMATES.get(key, key): value for key, value in row.items()} if isinstance(row, dict) else row
+        for name, row in rows.items()
+    }
+    return summary | {"schema": 2} | ({"estimates": renamed} if "estimates" in summary else {})
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -120,7 +132,7 @@ def load(run: str | Path) -> Archive:
         raise damaged(folder / "checkpoint.pt", wrong)
     dtype = getattr(torch, summary["environment"]["dtype"])
     with torch.random.fork_rng(devices=[]), default_dtype(dtype):
-        problem = assemble(config, torch.device("cpu"), dtype, torch.Generator())
+        problem = assemble(config, torch.device("cpu"), dtype, torch.Generator(), begin=False)
     try:
         problem.step.load_state_dict(content["step"])
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:

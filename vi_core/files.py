@@ -11,9 +11,9 @@ from pathlib import Path
 from vi_core.errors import Unwritable
 
 WAYS_OUT = {
-    errno.ENOSPC: "free some space, then go on with resume=",
-    errno.EDQUOT: "free some of your quota, then go on with resume=",
-    errno.EFBIG: "raise the limit on the size of files, then go on with resume=",
+    errno.ENOSPC: "free some space, then go on with resume=, or start again where there is no checkpoint",
+    errno.EDQUOT: "free some of your quota, then go on with resume=, or start again where there is no checkpoint",
+    errno.EFBIG: "raise the limit on the size of files, then go on with resume=, or start again without a checkpoint",
     errno.ENOENT: "its folder was removed or renamed while it was in use; put it back, or start again elsewhere",
 }
 """What a user can do about an error of the operating system, by its number."""

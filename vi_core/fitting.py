@@ -7,21 +7,22 @@
 The parts, the training loop and the numbers are those of the command line.
 """
 
+import copy
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vi_core.bounds.base import Bound
-from vi_core.datasets.base import Data, Dataset
-from vi_core.datasets.columns import column_data, named_columns
+from vi_core.datasets.columns import InMemory, column_data, named_columns, rows_first
+from vi_core.diagnostics.verdict import Verdict, Weighed
 from vi_core.errors import ConfigError, DataError, LabError, Unsupported
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import VariationalDistribution
@@ -33,73 +34,17 @@ from vi_core.parts import part
 from vi_core.problem import Loaded, assemble, default_dtype
 from vi_core.run import Run
 from vi_core.schema import construct
+from vi_core.tables import Table
 from vi_core.training.callbacks import Callback
 from vi_core.training.history import History
 from vi_core.training.loop import Loop
+from vi_core.trust import Corrected, corrected, draws_for, verdict, weigh
 from vi_core.types import detached
 
-DRAWS = 2000  # of q, for quantiles and the final bound
-MOST_DENSITIES = 20_000_000  # of data points under draws, that are in memory at once
+DRAWS = 2000  # of q, for quantiles
 LEARNING_RATE = 0.05  # in whitened coordinates; it falls to a tenth
 QUANTILES = (0.05, 0.95)
-
-
-@dataclass(eq=False)
-class InMemory(Dataset):
-    """Columns that were passed from Python.
-
-    Attributes:
-        data: The tensors.
-        batch_size: Rows in a step, or None for all.
-    """
-
-    data: Data
-    batch_size: int | None = None
-
-    def load(self) -> Data:
-        return self.data
-
-
-@dataclass(frozen=True)
-class Table:
-    """Numbers by row and column, which a terminal and a notebook show.
-
-    Attributes:
-        columns: Their names.
-        rows: Name -> numbers, in the order of the columns; None where there is none.
-        title: A line above it.
-    """
-
-    columns: tuple[str, ...]
-    rows: dict[str, tuple[float | None, ...]]
-    title: str = ""
-
-    def __getitem__(self, row: str) -> dict[str, float | None]:
-        return dict(zip(self.columns, self.rows[row], strict=True))
-
-    def _cells(self) -> list[list[str]]:
-        def shown(value: float | None) -> str:
-            return "" if value is None else f"{value:.4g}"
-
-        return [["", *self.columns], *([name, *map(shown, row)] for name, row in self.rows.items())]
-
-    def __repr__(self) -> str:
-        cells = self._cells()
-        widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-            for row in cells
-        ]
-        return "\n".join([self.title, *lines] if self.title else lines)
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        head, *body = self._cells()
-        heading = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-        rows = ["".join([f"<th>{escape(row[0])}</th>", *(f"<td>{c}</td>" for c in row[1:])]) for row in body]
-        lines = "".join(f"<tr>{row}</tr>" for row in rows)
-        return f"<table><caption>{escape(self.title)}</caption><tr>{heading}</tr>{lines}</table>"
+RECIPES = {"auto": 7875, "none": 1000}  # steps
 
 
 @dataclass(eq=False)
@@ -111,12 +56,14 @@ class Fit:
         settings: The call's arguments by name, for `repr`.
         seconds: What the fit took.
         data: All data by name, as the model saw them.
+        replicate: Whose q the methods describe; None for that with the highest ELBO.
     """
 
     run: Run
     settings: dict[str, Any]
     seconds: float
     data: dict[str, Tensor] = field(repr=False)
+    replicate: int | None = None
 
     @property
     def model(self) -> BayesianModel | StanModel:
@@ -132,25 +79,53 @@ class Fit:
         return family.distribution(detached(family.variational()))
 
     @property
+    def gradients(self) -> int:
+        """Gradients of the density that each replicate has taken, those of its start included."""
+        return self.run.gradients
+
+    @property
     def history(self) -> History:
         """What was recorded over the steps."""
         return self.run.history
 
     @cached_property
+    def _weighed(self) -> Weighed:
+        """Draws of q with their importance weights, which leave every random stream as it was."""
+        return weigh(self.run.problem, draws_for(self.run.problem, self.run.loop.done))
+
+    @cached_property
     def elbo(self) -> np.ndarray:
-        """(R,) ELBO of each replicate, in nats, from 2,000 draws; −∞ where it diverged."""
-        problem = self.run.problem
-        at_once = max(1, min(DRAWS, MOST_DENSITIES // (len(self.run.alive) * len(problem.data.train))))
-        with torch.random.fork_rng(devices=[]), default_dtype(self.dtype):
-            counts = [at_once] * (DRAWS // at_once) + [DRAWS % at_once] * (DRAWS % at_once > 0)
-            sums = [problem.log_weights(n, self.data).sum(dim=0) for n in counts]
-            values = torch.stack(sums).sum(dim=0).squeeze(1) / DRAWS
-        return np.where(self.run.alive & np.isfinite(values.cpu().numpy()), values.cpu().numpy(), -np.inf)
+        """(R,) ELBO of each replicate, in nats, from 4,000 draws; −∞ where it diverged."""
+        values = self._weighed.log_w.mean(dim=0).cpu().numpy()
+        return np.where(self.run.alive & np.isfinite(values), values, -np.inf)
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """Whether to believe q of the best replicate, and why."""
+        return verdict(self.run.problem, self._weighed)
+
+    def corrected(self) -> dict[str, Corrected]:
+        """Return moments and quantiles by importance sampling from q of the best replicate, by name of the scalar."""
+        with default_dtype(self.dtype):
+            return corrected(self.run.problem, self._weighed, np.arange(len(self.elbo)) == self.best)
 
     @property
     def best(self) -> int:
-        """The replicate with the highest ELBO, whose q the other methods describe."""
-        return int(self.elbo.argmax())
+        """The replicate with the highest ELBO, whose q the other methods describe, or the one chosen by `at`."""
+        if self.replicate is None and self.model.per_replicate:
+            raise Unsupported("each replicate was fitted to data of its own; choose one, as in fit.at(0).summary().")
+        return int(self.elbo.argmax()) if self.replicate is None else self.replicate
+
+    def at(self, replicate: int) -> "Fit":
+        """Return the same fit with another replicate described; of data per replicate each has its own.
+
+        Rows for `predict` and `log_predictive` then have an axis of replicates where the data had one.
+        """
+        if not 0 <= replicate < len(self.elbo):
+            raise ConfigError(f"there is no replicate {replicate}; choose 0 to {len(self.elbo) - 1}.")
+        found = copy.copy(self)
+        found.replicate = replicate
+        return found
 
     def draws(self, n: int = DRAWS) -> dict[str, Tensor]:
         """Return n draws from q of the best replicate, (n, *event) by name, as the model has them in `reported`."""
@@ -166,11 +141,12 @@ class Fit:
     def summary(self) -> Table:
         """Return mean, deviation, 5 % and 95 % quantile of each scalar under q, and the error of the mean.
 
-        The error, `mc_error`, is the deviation of the mean over replicates: what another seed would change.
+        The error, `mc_error`, is the deviation of the mean over replicates: what another seed would change. Where the
+        verdict is CORRECTED, the same numbers by importance sampling stand beside q's.
         """
         with torch.random.fork_rng(devices=[]):
             z = self._all_draws(DRAWS)
-        alive = np.flatnonzero(np.isfinite(self.elbo))
+        alive = np.flatnonzero(np.isfinite(self.elbo)) if not self.model.per_replicate else np.empty(0, int)
         rows = {}
         for latent, value in z.items():
             flat = value[:, :, 0].reshape(*value.shape[:2], -1).cpu().numpy()
@@ -181,7 +157,12 @@ class Fit:
                     latent if value.dim() == 3 else f"{latent}{[int(k) for k in np.unravel_index(i, value.shape[3:])]}"
                 )
                 rows[name] = (float(own.mean()), float(own.std()), *map(float, np.quantile(own, QUANTILES)), error)
-        return Table(("mean", "sd", "q05", "q95", "mc_error"), rows, str(self))
+        columns: tuple[str, ...] = ("mean", "sd", "q05", "q95", "mc_error")
+        if self.verdict.trust == "corrected":
+            found = self.corrected()
+            rows = {name: (*row, *found[name]) for name, row in rows.items()}
+            columns += tuple(f"corrected {name}" for name in Corrected._fields)
+        return Table(columns, rows, str(self))
 
     def predict(self, data: Any, n: int = DRAWS) -> Tensor | dict[str, Tensor]:
         """Return n draws of new observations, each with its own draw of the latents.
@@ -199,7 +180,7 @@ class Fit:
         draws = {name: value for name, value in self.draws(n).items() if name in model.latents}
         rows = self._rows(data, model.columns - model.observables)
         with default_dtype(self.dtype):
-            found = model.predictive(draws, rows)
+            found = model.predictive(draws, rows, self.best)
         return next(iter(found.values())) if len(found) == 1 else found
 
     def log_predictive(self, data: Any, n: int = DRAWS) -> Tensor:
@@ -219,7 +200,7 @@ class Fit:
     def _rows(self, data: Any, needed: frozenset[str]) -> dict[str, Tensor]:
         """Return new rows in the type of the fit, with its constants where they give none."""
         like = self.run.problem.step.witness
-        columns = named_columns(data)
+        columns = rows_first(named_columns(data), self.model.per_replicate & needed, len(self.run.alive))
         count = self.run.problem.data.train.shape[0]
         constants = {n: v for n, v in self.data.items() if n not in columns and not (v.dim() and len(v) == count)}
         moved = {n: v.to(like) if v.is_floating_point() else v.to(like.device) for n, v in columns.items()}
@@ -254,13 +235,18 @@ class Fit:
             )
 
     def __repr__(self) -> str:
+        if self.model.per_replicate:
+            here = f"{len(self.elbo)} data sets" if self.replicate is None else f"data set {self.replicate}"
+            least = self.elbo.min() if self.replicate is None else self.elbo[self.replicate]
+            return f"{type(self.model).__name__}: {here}; least ELBO {least:.2f} nats"
         elbo = self.elbo[self.best]
         agree = int((self.elbo > elbo - 1).sum())
         up_to = f" up to {self.model.lacks}" if self.model.lacks else ""
         parts = ", ".join(str(self.settings[key]) for key in ("family", "estimator"))
         return (
             f"{type(self.model).__name__}: {parts}; ELBO {elbo:.2f} nats{up_to}, {agree} of {len(self.elbo)} "
-            f"replicates within 1 nat of it; {self.run.loop.done} steps in {self.seconds:.1f} s"
+            f"replicates within 1 nat of it; {self.run.loop.done} steps, {self.gradients} gradients each, in "
+            f"{self.seconds:.1f} s\n{self.verdict}"
         )
 
 
@@ -273,10 +259,13 @@ def fit(
     estimator: str | Mapping[str, Any] | Estimator = "auto",
     optimizer: str | Mapping[str, Any] | Optimizer = "adam",
     num_samples: int = 8,
-    steps: int = 1000,
+    recipe: Literal["auto", "none"] = "auto",
+    steps: int | None = None,
     batch_size: int | None = None,
+    max_gradients: int | None = None,
     max_seconds: float | None = None,
     replicates: int = 4,
+    per_replicate: Collection[str] = (),
     seed: int = 0,
     device: str = "cpu",
     dtype: torch.dtype = torch.float64,
@@ -293,10 +282,15 @@ def fit(
             optimizer may be objects.
         estimator: The same; `auto` is sticking the landing where it is unbiased, else the pathwise gradient.
         num_samples: K, samples per step.
-        steps: Gradient steps at most.
+        recipe: `auto` trains in stages of doubling length, each of which ends in an average of its last iterates, until
+            a stage changes nothing; `none` makes all steps, at a rate that falls to a tenth.
+        steps: Gradient steps: at most, 7,875 by default; or exactly, 1,000, without a recipe.
         batch_size: Rows in a step, or None for all of them.
+        max_gradients: Gradients of the density that a replicate may take, its start included; None for no limit.
         max_seconds: Ends training after this time; None for no limit.
         replicates: R, fits from different starting points, trained together.
+        per_replicate: Names of data that have a first axis of replicates, (R, N, *shape): R data sets are fitted at
+            once, each by one replicate, which `Fit.at` chooses.
         seed: Of all random numbers; the state of torch's own stream stays as it was.
         device: Of torch.
         dtype: Floating type of data and parameters.
@@ -308,9 +302,15 @@ def fit(
         LabError: In one line, for a model or data that cannot be fitted.
     """
     began = time.perf_counter()
-    _check(model, family, replicates=replicates, steps=steps, seed=seed)
-    columns = named_columns(data, sparing=isinstance(model, StanModel))
-    loaded = column_data(columns, f"from Python: {', '.join(columns)}", None if test is None else named_columns(test))
+    steps = RECIPES[recipe] if steps is None and recipe in RECIPES else steps
+    _check(model, family, recipe, replicates=replicates, steps=steps, seed=seed)
+    sparing = isinstance(model, StanModel)
+    columns = rows_first(named_columns(data, sparing=sparing), per_replicate, replicates)
+    held_out = None if test is None else rows_first(named_columns(test), per_replicate, replicates)
+    loaded = column_data(columns, f"from Python: {', '.join(columns)}", held_out)
+    if sparing and per_replicate:
+        raise Unsupported("a Stan program has one data set for all replicates; leave per_replicate out.")
+    model.per_replicate = frozenset(per_replicate)
     objective = part("bound", bound) if isinstance(bound, str) else bound
     config = {
         "dataset": InMemory(loaded, batch_size=batch_size),
@@ -318,8 +318,8 @@ def fit(
         "family": part("family", family, **settings) if isinstance(family, str) else {**family, **settings},
         "bound": objective,
         "estimator": _estimator(estimator, objective, num_samples),
-        "optimizer": _optimizer(optimizer, steps),
-        "trainer": part("trainer", "default", steps=steps, eval_every=0 if test is None else 1),
+        "optimizer": _optimizer(optimizer, recipe, steps),
+        "trainer": _trainer(recipe, steps=steps, max_gradients=max_gradients, eval_every=0 if test is None else 1),
         "replicates": replicates,
     }
     target, deadline = torch.device(device), math.inf if max_seconds is None else began + max_seconds
@@ -341,8 +341,10 @@ def fit(
     return found
 
 
-def _check(model: Any, family: Any, **numbers: int) -> None:
-    """Raise `ConfigError` for what is no model, no family, or no whole number; zero is a seed and nothing else."""
+def _check(model: Any, family: Any, recipe: Any, **numbers: Any) -> None:
+    """Raise `ConfigError` for what is no model, family or recipe, or no whole number; zero is a seed alone."""
+    if recipe not in RECIPES:
+        raise ConfigError(f"recipe={recipe!r} must be one of {', '.join(RECIPES)}.")
     if not isinstance(model, (BayesianModel, StanModel)):
         found = f"the class {model.__name__}; make one of it" if isinstance(model, type) else type(model).__name__
         raise ConfigError(f"fit needs a vi_core.BayesianModel with prior and likelihood, not {found}.")
@@ -384,11 +386,19 @@ def _estimator(estimator: Any, bound: Any, num_samples: int) -> Any:
     return part("estimator", estimator, num_samples=num_samples)
 
 
-def _optimizer(optimizer: Any, steps: int) -> Any:
+def _optimizer(optimizer: Any, recipe: str, steps: int) -> Any:
     if not isinstance(optimizer, str):
         return optimizer
-    decay = part("optimizer/schedule", "decay", steps=steps)
-    return part("optimizer", optimizer, lr=LEARNING_RATE, schedule=decay)
+    schedule = part("optimizer/schedule", "decay" if recipe == "none" else "doubling", steps=steps)
+    chosen = part("optimizer", optimizer, lr=LEARNING_RATE, schedule=schedule)
+    if recipe == "none" or "averaging" not in chosen:
+        return chosen
+    return chosen | {"averaging": part("optimizer/averaging", "tail", steps=steps)}
+
+
+def _trainer(recipe: str, **settings: Any) -> dict[str, Any]:
+    rule = part("trainer/stopping", "fixed" if recipe == "none" else "settled")
+    return part("trainer", "default", stopping=rule, **settings)
 
 
 def _name(chosen: Any) -> str:

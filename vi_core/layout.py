@@ -97,22 +97,41 @@ class Final(Spread):
     name: str
     values: list[Number]
     log_evidence: Number
+    reference_log_evidence: NotRequired[Number]
+    reference_error: NotRequired[Number]
 
 
-class Estimate(Spread):
-    """A quantity with the value that generated the data and the exact one."""
+class Estimate(TypedDict):
+    """A quantity with its Monte Carlo error, the value that generated the data and the exact one."""
 
+    mean: Number
+    mc_error: Number
     truth: Number
     exact: Number
+    sd: NotRequired[Number]
+    q05: NotRequired[Number]
+    q95: NotRequired[Number]
+    exact_sd: NotRequired[Number]
+    reference: NotRequired[Number]
+    reference_sd: NotRequired[Number]
+    reference_error: NotRequired[Number]
 
 
 class Check(TypedDict):
     """A number beside the expected one."""
 
     name: str
+    value: Any
     expected: float
     tolerance: float
     passed: bool
+
+
+class TargetCheck(Check):
+    """A number of a benchmark beside its limit, which is `at least` or `at most`."""
+
+    value: Number
+    sense: str
 
 
 class Timing(TypedDict):
@@ -175,7 +194,7 @@ class Diagnostics(TypedDict):
 class Failure(TypedDict):
     """summary.json of a job that failed, and what every summary has."""
 
-    schema: Literal[1]
+    schema: Literal[2]
     experiment: str
     status: Literal["completed", "converged", "interrupted", "diverged", "failed"]
     overrides: list[str]
@@ -206,6 +225,15 @@ class FitFinding(Finding):
     diagnostics: Diagnostics
     recovery: NotRequired[dict[str, Number]]
     misfit: NotRequired[dict[str, Number]]
+
+
+class BenchmarkFinding(TypedDict):
+    """What summary.json of a benchmark has beside what every finding has."""
+
+    checks: list[TargetCheck]
+    machine: dict[str, str]
+    unjudged: str
+    environment: Environment
 
 
 def fault(content: Any, hint: Any, path: str = "") -> str:

@@ -1,8 +1,8 @@
 """Assembly of a `Problem`, all objects that a run trains, from a resolved configuration.
 
 Each group of the configuration is a part, which `vi_core.schema` checks and builds. Its positional-only arguments are
-filled with what other parts provide: `latents`, `replicates`, `event_size`, `num_points`, `steps_per_epoch`,
-`data_mean` and `process`.
+filled with what other parts provide: `latents`, `replicates`, `event_size`, `image_shape`, `levels`, `num_points`,
+`steps_per_epoch`, `data_mean` and `process`.
 """
 
 import logging
@@ -16,12 +16,14 @@ from torch import Tensor
 
 from vi_core.algorithms.base import Step
 from vi_core.algorithms.coordinate_ascent import CoordinateAscent, CoordinateAscentStep
+from vi_core.algorithms.fixed import FixedStep
 from vi_core.algorithms.gradient import GradientStep
 from vi_core.bounds.base import Bound
 from vi_core.datasets.base import Data, Dataset
 from vi_core.errors import Unsupported
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import Family, HasCoordinates
+from vi_core.families.unconstrained import EARLIER, UnconstrainedFamily
 from vi_core.models.base import HasColumns, HasConstants, HasDenoisingTerms, Model
 from vi_core.models.bayesian.file import FileModel
 from vi_core.networks.mlp import multiply_in
@@ -151,7 +153,12 @@ def load_data(config: Config, device: torch.device, dtype: torch.dtype) -> Loade
 
 
 def assemble(
-    config: Config, device: torch.device, dtype: torch.dtype, generator: torch.Generator, loaded: Loaded | None = None
+    config: Config,
+    device: torch.device,
+    dtype: torch.dtype,
+    generator: torch.Generator,
+    loaded: Loaded | None = None,
+    begin: bool = True,
 ) -> Problem:
     """Build data, model, family and step from the groups of a resolved configuration.
 
@@ -164,6 +171,8 @@ def assemble(
         dtype: Of data and parameters.
         generator: Random stream of the order of minibatches.
         loaded: The data set, where it has been read already.
+        begin: Whether the step sets its first parameters from the data, which may take a search for a mode. A state
+            that is loaded afterwards has them.
 
     Raises:
         ConfigError: For a part that does not fit its constructor.
@@ -176,6 +185,8 @@ def assemble(
     data, checksum, wide = load_data(config, device, dtype) if loaded is None else loaded
     context: dict[str, Any] = {
         "event_size": data.train[0].numel(),
+        "image_shape": data.image_shape,
+        "levels": data.levels,
         "num_points": len(data.train),
         "replicates": config["replicates"],
         "steps_per_epoch": steps_per_epoch(len(data.train), dataset.batch_size),
@@ -195,16 +206,22 @@ def assemble(
     context["latents"] = model.latents
     context["process"] = model.process if isinstance(model, HasDenoisingTerms) else None
     family: Family = construct(config["family"], "family", context)
+    if begin and isinstance(family, UnconstrainedFamily) and family.start.startswith(EARLIER):
+        from vi_core.earlier import place_as_in_run  # which assembles the earlier problem here
+
+        place_as_in_run(family)
     multiply_in(config.get("matmul", "auto"), model.to(device), family.to(device))
     step = make_step(model, family, bound, estimator, optimizer).to(device)
     batches = Batches(data, model, dataset.batch_size, generator, wide)
-    step.begin(batches.whole(model) if isinstance(family, HasCoordinates) else batches.full)
+    if begin:
+        step.begin(batches.whole(model) if isinstance(family, HasCoordinates) else batches.full)
     return Problem(data, checksum, model, family, bound, estimator, step, batches)
 
 
 def can_stack(problem: Problem) -> bool:
-    """Whether a problem has networks that a gradient moves, so that problems like it can be stacked."""
-    return isinstance(problem.step, GradientStep) and problem.step.named is None and problem.family.replicates == 1
+    """Whether a problem has networks that a gradient moves and that have no replicates, so that it can be stacked."""
+    has_networks = isinstance(problem.step, GradientStep) and problem.step.named is None
+    return has_networks and problem.family.replicates == 1 and not isinstance(problem.family, UnconstrainedFamily)
 
 
 def stacked(config: Config, singles: Sequence[Problem]) -> StackedProblem:
@@ -232,6 +249,8 @@ def make_step(model: Model, family: Family, bound: Bound, estimator: Estimator, 
             "or model/hyperparameters=fixed."
         )
     assert isinstance(optimizer, Optimizer)
+    if family.fixed:
+        return FixedStep(model, family, bound, estimator)
     if family.replicates > 1 and any(True for _ in model.parameters()):
         raise Unsupported(
             f"replicates={family.replicates} needs a model without weights of its own, and {type(model).__name__} "

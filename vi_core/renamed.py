@@ -14,6 +14,7 @@ import yaml
 _TABLE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 TARGETS: dict[str, str] = _TABLE["targets"]
 SETTINGS: dict[str, str] = _TABLE["settings"]
+ESTIMATES: dict[str, str] = _TABLE["estimates"]
 EXECUTIONS: dict[str | bool, str] = _TABLE["executions"]
 
 

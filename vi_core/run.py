@@ -1,6 +1,8 @@
 """A run: settings, problem, loop and history in one object, from which every summary and every file is made."""
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,9 @@ class Run:
         self.config, self.problem, self.folder, self.content = config, problem, folder, content
         self.trainer: Trainer = construct(config["trainer"], "trainer")
         self.device, self.diagnostics = problem.step.alive.device, {}
-        self.plan = self.trainer.plan(problem.batches.steps_per_epoch, config["replicates"])
+        spent, each = problem.step.start_gradients, problem.estimator.num_samples
+        plan = self.trainer.plan(problem.batches.steps_per_epoch, config["replicates"], spent, each)
+        self.plan = replace(plan, steps=1) if problem.family.fixed else plan
         writers: list[Callback] = []
         if folder is not None:
             writers = [CheckpointWriter(folder / "checkpoint.pt", content), HistoryWriter(folder / "trace.csv")]
@@ -67,7 +71,7 @@ class Run:
             execution=Execution(self.trainer.execution, problem.step, self.plan, problem.batches, code),
             on_nonfinite=self.trainer.on_nonfinite,
             evaluate=problem.held_out,
-            interrupted=interrupted,
+            interrupted=lambda: self.late or interrupted(),
             callbacks=self.callbacks,
             device=self.device,
             checksum=problem.checksum,
@@ -94,6 +98,17 @@ class Run:
             raise
         self.callbacks.publish(Callback.on_end, self.loop, summary)
         return summary
+
+    @property
+    def late(self) -> bool:
+        """Whether training has taken `trainer.max_seconds`."""
+        limit = self.trainer.max_seconds
+        return limit is not None and time.perf_counter() - self.loop.started > limit
+
+    @property
+    def gradients(self) -> int:
+        """Gradients of the density that each replicate has taken, those of its start included."""
+        return self.problem.step.start_gradients + self.loop.done * self.problem.estimator.num_samples
 
     @property
     def alive(self) -> np.ndarray:

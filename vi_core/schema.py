@@ -2,8 +2,9 @@
 
 A part is a mapping with `_target_`, the dotted name of a class, and exactly the keyword-only arguments of its
 constructor. Positional-only arguments are context, filled by name from what the other parts provide (`latents`,
-`replicates`, `event_size`, `num_points`, `steps_per_epoch`, `data_mean`, `process`). Keys and types are checked against
-the signature before anything is built, so that adding a part takes one class and one YAML file and no registry.
+`replicates`, `event_size`, `image_shape`, `levels`, `num_points`, `steps_per_epoch`, `data_mean`, `process`). Keys and
+types are checked against the signature before anything is built, so that adding a part takes one class and one YAML
+file and no registry.
 """
 
 import inspect

@@ -10,7 +10,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import DictConfig
 
-from vi_core.reading import read_json
+from vi_core.archive import read_summary
+from vi_core.layout import BenchmarkFinding, fault
+from vi_core.reading import damaged
 
 from ..results.files import write_text
 from .problems import TITLES
@@ -25,7 +27,9 @@ FIGURES = Path("docs/benchmarks")
 
 def run(cfg: DictConfig, folder: Path) -> None:
     """Write the page of the benchmark in `folder`."""
-    summary, rows = read_json(folder / "summary.json"), read_rows(folder / TABLE)
+    summary, rows = read_summary(folder), read_rows(folder / TABLE)
+    if wrong := fault(summary, BenchmarkFinding):
+        raise damaged(folder / "summary.json", wrong)
     figures = sorted((folder / "plots").glob("*.png"))
     FIGURES.mkdir(parents=True, exist_ok=True)
     for figure in figures:
@@ -41,7 +45,7 @@ def page(summary: dict, rows: list[Row], figures: list[str]) -> str:
     )
     engine.filters |= {"figures": significant, "label": label, "words": words}
     problems = [
-        (name, TITLES[name], [row for row in rows if row.problem == name])
+        (name, TITLES.get(name, name), [row for row in rows if row.problem == name])
         for name in dict.fromkeys(row.problem for row in rows)
     ]
     return engine.get_template("benchmarks.md.j2").render(

@@ -6,9 +6,8 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-
 from vi_core.archive import load
+from vi_core.arrays import read_arrays
 
 from ..config.schema import Plot
 
@@ -17,8 +16,7 @@ def main() -> None:
     """Draw all figures of the run in a folder that is thrown away; write the seconds as JSON."""
     folder = Path(sys.argv[1])
     archived = load(folder)
-    with np.load(folder / "samples.npz") as arrays:
-        samples = dict(arrays)
+    samples = read_arrays(folder / "samples.npz")
     data = archived.problem.data.train.double().numpy()
     started = time.perf_counter()
     from ..results.figures import Finished, draw  # with matplotlib, as a run imports it

@@ -7,10 +7,12 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from vi_core.errors import DataError
+from vi_core.reading import read_text
 
 from ..results.files import write_text
 
 OURS = "ours"
+LARGEST = 1e15  # of the numbers in a table
 
 
 @dataclass(frozen=True)
@@ -54,21 +56,46 @@ def write_rows(rows: Iterable[Row], path: Path) -> None:
 
 def read_rows(path: Path) -> list[Row]:
     """Read what `write_rows` wrote, or raise `DataError` in one line."""
-    if not path.is_file():
-        raise DataError(f"there is no {path.name} in {path.parent}; give the folder of a finished benchmark.")
-    with path.open(newline="") as lines:
-        return [parse(record, path) for record in csv.DictReader(lines)]
-
-
-def parse(record: dict[str, str], path: Path) -> Row:
-    """Return the row of one line."""
+    text = read_text(path)
     try:
-        numbers = {name: float(record[name]) if record[name] else None for name in NUMBERS}
-        threads = int(record["threads"]) if record["threads"] else None
-        words = {name: record[name] for name in ("problem", "contender", "mode", "status", "unit", "note")}
-        return Row(**words, **numbers, threads=threads, repetitions=int(record["repetitions"]))  # type: ignore[arg-type]
-    except (KeyError, ValueError, TypeError) as error:
-        raise DataError(f"{path} is not the table of a benchmark, or it is damaged ({error!r}).") from error
+        table = list(csv.reader(io.StringIO(text), strict=True))
+        if not table or tuple(table[0]) != COLUMNS:
+            raise ValueError("its columns are others")
+        rows = [parse(cells) for cells in table[1:]]
+        check_problems(rows)
+    except (csv.Error, ValueError) as error:
+        raise DataError(f"{path} is not the table of a benchmark, or it is damaged ({error}).") from error
+    return rows
+
+
+def parse(cells: Sequence[str]) -> Row:
+    """Return the row of one line; raise `ValueError` where it is not one that `write_rows` writes."""
+    record = dict(zip(COLUMNS, cells, strict=True))
+    numbers = {name: amount(record[name]) if record[name] else None for name in NUMBERS}
+    threads = int(record["threads"]) if record["threads"] else None
+    words = {name: record[name] for name in ("problem", "contender", "mode", "status", "unit", "note")}
+    row = Row(**words, **numbers, threads=threads, repetitions=int(record["repetitions"]))  # type: ignore[arg-type]
+    statistics = [row.min, row.q1, row.median, row.q3]
+    found = [value for value in statistics if value is not None]
+    if len(found) not in (0, len(statistics)) or found != sorted(found) or 0.0 in found or row.at == 0:
+        raise ValueError(f"the numbers of {label(row)} at {row.problem} are not times with quartiles")
+    return row
+
+
+def amount(text: str) -> float:
+    """Return a number from 0 to `LARGEST`."""
+    value = float(text)
+    if not 0 <= value <= LARGEST:
+        raise ValueError(f"{text[:40]} is no number from 0 to {LARGEST:g}")
+    return value
+
+
+def check_problems(rows: Iterable[Row]) -> None:
+    """Raise `ValueError` unless the rows of a problem have one unit, and are all of a curve or none."""
+    kinds = {row.problem: (row.unit, row.at is None) for row in rows}
+    for row in rows:
+        if kinds[row.problem] != (row.unit, row.at is None):
+            raise ValueError(f"the rows of {row.problem} have several units, or places of a curve in some alone")
 
 
 def label(row: Row) -> str:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from vi_core.plots.drawing.style import DASHES, INK, PALETTE, blank, legend_below, themed
+from vi_core.plots.drawing.style import DASHES, INK, PALETTE, blank, legend_below, theme
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 COLUMNS = 2
@@ -33,7 +33,7 @@ Panels = Mapping[tuple[str, str], Sequence[Timing]]
 """(title of a panel or name of its horizontal axis, unit of its times) -> what was measured."""
 
 
-@themed
+@theme()
 def times_figure(panels: Panels) -> Figure:
     """Draw one panel for each problem, one row for each contender, the quickest on top."""
     lengths = [len(timings) for timings in panels.values()]
@@ -83,7 +83,7 @@ def _show_times(axes: Axes, values: Sequence[float]) -> None:
     axes.set_xlim(left, right)
 
 
-@themed
+@theme()
 def cost_figure(panels: Panels) -> Figure:
     """Draw one panel for each curve, with both axes logarithmic and the quartiles as bars."""
     rows = -(-len(panels) // COLUMNS)

@@ -39,6 +39,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_omega_conf_dumper
 
 from vi_core.errors import ConfigError
+from vi_core.files import explained
 from vi_core.reading import check_yaml
 
 from ..run.jobs import refused, relative
@@ -98,14 +99,22 @@ def run_in_own_folder(*, config: DictConfig, job_dir_key: str, job_subdir_key: s
     folder = job_folder(config, job_dir_key, job_subdir_key)
     keys = {"job_dir_key": job_dir_key, "job_subdir_key": job_subdir_key}
     try:
-        with owned(folder, refuse_results):
-            return run_hydra_job(config=config, **keys, **rest)
+        with owned(folder, refuse_results), explained(folder):
+            return run_with_log(config=config, **keys, **rest)
     except Occupied as error:
         if job_subdir_key is None:
             raise
         result = JobReturn(overrides=list(config.hydra.overrides.task), status=JobStatus.COMPLETED)
         result.return_value = refused(folder, error)
         return result
+
+
+def run_with_log(**job: Any) -> JobReturn:
+    """Run a job as Hydra does; where its log file cannot be opened, raise the error of the operating system."""
+    try:
+        return run_hydra_job(**job)
+    except ValueError as error:  # of logging, which says no more than that a handler cannot be made
+        raise error.__cause__ if isinstance(error.__cause__, OSError) else error from None
 
 
 def job_folder(config: DictConfig, key: str, subkey: str | None) -> Path:

@@ -1,5 +1,6 @@
 """One line for the user out of the exceptions of Hydra and OmegaConf."""
 
+import errno
 import re
 from collections.abc import Callable
 from functools import cache
@@ -9,6 +10,7 @@ from importlib.resources.abc import Traversable
 from hydra.errors import OverrideParseException
 
 from vi_core.errors import did_you_mean
+from vi_core.files import WAYS_OUT
 from vi_core.renamed import SETTINGS
 
 from .places import CONF
@@ -16,7 +18,16 @@ from .places import CONF
 Rewrite = Callable[[re.Match[str]], str]
 
 
+MEMORY = re.compile(
+    "not enough memory|out of memory|allocate|calculation overflowed|dimension exceeded|array is too big"
+)
 LONG_NUMBER = re.compile(r"(\d{12})\d{30,}")
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether Python, NumPy or torch cannot have as much memory as was asked for."""
+    kinds = isinstance(error, (RuntimeError, ValueError))
+    return isinstance(error, MemoryError) or (kinds and MEMORY.search(str(error)) is not None)
 
 
 def one_line(error: BaseException) -> str:
@@ -32,9 +43,13 @@ def one_line(error: BaseException) -> str:
 
 def _line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}; choose another folder or file (a run's is hydra.run.dir)."
-    if isinstance(error, MemoryError) or "allocate" in str(error):
-        return f"there is not enough memory ({str(error).splitlines()[0]}); use fewer points, replicates or samples."
+        full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        elsewhere = "choose another folder or file (a run's is hydra.run.dir)"
+        way_out = WAYS_OUT[error.errno] if error.errno in full else elsewhere
+        return f"{error.filename}: {error.strerror}; {way_out}."
+    if lacks_memory(error):
+        reason = (str(error) or type(error).__name__).splitlines()[0]  # Python's own MemoryError says nothing
+        return f"there is not enough memory ({reason}); use fewer points, replicates or samples."
     text = " ".join(str(error).split())
     cause = " ".join(str(error.__cause__ or "").split())
     if type(error.__cause__).__module__.startswith("omegaconf") and cause not in text:

@@ -20,6 +20,7 @@ from .schema import Role, Root
 
 log = logging.getLogger(__name__)
 PARTS = tuple(KINDS)
+MOST_THREADS = 1024  # the library of threads ends the process where the system makes no more
 
 
 def use_present_names(cfg: DictConfig, by_hand: Collection[str]) -> None:
@@ -63,8 +64,8 @@ def validate(settings: dict[str, Any]) -> None:
         require(tolerance >= 0, f"expected: the tolerance {tolerance} of {item['quantity']} is negative.")
     seed, threads = settings["seed"], settings["threads"]
     require(0 <= seed < 2**63, f"seed={seed} must lie between 0 and 2^63 - 1.")
-    valid = threads == "auto" or (conforms(threads, int) and threads >= 1)
-    require(valid, f"threads={threads} must be an integer of at least 1, or auto.")
+    valid = threads == "auto" or (conforms(threads, int) and 1 <= threads <= MOST_THREADS)
+    require(valid, f"threads={threads} must be an integer from 1 to {MOST_THREADS}, or auto.")
     kinds = {} if settings["benchmark"] is not None else KINDS if settings["study"] is None else {"study": Study}
     for part, kind in kinds.items():
         check_part(settings[part], part, kind)

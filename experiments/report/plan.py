@@ -8,7 +8,8 @@ not run again.
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from vi_core.errors import ConfigError, did_you_mean, require
 
 from ..config.messages import part_names
 from ..config.places import CONF
-from ..config.schema import names
+from ..config.schema import names, setting_at
 from ..results.expectations import chosen_key
 from .read import typed
 
@@ -102,8 +103,9 @@ def plan(name: str, cfg: DictConfig, overrides: Sequence[str], sources: str) -> 
     swept = cfg.hydra.mode == RunMode.MULTIRUN
     params = OmegaConf.to_container(cfg.hydra.sweeper.get("params") or OmegaConf.create({})) if swept else {}
     assert isinstance(params, dict)
-    content = {str(key): value for key, value in _unresolved(cfg).items() if key not in names("identity", False)}
-    essence = [content, _unresolved(cfg).get("expected"), params, list(overrides), sources]
+    content: Any = OmegaConf.to_container(cfg, resolve=False)
+    essential = {key: value for key, value in content.items() if key not in names("identity", False)}
+    essence = [essential, content.get("expected"), params, list(overrides), sources]
     return Plan(
         name=name,
         overrides=tuple(overrides),
@@ -114,20 +116,13 @@ def plan(name: str, cfg: DictConfig, overrides: Sequence[str], sources: str) -> 
     )
 
 
-def _unresolved(cfg: DictConfig) -> dict[Any, Any]:
-    content = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(content, dict)
-    return content
-
-
 def knows(cfg: DictConfig, path: str) -> bool:
     """Whether an experiment's configuration has the key, so that an override of it makes sense."""
-    node: Any = cfg
-    for key in path.replace("/", ".").split("."):
-        if not isinstance(node, Mapping) or key not in node:
-            return False
-        node = node._get_node(key) if isinstance(node, DictConfig) else node[key]
-    return True
+    content: Any = OmegaConf.to_container(cfg, resolve=False)
+    with suppress(KeyError, TypeError):
+        setting_at(content, path.replace("/", "."))
+        return True
+    return False
 
 
 def program_digest() -> str:

@@ -5,7 +5,7 @@ import logging
 import re
 import shlex
 import struct
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from vi_core.archive import read_config, read_summary
 from vi_core.errors import DataError
 from vi_core.layout import Multirun, fault
 from vi_core.reading import damaged, read_yaml
+from vi_core.renamed import ESTIMATES
 from vi_core.training.history import read_history
 
 from ..results.expectations import check
@@ -31,7 +32,12 @@ CAPTIONS = {
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"  # how every PNG file begins
 MOST_BYTES, MOST_PIXELS = 2**25, 2**28  # of a figure; the program's own are below 2^20 and 2^22
 log = logging.getLogger(__name__)
-STATISTICS = {"mean": "", "median": "median", "replicate_sd": "sd over replicates", "std": "posterior sd"}
+STATISTICS = {
+    "mean": "",
+    "median": "median",
+    "replicate_sd": "sd over replicates",
+    "sd": "posterior sd",
+}
 
 
 def read_row(folder: Path, command: str = "") -> Row:
@@ -107,6 +113,7 @@ def read_job(folder: Path, place: dict[str, Any]) -> Job:
         checks=tuple(checks(folder, summary)),
         quantities=tuple(quantities(summary)),
         figures=tuple(figures(folder / "plots")),
+        trust=(summary.get("verdict") or {}).get("line", ""),
         seconds=summary["timing"]["total_s"],
         environment=summary["environment"],
     )
@@ -145,6 +152,7 @@ def label(quantity: str, bound: str, fitted: bool) -> str:
     """
     head, _, rest = quantity.partition(".")
     name, _, statistic = rest.rpartition(".")
+    statistic = ESTIMATES.get(statistic, statistic)
     if head == "estimates":
         shown = f"E[{name}]" if fitted else name
         return _comma(shown, STATISTICS.get(statistic, statistic))
@@ -164,9 +172,9 @@ def _comma(*parts: str) -> str:
 def quantities(summary: dict[str, Any]) -> list[Quantity]:
     """Return the estimates, and the bounds of a fit; the exact value of the final bound is the log evidence."""
     fitted = "objective" in summary
+    keys = [each.name for each in fields(Quantity) if each.name != "label"]
     found = [
-        Quantity(f"E[{name}]" if fitted else name, row["mean"], row["se"], row["truth"], row["exact"])
-        for name, row in summary["estimates"].items()
+        Quantity(name, **{key: row[key] for key in keys if key in row}) for name, row in summary["estimates"].items()
     ]
     if not fitted:
         return found
@@ -174,7 +182,7 @@ def quantities(summary: dict[str, Any]) -> list[Quantity]:
     per = f" per {trained['per']}" if trained["per"] else ""
     per += f" up to {summary['up_to']}" if summary.get("up_to") else ""
     for when, row, exact in (("training", trained, None), ("final", final, final["log_evidence"])):
-        found.append(Quantity(f"{when} {row['name'].upper()}{per}", row["mean"], row["se"], None, exact))
+        found.append(Quantity(f"{when} {row['name'].upper()}{per}", row["mean"], row["se"], exact=exact))
     return found
 
 

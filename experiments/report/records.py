@@ -68,17 +68,22 @@ class Quantity:
 
     Attributes:
         label: Its name.
-        value: The estimate.
-        se: Its standard error.
+        mean: The posterior mean, the value of a bound, or the number that a study computes.
+        mc_error: Monte Carlo error of the mean.
+        sd, q05, q95: Deviation and quantiles of the posterior.
+        exact, exact_sd: Mean and deviation of the exact posterior, or the exact answer.
         truth: The value that generated the data.
-        exact: The exact answer.
     """
 
     label: str
-    value: float | None
-    se: float | None
-    truth: float | None
-    exact: float | None
+    mean: float | None
+    mc_error: float | None
+    sd: float | None = None
+    q05: float | None = None
+    q95: float | None = None
+    exact: float | None = None
+    exact_sd: float | None = None
+    truth: float | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,7 @@ class Job:
         lacks_data: Whether it failed because a data file is missing.
         unjudged: Why its checks were not applied; empty where they were.
         checks, quantities, figures: What it found.
+        trust: The verdict on the fit, in one line.
         seconds: How long it took.
         environment: Versions and machine.
     """
@@ -108,6 +114,7 @@ class Job:
     checks: tuple[Check, ...] = ()
     quantities: tuple[Quantity, ...] = ()
     figures: tuple[Figure, ...] = ()
+    trust: str = ""
     seconds: float = 0.0
     environment: dict[str, object] = field(default_factory=dict)
 

@@ -65,10 +65,10 @@ def plain_decimal(value: float) -> str:
 
 
 def decimals(quantity: Quantity) -> int | None:
-    """Return the number of decimals that shows an estimate's standard error, or six digits where it has none."""
-    if quantity.se:
-        return _places(quantity.se)
-    largest = max((abs(v) for v in (quantity.value, quantity.exact) if v is not None), default=0.0)
+    """Return the number of decimals that shows the Monte Carlo error of a mean, or six digits where it has none."""
+    if quantity.mc_error:
+        return _places(quantity.mc_error)
+    largest = max((abs(v) for v in (quantity.mean, quantity.exact) if v is not None), default=0.0)
     return max(0, 6 - max(1, math.floor(math.log10(largest)) + 1)) if largest >= 1e-3 else None
 
 

@@ -21,7 +21,7 @@ from vi_core.reading import read_json
 
 from ..config.places import PROGRAM
 from ..results.files import write_json
-from ..run.interrupt import Interrupt
+from ..run.interrupt import interruptible
 from .plan import Plan
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def run_all(
     """
     waiting = sorted((plan for plan in plans if not finished(plan, folder)), key=lambda plan: plan.minutes)
     running: dict[BaseProcess, tuple[Plan, float]] = {}  # the plan of a child, and when it began
-    with Interrupt() as interrupt:
+    with interruptible() as interrupt:
         try:
             while (waiting or running) and not interrupt.requested():
                 while waiting and len(running) < parallel:
@@ -62,7 +62,6 @@ def run_all(
             if running:
                 log.info("interrupted: the same command goes on where %d experiments stop now", len(running))
             stop([*running])
-    interrupt.leave()
 
 
 def finished(plan: Plan, folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vi_core.renamed import ESTIMATES
 from vi_core.training.history import History
 
 from ..config.schema import names
@@ -48,11 +49,17 @@ def check(
         if any(lookup(known, key) != value for key, value in item.get("when", {}).items()):
             continue
         source, _, rest = item["quantity"].partition(".")
-        value = recorded(trace, rest) if trace and source == "trace" else lookup(summary, item["quantity"])
+        value = recorded(trace, rest) if trace and source == "trace" else lookup(summary, present(item["quantity"]))
         passed = isinstance(value, (int, float)) and abs(value - item["value"]) <= item["tolerance"]
         found = {"name": item["quantity"], "value": value, "expected": item["value"], "tolerance": item["tolerance"]}
         checks.append(found | {"passed": passed})
     return checks
+
+
+def present(quantity: str) -> str:
+    """Return the path of a quantity in schema 2, also where it is that of schema 1, such as `estimates.mu.std`."""
+    head, _, statistic = quantity.rpartition(".")
+    return f"{head}.{ESTIMATES.get(statistic, statistic)}" if head.startswith("estimates.") else quantity
 
 
 def recorded(trace: History, path: str) -> float | None:

@@ -92,8 +92,8 @@ def redraw_fit(cfg: DictConfig, folder: Path) -> list[Path]:
 def check_samples(samples: Arrays, problem: Problem, path: Path) -> None:
     """Raise `DataError` unless the draws have the shapes that figures rely on.
 
-    Those of latents that all data share are (R, draws, *event), images (N, rows, columns), and the states of a
-    diffusion model (steps, N, *event).
+    Those of latents that all data share are (R, draws, *event), images (N, rows, columns) or (N, rows, columns, 3), and
+    the states of a diffusion model (steps, N, *event).
     """
     latents = {} if problem.model.has_local else problem.model.latents
     shapes = {name: samples[name].shape for name in latents} | {name: array.shape for name, array in samples.items()}
@@ -138,7 +138,7 @@ def figures(run: Finished, smoothing: int) -> Iterator[tuple[str, Figure]]:
         yield "map", _map(run.scene, title)
         yield "counts", _counts(run.scene, title)
     if "reconstruction" in run.samples:
-        rows = {"test image": run.samples["test"], "reconstruction": run.samples["reconstruction"]}
+        rows = {"image": run.samples["test"], "reconstruction": run.samples["reconstruction"]}
         yield "reconstructions", image_figure(rows, title=title)
         yield "generated", _images_from_noise(run)
     if "denoising" in run.summary["diagnostics"]:
@@ -158,7 +158,7 @@ def _terms(run: Finished, title: str) -> Figure:
 def _generated(run: Finished) -> Iterator[tuple[str, Figure]]:
     """Yield the figures of images or points of the plane that a diffusion model generated, with intermediate states."""
     frames, steps, name = run.samples["reverse"], run.samples["reverse_t"].tolist(), run.summary["experiment"]
-    if frames.ndim == 4:
+    if frames.ndim > 3:
         rows = {f"t = {step}": images for step, images in zip(steps, frames, strict=True)}
         yield "reverse", image_figure({**rows, "held out": run.samples["data"]}, title=f"{name}: from noise to images")
         yield "generated", _images_from_noise(run)

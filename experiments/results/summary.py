@@ -13,10 +13,12 @@ from torch import Tensor
 
 from vi_core.diagnostics.denoising import denoising_report
 from vi_core.diagnostics.importance import effective_sample_size, pareto_k
+from vi_core.diagnostics.marginals import Marginal, marginals, mc_error
 from vi_core.errors import LabError
 from vi_core.estimators.score_function.estimator import ScoreFunction
 from vi_core.estimators.score_function.scopes import MarkovBlanket, markov_blankets
-from vi_core.models.base import HasColumns, HasDenoisingTerms, HasExactPosterior, HasExpectedBound
+from vi_core.models.base import HasDenoisingTerms, HasExactPosterior, HasExpectedBound
+from vi_core.models.bayesian.base import BayesianModel
 from vi_core.problem import Problem
 from vi_core.training.batches import Batches, converted
 from vi_core.training.checkpoint import same_draws_after
@@ -25,8 +27,7 @@ from vi_core.training.loop import Loop
 from vi_core.types import flatten, unflatten
 
 ROUNDING = 1e-9  # of a log evidence and of an ELBO, relative to their size
-MOMENT_DRAWS = 4000  # of q, for moments of functions of latents: a mean is off by 1.6 % of the deviation
-SCHEMA = 1  # version of the layout of summary.json
+SCHEMA = 2  # version of the layout of summary.json
 Spread = dict[str, Any]  # median, mean, se and replicate_sd
 
 
@@ -61,52 +62,43 @@ def objective(trace: History, per: str, alive: np.ndarray) -> dict[str, Any]:
     return {"name": trace.bound, "per": per, **spread(trace.columns[trace.bound][late].mean(axis=0), alive)}
 
 
-def estimates(problem: Problem, truth: dict[str, float], exact: dict[str, float], alive: np.ndarray) -> dict[str, Any]:
-    """Return the entry `estimates`: mean and deviation of each shared latent under the final q; {} for other latents.
+def estimates(
+    problem: Problem, history: History, truth: dict[str, float], exact: dict[str, float], alive: np.ndarray
+) -> dict[str, Any]:
+    """Return the entry `estimates`: the marginals of the final q by scalar; {} for latents of single data points.
+
+    Every number is an average over the replicates that count. The random stream is put back afterwards.
 
     Args:
         problem: The fitted problem.
+        history: What was recorded, for the Monte Carlo error of a single replicate.
         truth: Generating values by name of the scalar.
         exact: Exact posterior moments by name of the scalar, as `exact_answers` has them.
         alive: Replicates that count, (R,).
     """
-    if problem.model.has_local:
-        return {}
-    found, moments = {}, posterior_moments(problem)
-    for latent, (mean, std) in moments.items():
-        for name, centre, deviation in _scalars(latent, mean.flatten(0, 1), std.flatten(0, 1)):
-            over = spread(centre, alive)
-            found[name] = {
-                "mean": over["mean"],
-                "std": float(deviation[alive].mean()) if alive.any() else None,
-                **{key: over[key] for key in ("se", "replicate_sd")},
-                "truth": truth.get(name),
-                "exact": exact.get(name),
-                "exact_std": exact.get(f"{name}.std"),
-            }
-    return found
-
-
-def posterior_moments(problem: Problem) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return mean and deviation, (R, 1, *event), of each shared latent under the final q, by the family.
-
-    Where results describe functions of the latents in their place, these are averaged over draws, which leave the
-    random stream as it was.
-    """
     model = problem.model
-    with torch.no_grad(), same_draws_after(problem.step.alive.device):
-        q = problem.family.distribution(problem.family.variational())
-        if model.reports_latents or not isinstance(model, HasColumns):
-            return q.moments()
-        values = model.reported(q.sample(MOMENT_DRAWS), problem.batches.whole(model))
-    return {name: (z.mean(dim=0), z.std(dim=0)) for name, z in values.items()}
+    if model.has_local:
+        return {}
+    with same_draws_after(problem.data.train.device):
+        found = marginals(model, problem.family, problem.batches.whole(model))
+    iterates = history.expectations()
+    return {
+        name: {
+            **averages(marginal, alive),
+            "mc_error": mc_error(marginal, alive, history.step, iterates.get(name)),
+            "replicate_sd": spread(marginal.mean, alive)["replicate_sd"],
+            "truth": truth.get(name),
+            "exact": exact.get(name),
+            "exact_sd": exact.get(f"{name}.std"),
+        }
+        for name, marginal in found.items()
+    }
 
 
-def _scalars(latent: str, mean: Tensor, std: Tensor) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Return (name, means (R,), deviations (R,)) for each scalar of a latent with moments (R, *event)."""
-    means, stds = (value.detach().reshape(len(value), -1).cpu().numpy() for value in (mean, std))
-    names = [latent] if mean.dim() == 1 else [f"{latent}[{i}]" for i in range(means.shape[1])]
-    return list(zip(names, means.T, stds.T, strict=True))
+def averages(marginal: Marginal, alive: np.ndarray) -> dict[str, float | None]:
+    """Return mean, deviation and quantiles, averaged over the replicates that count; None where none is left."""
+    keys = ("mean", "sd", "q05", "q95")
+    return {key: float(getattr(marginal, key)[alive].mean()) if alive.any() else None for key in keys}
 
 
 def gradient_bias(problem: Problem) -> str:
@@ -210,6 +202,32 @@ def diagnostics(problem: Problem, num_samples: int, alive: np.ndarray) -> dict[s
     ess, shape = effective_sample_size(log_w), pareto_k(log_w).clamp_min(-1)
     found = {"ess": ess, "pareto_k": shape}
     return {name: spread(value.cpu().numpy(), alive) for name, value in found.items()} | {"draws": num_samples}
+
+
+def data(problem: Problem) -> dict[str, Any]:
+    """Return the entry `data`: where the data come from, and what can be said of them in a few numbers."""
+    train = problem.data.train
+    return {
+        "provenance": problem.data.provenance,
+        "checksum": problem.checksum,
+        "points": len(train),
+        "numbers": {name: statistics(values) for name, values in observed_numbers(problem).items()},
+    }
+
+
+def observed_numbers(problem: Problem) -> dict[str, Tensor]:
+    """Return the observed numbers (N,) by name: univariate data, or what the likelihood of a model describes."""
+    found, model = problem.data, problem.model
+    if isinstance(model, BayesianModel):
+        columns = found.decode(found.train)
+        return {name: columns[name].double() for name in sorted(model.observables) if columns[name].dim() == 1}
+    return {(found.columns or ("x",))[0]: found.train.double()} if found.train.dim() == 1 else {}
+
+
+def statistics(values: Tensor) -> dict[str, float | None]:
+    """Return mean, variance (with N − 1) and precision of numbers (N,); None where they have none."""
+    variance = values.var().item() if len(values) > 1 else None
+    return {"mean": values.mean().item(), "variance": variance, "precision": 1 / variance if variance else None}
 
 
 def blankets(problem: Problem) -> dict[str, Any]:

@@ -1,11 +1,24 @@
 """Result table of a run on the terminal: one text from the content of summary.json."""
 
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from .verdict_lines import verdict_lines
+
 Summary = dict[str, Any]
+MOST_ROWS = 40  # of the estimates; summary.json has them all
+MOST_PLACES = 6  # decimals of a shown number
+POSTERIOR = {
+    "mean": "mean", "sd": "sd", "q05": "5 %", "q95": "95 %", "exact": "exact mean", "exact_sd": "exact sd",
+    "reference": "reference", "reference_error": "± its error", "reference_sd": "reference sd",
+    "truth": "truth", "mc_error": "± MC error",
+}  # fmt: skip
+COMPUTED = {"mean": "value", "exact": "exact", "mc_error": "± MC error"}
+"""Columns of the estimates of a fit and of a study: key in summary.json -> head."""
 
 
 def report(summary: Summary, figures: Sequence[str]) -> str:
@@ -19,15 +32,20 @@ def report(summary: Summary, figures: Sequence[str]) -> str:
     lines = [
         "",
         f"{summary['experiment']}: {summary['status']} after {summary['timing']['iterations']} steps",
-        *_estimate_lines({f"E[{name}]": row for name, row in summary["estimates"].items()}),
+        _data_line(summary["data"]),
+        *_estimate_lines(summary["estimates"], POSTERIOR),
         *_bound_lines(summary["objective"], summary["final"], summary.get("up_to", "")),
     ]
     if "likelihood" in found:
         row = found["likelihood"]
         words = f"nats per held-out point, {row['samples']} importance samples"
-        lines.append(f"{'-log p(x)':14}{row['nll']:14.6f}{row['se']:12.2g}{'':26}  {words}")
+        lines.append(f"{'-log p(x)':14}{row['nll']:14.6f}{row['se']:12.2g}{'':16}  {words}")
     if (gap := summary["final"]["kl_to_posterior"]) is not None:
-        lines.append(f"KL(q || posterior) = {gap:.6g} nats; the exact value beside the final bound is the log evidence")
+        lines.append(f"KL(q || posterior) = {gap:.6g} nats")
+    if (evidence := summary["final"].get("reference_log_evidence")) is not None:
+        lines.append(f"log evidence of the reference = {evidence:.4f} ± {summary['final']['reference_error']:.2g} nats")
+    if not summary.get("trained", True):
+        lines.append("nothing is trained: q was found before the first step, and its bound measured once")
     if summary["bias"]:
         lines.append(f"the gradient is biased: {summary['bias']}")
     if "denoising" in found:
@@ -41,13 +59,13 @@ def report(summary: Summary, figures: Sequence[str]) -> str:
         lines.append(f"{diverged} of {summary['replicates']} replicates diverged, and are left out")
     if "gradient" in found:
         lines += [_noise_line(when, found["gradient"][when]) for when in ("start", "final")]
-    return "\n".join([*lines, *_verdict_lines(summary, figures)])
+    return "\n".join([*lines, *verdict_lines(summary), *_verdict_lines(summary, figures)])
 
 
 def study_report(summary: Summary, figures: Sequence[str]) -> str:
     """Return the result table of a study; the arguments are those of `report`."""
     head = f"{summary['experiment']}: {summary['status']}"
-    return "\n".join(["", head, *_estimate_lines(summary["estimates"]), *_verdict_lines(summary, figures)])
+    return "\n".join(["", head, *_estimate_lines(summary["estimates"], COMPUTED), *_verdict_lines(summary, figures)])
 
 
 def restarts_line(values: Sequence[float], best: int) -> str:
@@ -65,26 +83,77 @@ def restarts_line(values: Sequence[float], best: int) -> str:
     )
 
 
-def _estimate_lines(rows: dict[str, Any]) -> list[str]:
-    """Return a head and a line for each entry of `estimates`, in the units of the latents."""
-    width = max([13, *map(len, rows)]) + 1
-    lines = [f"{'':{width}}{'estimate':>14}{'± se':>12}{'truth':>12}{'exact':>14}"]
-    cells = {name: _cells(row["mean"], row["se"], row["truth"], row["exact"]) for name, row in rows.items()}
-    return lines + [name.ljust(width) + text for name, text in cells.items()]
+def _estimate_lines(rows: dict[str, Any], heads: dict[str, str]) -> list[str]:
+    """Return a head and a line for each entry of `estimates`, in the units of the latents; at most `MOST_ROWS`.
+
+    Args:
+        rows: Entries by name.
+        heads: Key of an entry -> head of its column; a column in which nothing stands is left out.
+    """
+    if not rows:
+        return []
+    shown = dict(itertools.islice(rows.items(), MOST_ROWS))
+    cells = [[_cell(row, key) for key in heads] for row in shown.values()]
+    used = [i for i in range(len(heads)) if any(line[i] for line in cells)]
+    names, table = ["", *shown], [list(heads.values()), *cells]
+    widths = {i: max(len(line[i]) for line in table) + 2 for i in used}
+    first = max(13, *map(len, names)) + 1
+    lines = [
+        name.ljust(first) + "".join(line[i].rjust(max(11, widths[i])) for i in used)
+        for name, line in zip(names, table, strict=True)
+    ]
+    hidden = len(rows) - len(shown)
+    return [*lines, f"... and {hidden} more, in summary.json"] if hidden else lines
+
+
+def _cell(row: Summary, key: str) -> str:
+    """Return a number of an entry: with the decimals that its error and deviation leave, the error with two digits."""
+    value = row.get(key)
+    if value is None:
+        return ""
+    if key in ("mc_error", "reference_error"):
+        return f"{value:.2g}"
+    places = decimals(row)
+    return f"{value:.6g}" if key == "truth" or places is None else f"{value:.{places}f}"
+
+
+def decimals(row: Summary) -> int | None:
+    """Return the number of decimals that show two digits of the Monte Carlo error and three of the deviation.
+
+    None where neither is known: six digits then.
+    """
+    sizes = [(row.get("mc_error"), 1), (row.get("sd"), 2)]
+    places = [digits - math.floor(math.log10(size)) for size, digits in sizes if size and math.isfinite(size)]
+    return min(MOST_PLACES, max(0, *places)) if places else None
+
+
+def _data_line(data: Summary) -> str:
+    """Return the number of data points, and what `summary.data` says of the observed numbers."""
+    names = ("mean", "variance", "precision")
+    found = [
+        f"{name}: " + ", ".join(f"{key} {row[key]:.6g}" for key in names if row[key] is not None)
+        for name, row in data["numbers"].items()
+    ]
+    return "; ".join([f"data: {data['points']} points", *found])
 
 
 def _bound_lines(trained: Summary, final: Summary, up_to: str) -> list[str]:
     """Return the lines of the bound at the end of training and of the final q; `up_to` is what both lack."""
     words = {"per": trained["per"], "up to": up_to}
     label = " ".join([trained["name"], *(f"{word} {what}" for word, what in words.items() if what)])
-    training = _cells(trained["mean"], trained["se"], None, None)
-    ended = _cells(final["mean"], final["se"], None, final["log_evidence"])
-    return [f"{'training':14}{training}  {label}, last tenth of the steps", f"{'final':14}{ended}  {final['method']}"]
+    head = f"{'':14}{'nats':>14}{'± MC error':>12}" + ("" if final["log_evidence"] is None else f"{'log evidence':>16}")
+    training = _bound_cells(trained["mean"], trained["se"], None)
+    ended = _bound_cells(final["mean"], final["se"], final["log_evidence"])
+    return [
+        head,
+        f"{'training':14}{training}  {label}, last tenth of the steps",
+        f"{'final':14}{ended}  {final['method']}",
+    ]
 
 
 def _denoising_lines(found: Summary) -> list[str]:
     """Return the terms of a diffusion model's bound, and their difference from those of the best affine denoiser."""
-    lines = [f"{'':14}{'nats':>14}{'± se':>12}{found['units']:>36}"]
+    lines = [f"{'':14}{'nats':>14}{'± MC error':>12}{found['units']:>36}"]
     for key, name in {"L_T": "L_T", "L_t": "sum L_(t-1)", "L_0": "L_0", "total": "L"}.items():
         row = found[key]
         lines.append(f"{name:14}{row['nats']:14.6f}{row['se']:12.2g}{row['bits_per_dim']:36.6f}")
@@ -119,6 +188,6 @@ def _check_line(check: Summary) -> str:
     return f"{verdict}    {check['name']} = {value}, expected {check['expected']} ± {check['tolerance']}"
 
 
-def _cells(estimate: float | None, se: float | None, truth: float | None, exact: float | None) -> str:
-    columns = ((estimate, 14, ".6f"), (se, 12, ".2g"), (truth, 12, ".6g"), (exact, 14, ".6f"))
+def _bound_cells(value: float | None, error: float | None, evidence: float | None) -> str:
+    columns = ((value, 14, ".6f"), (error, 12, ".2g"), (evidence, 16, ".6f"))
     return "".join(("" if value is None else format(value, form)).rjust(width) for value, width, form in columns)

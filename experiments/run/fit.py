@@ -11,7 +11,7 @@ from vi_core.training import checkpoint
 
 from ..config.schema import config_hash
 from ..results.diagnostics import check_likelihood
-from .interrupt import Interrupt
+from .interrupt import interruptible
 from .jobs import Job, Summary
 from .outcome import ConfigWriter, measure_gradient, write_results
 from .process import compiled_folder, prepare
@@ -21,7 +21,20 @@ from .settings import check_folder, resolved
 
 
 def fit(job: Job) -> Summary:
-    """Train and write the run's files; return its summary. Raises `LabError` for what the user can mend."""
+    """Train and write the run's files: settings, checkpoints, history, draws, figures, summary.
+
+    Args:
+        job: With `resume` it goes on from the checkpoint in its folder, and the settings that differ from those saved
+            there are noted as changes.
+
+    Returns:
+        The content of summary.json.
+
+    Raises:
+        LabError: For what the user can mend: settings that cannot run, a folder that is taken, data or a checkpoint
+            that cannot be read, a replicate that diverged under trainer.on_nonfinite=raise.
+        SystemExit: Where a signal ended training, after all files are written: 130 for Ctrl-C, 143 for SIGTERM.
+    """
     started = time.perf_counter()
     check_folder(job)
     remove_leftovers(job.folder)
@@ -29,8 +42,9 @@ def fit(job: Job) -> Summary:
     content = checkpoint.load(job.folder / "checkpoint.pt") if job.resume else None
     if content is not None:
         config = continued(config, read_config(job.folder), content)
-    problem = assemble(config, *prepare(config))
-    with Interrupt() as interrupt:
+    measures = config["trainer"].get("gradient_draws", 0)  # at the first parameters, which a checkpoint has no more
+    problem = assemble(config, *prepare(config), begin=content is None or bool(measures))
+    with interruptible() as interrupt:
         run = Run(
             config,
             problem,
@@ -42,9 +56,6 @@ def fit(job: Job) -> Summary:
             identity=config_hash(config),
         )
         check_likelihood(problem, run.trainer.likelihood_samples)
-        measure_gradient(
-            problem, run.trainer.gradient_draws, run.diagnostics, "start"
-        )  # a resumed run begins with the same parameters and stream
-        result = run.fit(partial(write_results, job, started))
-    interrupt.leave()
-    return result
+        # a resumed run begins with the same parameters and stream
+        measure_gradient(problem, run.trainer.gradient_draws, run.diagnostics, "start")
+        return run.fit(partial(write_results, job, started))

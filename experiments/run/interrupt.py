@@ -4,28 +4,24 @@ The exit code of a signal is 128 and its number, which shells and schedulers exp
 """
 
 import signal
-from types import FrameType, TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 class Interrupt:
-    """While active, the first signal asks the loop to end; a second one ends the process at once."""
+    """Whether a signal has asked the loop to end.
 
-    def __init__(self):
-        self.signal: int | None = None
+    Attributes:
+        signal: Number of the signal that has arrived; None before.
+    """
 
-    def __enter__(self) -> "Interrupt":
-        self.previous = {number: signal.signal(number, self._note) for number in EXIT_CODES}
-        return self
+    signal: int | None = None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal: take note of the first, and end the process at once at the second."""
         if self.signal is not None:
             raise SystemExit(EXIT_CODES[signal.Signals(number)])
         self.signal = number
@@ -34,7 +30,22 @@ class Interrupt:
         """Whether a signal has arrived."""
         return self.signal is not None
 
-    def leave(self) -> None:
-        """End the process with the signal's exit code, if one has arrived; a sweep ends with it."""
-        if self.signal is not None:
-            raise SystemExit(EXIT_CODES[signal.Signals(self.signal)])
+
+@contextmanager
+def interruptible() -> Iterator[Interrupt]:
+    """Context manager: a signal asks what runs inside to end in good order, and ends the process behind it.
+
+    The handlers that were in force before come back. A sweep ends with the job in which the signal came.
+
+    Raises:
+        SystemExit: Behind the block, where a signal has arrived in it: 130 for Ctrl-C, 143 for SIGTERM.
+    """
+    interrupt = Interrupt()
+    previous = {number: signal.signal(number, interrupt.note) for number in EXIT_CODES}
+    try:
+        yield interrupt
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if interrupt.signal is not None:
+        raise SystemExit(EXIT_CODES[signal.Signals(interrupt.signal)])

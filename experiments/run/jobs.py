@@ -4,7 +4,6 @@ Importing this module imports no torch, which `--help` can do without.
 """
 
 import logging
-import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vi_core import own_parts
 from vi_core.errors import LabError
 
-from ..config.messages import one_line
+from ..config.messages import lacks_memory, one_line
 from ..config.places import PROGRAM, benchmark_module
 from ..config.schema import config_hash
 from .owner import forget_failure
@@ -56,7 +55,12 @@ class Job:
 
 
 def make_job(cfg: DictConfig, folder: Path) -> Job:
-    """Return the job that Hydra's present configuration describes."""
+    """Return the job that Hydra's present configuration describes; the folder of `--config-dir` becomes known.
+
+    Args:
+        cfg: The settings as composed, without Hydra's own node.
+        folder: Where the job writes its files.
+    """
     context = HydraConfig.get()
     own_parts.know(Path(source.path) for source in context.runtime.config_sources if source.schema == "file")
     swept = list(context.sweeper.get("params") or {})
@@ -89,20 +93,37 @@ def run_job(job: Job, work: Callable[[Job], Summary] | None = None) -> float:
     if missed:
         of = len(result["checks"])
         sys.stderr.write(f"error: strict=true, and {len(missed)} of {of} checks failed: {missed[0]}\n")
-    if result["status"] == "diverged" or missed:
+    poor = job.cfg.strict and not result["checks"] and result.get("verdict", {}).get("trust") == "poor"
+    if poor:
+        sys.stderr.write("error: strict=true, and the verdict is DO NOT TRUST\n")
+    if result["status"] == "diverged" or missed or poor:
         failures.append(str(job.folder))
     return objective(result)
 
 
 def refused(folder: Path, error: Exception) -> float:
-    """Say why a job of a sweep cannot run in its folder, and note the failure; return the objective that it has."""
+    """Say why a job of a sweep cannot run in its folder, and note the failure.
+
+    Args:
+        folder: Of the job, into which nothing is written.
+        error: Why it may not be taken.
+
+    Returns:
+        NaN, the objective that a sweeper sees of a job that failed.
+    """
     sys.stderr.write(f"error: {one_line(error)}\n")
     failures.append(str(folder))
     return float("nan")
 
 
 def work_of(job: Job) -> Callable[[Job], Summary]:
-    """Return what the job's experiment asks for: a fit, a study or the benchmark."""
+    """Return what the job's experiment asks for: a fit, a study or the benchmark.
+
+    Its module is imported here, and torch with it, so that `--help` and a refused command line do without.
+
+    Raises:
+        ConfigError: For the benchmark, where the program is installed as a package without it.
+    """
     if job.cfg.benchmark is not None:
         return benchmark_module("task").benchmark
     kind = "study" if job.cfg.study is not None else "fit"
@@ -117,33 +138,25 @@ def objective(result: Summary) -> float:
 
 def is_expected(error: Exception) -> bool:
     """Whether an error is the user's to mend, and not a defect of the program."""
-    memory = isinstance(error, RuntimeError) and re.search("not enough memory|out of memory|allocate", str(error))
-    return bool(memory) or isinstance(error, (LabError, OmegaConfBaseException, OSError, MemoryError))
+    return lacks_memory(error) or isinstance(error, (LabError, OmegaConfBaseException, OSError))
 
 
-@dataclass
-class Earlier:
-    """The finished jobs of a sweep that goes on, each of which stands for one job with its settings.
+def take(earlier: dict[str, list[Summary]], config: dict[str, Any]) -> Summary | None:
+    """Take the summary of a finished job with these settings out of `earlier`, and say so; None where none is left.
 
-    Attributes:
-        found: Their summaries by the hash of their configuration.
+    Each finished job stands for one job of the sweep that goes on.
     """
-
-    found: dict[str, list[Summary]]
-
-    def take(self, config: dict[str, Any]) -> Summary | None:
-        """Return the summary of a finished job with these settings, and say so; None where there is none left."""
-        left = self.found.get(config_hash(config))
-        if not left:
-            return None
-        other = left.pop(0)
-        log.info("job %d is finished already: %s", other["job"], " ".join(other["overrides"]))
-        return other
+    left = earlier.get(config_hash(config))
+    if not left:
+        return None
+    other = left.pop(0)
+    log.info("job %d is finished already: %s", other["job"], " ".join(other["overrides"]))
+    return other
 
 
 @cache
-def earlier_jobs(folder: Path) -> Earlier:
-    """Return the finished jobs of the sweep in `folder`, as they were when this process first asked.
+def earlier_jobs(folder: Path) -> dict[str, list[Summary]]:
+    """Return the finished jobs of the sweep in `folder`, by the hash of their configuration, when this was first asked.
 
     What it returns is forgotten when another sweep begins.
     """
@@ -153,18 +166,23 @@ def earlier_jobs(folder: Path) -> Earlier:
     for job in jobs_in(folder):
         if job["status"] in FINISHED:
             found.setdefault(job["config_hash"], []).append(job)
-    return Earlier(found)
+    return found
 
 
 def finished_job(job: Job) -> float | None:
-    """Return the objective of a finished job of the same sweep with the same configuration, or None."""
+    """Return the objective of a finished job of the same sweep with the same configuration, or None.
+
+    Args:
+        job: Of a sweep that goes on, in a folder beside those of the earlier jobs. Settings that cannot run have no
+            finished job: running it says what is wrong.
+    """
     from .settings import adapted
 
     try:
         config = adapted(job)
     except (LabError, OmegaConfBaseException):
         return None  # running the job will say what is wrong
-    other = earlier_jobs(job.folder.parent.resolve()).take(config)
+    other = take(earlier_jobs(job.folder.parent.resolve()), config)
     return None if other is None else objective(other)
 
 

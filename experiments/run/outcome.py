@@ -13,9 +13,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vi_core.archive import MODELS_IN_FILES
+from vi_core.diagnostics.marginals import draw
 from vi_core.errors import LabError, NonFinite, Unwritable
 from vi_core.files import replacing
-from vi_core.models.base import GeneratesImages, HasColumns, HasDenoisingTerms
+from vi_core.models.base import GeneratesImages, HasDenoisingTerms
 from vi_core.models.files import located
 from vi_core.problem import Problem
 from vi_core.run import Run
@@ -26,7 +27,7 @@ from vi_core.training.loop import Loop
 
 from ..config.hydra_adapter import yaml_text
 from ..config.schema import config_hash
-from ..results import diagnostics, diffusion, expectations, mixtures, summary, table
+from ..results import diagnostics, diffusion, expectations, mixtures, summary, table, trust, truth
 from ..results.files import write_json, write_npz, write_text
 from .jobs import Job, Summary
 from .owner import Occupied
@@ -90,11 +91,12 @@ def summarize(job: Job, run: Run, history: History) -> Summary:
     result = heading(job, config, describe_parts(config["parts"], replicates, bias), str(status)) | {
         "bias": bias,
         "up_to": problem.model.lacks,
+        "trained": not problem.family.fixed,
         "replicates": replicates,
         "diverged_replicates": int((~alive).sum()),
         "objective": summary.objective(history, "data point" if problem.model.has_local else "", kept),
         "best_replicate": best if kept.sum() < alive.sum() else None,
-        "estimates": summary.estimates(problem, mixtures.renumbered_truth(problem, best), exact, kept),
+        "estimates": summary.estimates(problem, history, mixtures.renumbered_truth(problem, best), exact, kept),
         "final": summary.final_bound(problem, trainer.final_samples, exact, kept),
         "epoch_bound": summary.epoch_bounds(history, problem.batches),
         "diagnostics": summary.diagnostics(problem, trainer.final_samples, kept)
@@ -103,14 +105,12 @@ def summarize(job: Job, run: Run, history: History) -> Summary:
         | run.diagnostics,
         "recovery": mixtures.recovery(problem, best),
         "misfit": mixtures.misfit(problem, best),
-        "data": {
-            "provenance": problem.data.provenance,
-            "checksum": problem.checksum,
-            "points": len(problem.data.train),
-        },
+        "data": summary.data(problem),
         "timing": summary.timing(run.loop, replicates),
         "environment": describe_environment(config["seed"], run.device),
     }
+    result |= truth.kept(config, problem, result)
+    result["verdict"] = trust.entry(run, kept, result["final"]["kl_to_posterior"])
     shared = {} if job.batch is None else {"batch": job.batch}
     return result | shared | judge(job, config, result, history)
 
@@ -177,18 +177,14 @@ def describe_parts(parts: dict[str, str], replicates: int, bias: str) -> str:
 
 
 def draw_samples(problem: Problem) -> dict[str, np.ndarray]:
-    """Return draws from q by latent, (R, draw, *event); for image models test images, reconstructions and new ones.
+    """Return draws from q by latent and quantity, (R, draw, *event); of image models images, seen, rebuilt and new.
 
     For a diffusion model data, generated points and the states on their way.
     """
     model, family, data = problem.model, problem.family, problem.data
     if not model.has_local:
-        with torch.no_grad():
-            q = family.distribution(family.variational())
-            draws = q.sample(DRAWS)
-            if isinstance(model, HasColumns) and not model.reports_latents:
-                draws = model.reported(draws, problem.batches.whole(model))
-        return {name: z.squeeze(2).movedim(0, 1).cpu().numpy() for name, z in draws.items()}
+        found = draw(model, family, problem.batches.whole(model), DRAWS)
+        return {name: z.squeeze(2).movedim(0, 1).cpu().numpy() for name, z in found.items()}
     if isinstance(model, HasDenoisingTerms):
         return diffusion.generated(problem, model)
     if not isinstance(model, GeneratesImages) or data.image_shape is None:

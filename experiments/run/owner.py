@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vi_core.errors import ConfigError, LabError
+from vi_core.errors import ConfigError, LabError, Unwritable
+from vi_core.files import explained
 
 log = logging.getLogger(__name__)
 LOCK = ".lock"
@@ -83,8 +84,13 @@ def _acquire(folder: Path, descriptor: int) -> bool:
         log.warning("%s cannot be locked (%s): start no second run there", folder, error.strerror)
     if not os.fstat(descriptor).st_nlink:
         return False
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
+    try:
+        with explained(folder / LOCK):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
+    except Unwritable:
+        _release(folder, descriptor)
+        raise
     return True
 
 

@@ -29,7 +29,10 @@ KEPT = 2**30  # bytes of a block that come from the heap, and bytes that are fre
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device with a name, the fastest that is there for `auto`.
+    """Return the device with a name.
+
+    Args:
+        name: cpu, cuda, mps, or auto for the first that is there of cuda, mps and cpu.
 
     Raises:
         ConfigError: In one line, where it is not there.
@@ -43,7 +46,13 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, images: bool) -> torch.dtype:
-    """Return the dtype; `auto` is float32 for images and float64 otherwise, where overhead outweighs arithmetic."""
+    """Return the floating type of data and parameters.
+
+    Args:
+        name: float32, float64 or auto.
+        images: Whether the data are images. `auto` is float32 for them, whose steps are arithmetic, and float64
+            otherwise, where overhead outweighs arithmetic.
+    """
     if name == "auto":
         return torch.float32 if images else torch.float64
     return {"float32": torch.float32, "float64": torch.float64}[name]
@@ -63,6 +72,9 @@ def prepare(config: Config) -> tuple[torch.device, torch.dtype, torch.Generator]
 
     Returns:
         Device, dtype, and the generator that orders minibatches, which is seeded from the default stream.
+
+    Raises:
+        ConfigError: For a device that is not there, or that lacks the type or the products that are asked for.
     """
     device = choose_device(config["device"]["name"])
     dtype = choose_dtype(config["dtype"], sees_images(config))
@@ -72,12 +84,16 @@ def prepare(config: Config) -> tuple[torch.device, torch.dtype, torch.Generator]
     keep_memory()
     torch.set_num_threads(config["threads"])
     torch.set_default_dtype(dtype)
-    seed(config["seed"], device)
+    torch.manual_seed(config["seed"])
     return device, dtype, torch.Generator().manual_seed(int(torch.randint(2**62, ())))
 
 
 def set_products(matmul: str, device: torch.device) -> None:
     """Set how a CUDA device multiplies float32 matrices, and say where bfloat16 makes steps slower.
+
+    Args:
+        matmul: auto, bfloat16 or tf32, which rounds what is multiplied to 10 bits.
+        device: Of the run.
 
     Raises:
         ConfigError: For `tf32` on a device that does not have it.
@@ -86,6 +102,7 @@ def set_products(matmul: str, device: torch.device) -> None:
         raise ConfigError(f"matmul=tf32 is for a CUDA device, and this one is {device.type}; use matmul=auto.")
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if matmul == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = matmul == "tf32"  # convolutions, for which torch's default is tf32
     if matmul == "bfloat16" and device.type == "cpu" and not multiplies_bfloat16(cpu_flags()):
         log.warning(
             "matmul=bfloat16: this processor has no instructions for it, and products take up to ten times as long"
@@ -106,14 +123,6 @@ def multiplies_bfloat16(flags: str) -> bool:
     return not flags or not {"avx512_bf16", "avx_ne_convert", "amx_bf16", "bf16", "svebf16"}.isdisjoint(flags.split())
 
 
-def seed(value: int, device: torch.device) -> None:
-    """Seed what draws on this device: `torch.manual_seed` notes, with the stack, what it would do to others."""
-    if device.type == "cpu":
-        torch.default_generator.manual_seed(value)
-    else:
-        torch.manual_seed(value)
-
-
 @cache
 def keep_memory() -> None:
     """Let glibc keep the memory that a step frees for the next one, unless the environment says how it is to allocate.
@@ -129,13 +138,20 @@ def keep_memory() -> None:
 
 @cache
 def faster_threads() -> int:
-    """Return 1 or the number of cores, whichever multiplies matrices faster: virtual cores can be shared."""
+    """Return 1 or the number of cores, whichever multiplies matrices faster: virtual cores can be shared.
+
+    Measured once in a process, in some milliseconds; leaves torch with the number that it tried last.
+    """
     seconds = {threads: time_product(threads) for threads in (1, ALL_THREADS)}
     return min(seconds, key=seconds.__getitem__)
 
 
 def time_product(threads: int) -> float:
-    """Return the median seconds of a product of a batch of 100 with a layer of 784 x 400."""
+    """Return the median seconds of 15 products of a batch of 100 with a layer of 784 x 400, a size of the reports.
+
+    Args:
+        threads: Number of threads that torch is set to.
+    """
     torch.set_num_threads(threads)
     batch, layer = torch.ones(100, 784), torch.ones(784, 400)
     seconds = []
@@ -163,7 +179,12 @@ def compiled_folder() -> Path:
 
 
 def describe_environment(seed: int, device: torch.device) -> dict[str, Any]:
-    """Return what a reader needs to repeat the run."""
+    """Return what a reader needs to repeat the run: versions, machine, threads, type, seed and commit.
+
+    Args:
+        seed: Of the run.
+        device: Of the run, named by its model where it is a CUDA device.
+    """
     commit, dirty = git_state()
     return {
         "python": platform.python_version(),
@@ -181,7 +202,10 @@ def describe_environment(seed: int, device: torch.device) -> dict[str, Any]:
 
 @cache
 def git_state() -> tuple[str | None, bool | None]:
-    """Return commit and dirty flag of the program's own checkout, or None where it is not one."""
+    """Return the commit of the program's own checkout, and whether tracked files differ from it.
+
+    Both are None where the program is installed, and where git is missing or takes longer than five seconds.
+    """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None, None

@@ -18,7 +18,9 @@ VALUE_EVERY = 0.5  # seconds between two values beside the bar
 
 
 class Progress(Callback):
-    """Shows steps done and the latest bound until training ends.
+    """Shows steps done and the latest bound, the median over replicates, until training ends.
+
+    The bar is on standard error, where that is a terminal; elsewhere a line goes to the log every ten seconds.
 
     Args:
         name: Of the experiment.

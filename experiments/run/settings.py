@@ -21,7 +21,12 @@ log = logging.getLogger(__name__)
 
 
 def check_folder(job: Job) -> None:
-    """Refuse a folder that holds another run, and a sweep to go on with where there is none."""
+    """Refuse a folder that holds another run, and settings of a sweep for a single run.
+
+    Raises:
+        Occupied: Where a new run would mix its files with those of another.
+        LabError: For sweep.resume or sweep.batched without -m.
+    """
     if not job.resume:
         refuse_results(job.folder)
     if job.in_sweep or job.resume:
@@ -49,7 +54,12 @@ def resolved(job: Job) -> dict[str, Any]:
 
 
 def adapted(job: Job) -> dict[str, Any]:
-    """Return the settings of a job in plain dicts, without those that are not for its parts; `job.cfg` loses them."""
+    """Return the settings of a job in plain dicts, without those that are not for its parts; `job.cfg` loses them.
+
+    Raises:
+        ConfigError: Where the command line sets a part that a study or the benchmark does not have.
+        OmegaConfBaseException: For a reference that leads nowhere.
+    """
     plain_values(job.cfg)  # every interpolation resolves, or this raises
     if job.cfg.study is not None or job.cfg.benchmark is not None:
         drop_parts(job)
@@ -82,6 +92,12 @@ def drop_parts(job: Job) -> None:
     """Leave out the parts of a fit, which studies and the benchmark have none of; refuse to set them.
 
     The benchmark keeps the data set, whose folder says where images are.
+
+    Args:
+        job: With a `study` or a `benchmark`; its `cfg` is changed in place.
+
+    Raises:
+        ConfigError: For a setting of a part on the command line.
     """
     benchmark = job.cfg.benchmark is not None
     kept, allowed = ("dataset", "dataset.root") if benchmark else ("study", "study")

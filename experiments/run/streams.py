@@ -5,6 +5,7 @@ its folder does not depend on them.
 """
 
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -25,21 +26,32 @@ class Forgiving(io.FileIO):
 
 @contextmanager
 def forgiving_streams() -> Iterator[None]:
-    """Context manager: the streams that Python opened for this process forgive; others stay as they are."""
+    """Context manager: the streams that Python opened for this process forgive; others stay as they are.
+
+    A log file that takes no more lines loses them too: what it has is on the terminal.
+    """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass  # one that was closed would be the next file's, and output would go into it
     os.close(descriptor)
     out, err = forgiving(sys.stdout, sys.__stdout__, 1), forgiving(sys.stderr, sys.__stderr__, 2)
+    logging.raiseExceptions, reports = False, logging.raiseExceptions
     with redirect_stdout(out), redirect_stderr(err):
         try:
             yield
         finally:
+            logging.raiseExceptions = reports
             out.flush()
             err.flush()
 
 
 def forgiving(stream: TextIO | None, opened: TextIO | None, descriptor: int) -> TextIO:
-    """Return a stream to `descriptor` that forgives, in place of the one that Python opened, or found closed."""
+    """Return a stream that forgives, in place of the one that Python opened, or found closed.
+
+    Args:
+        stream: `sys.stdout` or `sys.stderr`; None where it was closed when Python started.
+        opened: What Python made of it at the start. A stream that was put in its place since, as tests do, stays.
+        descriptor: 1 for standard output, 2 for standard error.
+    """
     if stream is not None and not (stream is opened and isinstance(stream, io.TextIOWrapper)):
         return stream
     names = ("encoding", "line_buffering", "write_through")

@@ -13,8 +13,9 @@ from torch.linalg import LinAlgError  # pyright: ignore[reportAttributeAccessIss
 from vi_core.arrays import PLAIN, read_arrays
 from vi_core.errors import LabError
 from vi_core.files import remove_leftovers
+from vi_core.reading import damaged
 from vi_core.schema import check_part, construct
-from vi_core.studies.base import Finding, Study
+from vi_core.studies.base import Finding, Study, misfit
 
 from ..config.hydra_adapter import yaml_text
 from ..results import table
@@ -29,7 +30,15 @@ RECORDS = "records.npz"
 
 
 def study(job: Job) -> Summary:
-    """Run the study and write the run's files; return its summary. Raises `LabError` for what the user can mend."""
+    """Run the study and write the run's files: settings, records.npz, figures, summary.
+
+    Returns:
+        The content of summary.json.
+
+    Raises:
+        LabError: For what the user can mend, also where the arithmetic overflows or a matrix is singular at these
+            settings.
+    """
     started = time.perf_counter()
     check_folder(job)
     remove_leftovers(job.folder)
@@ -53,9 +62,15 @@ def study(job: Job) -> Summary:
 
 
 def summarize(job: Job, config: dict[str, Any], finding: Finding) -> Summary:
-    """Return the content of summary.json but for time and environment."""
+    """Return the content of summary.json but for time and environment.
+
+    Args:
+        job: The request.
+        config: Its resolved settings, whose `expected` numbers are checked.
+        finding: What was computed; each quantity becomes an entry of `estimates`.
+    """
     rows = {
-        name: {"mean": q.value, "se": q.se, "error": q.error, "z": q.z, "truth": None, "exact": q.exact}
+        name: {"mean": q.value, "mc_error": q.se, "error": q.error, "z": q.z, "truth": None, "exact": q.exact}
         for name, q in finding.quantities.items()
     }
     result = heading(job, config, "", "completed") | {"estimates": rows}
@@ -63,7 +78,14 @@ def summarize(job: Job, config: dict[str, Any], finding: Finding) -> Summary:
 
 
 def draw(computation: Study, records: Mapping[str, np.ndarray], folder: Path, plot: Any) -> list[Path]:
-    """Write every figure of the study to `<folder>/plots`; return their paths."""
+    """Write every figure of the study to `<folder>/plots`; return their paths.
+
+    Args:
+        computation: The study, with its settings.
+        records: Arrays by name, as the study found them or as they were read back.
+        folder: Of the run.
+        plot: The node `plot` of the settings, which has the format of the files.
+    """
     from vi_core.plots.drawing.style import save
 
     figures = computation.figures(records)
@@ -71,7 +93,20 @@ def draw(computation: Study, records: Mapping[str, np.ndarray], folder: Path, pl
 
 
 def redraw(cfg: DictConfig, folder: Path, config: dict[str, Any]) -> list[Path]:
-    """Draw the figures of a finished study again, from its records."""
+    """Draw the figures of a finished study again, from its records.
+
+    Args:
+        cfg: Settings of the present command, for the format.
+        folder: Of the run.
+        config: The run's own settings.
+
+    Raises:
+        ConfigError: Where they name no study.
+        DataError: Where records.npz is missing or damaged.
+    """
     check_part(config["study"], "study", Study)
+    computation: Study = construct(config["study"], "study")
     records = read_arrays(folder / RECORDS, PLAIN)
-    return draw(construct(config["study"], "study"), records, folder, cfg.plot)
+    if wrong := misfit(records, computation.forms()):
+        raise damaged(folder / RECORDS, wrong)
+    return draw(computation, records, folder, cfg.plot)

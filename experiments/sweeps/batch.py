@@ -52,7 +52,8 @@ class Point:
     Attributes:
         config: Its resolved settings.
         diagnostics: What was measured at its first parameters.
-        problem: Once it is known to be possible.
+        problem: Its model, family and step, once they are known to be possible.
+        status, content: Why its training ended, and its checkpoint without the random state, once it is trained.
     """
 
     job: Job
@@ -60,18 +61,11 @@ class Point:
     diagnostics: dict[str, Any] = field(default_factory=dict)
     trainer: Trainer = field(init=False)
     problem: Problem = field(init=False)
+    status: Status = field(init=False)
+    content: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         self.trainer = construct(self.config["trainer"], "trainer")
-
-
-@dataclass
-class Trained:
-    """What training left of a point: `content` is that of its checkpoint, without the random state."""
-
-    point: Point
-    status: Status
-    content: dict[str, Any]
 
 
 def batchable(config: dict[str, Any]) -> list[str]:
@@ -85,7 +79,12 @@ def batchable(config: dict[str, Any]) -> list[str]:
 
 
 def group_key(config: dict[str, Any]) -> str:
-    """Return a text that is the same for jobs which may share a batch."""
+    """Return a text that is the same for jobs which may share a batch.
+
+    Args:
+        config: Resolved settings of one job. Those that training does not look at, and those of `batchable`, have no
+            part in the text.
+    """
     own = names("batch")
     shared = deepcopy({key: value for key, value in config.items() if key not in own})
     for path in batchable(config):
@@ -110,7 +109,7 @@ def stream_seed(points: Sequence[Point]) -> int:
     return int.from_bytes(hashlib.sha256(seeds.encode()).digest()[:8], "big") >> 1
 
 
-def train(points: Sequence[Point], interrupt: Interrupt) -> Iterator[Trained]:
+def train(points: Sequence[Point], interrupt: Interrupt) -> Iterator[Point]:
     """Train the points of a group, batch after batch.
 
     Args:
@@ -118,7 +117,7 @@ def train(points: Sequence[Point], interrupt: Interrupt) -> Iterator[Trained]:
         interrupt: Ends training in good order.
 
     Yields:
-        What came of each point that could be trained with others; the missing ones have to run alone.
+        Each point that could be trained with others, once it is; the missing ones have to run alone.
     """
     batch: list[Point] = []
     loaded, size = None, 0
@@ -144,7 +143,11 @@ def train(points: Sequence[Point], interrupt: Interrupt) -> Iterator[Trained]:
 
 
 def points_at_once(point: Point) -> int:
-    """Return how many points like this make a batch of a sane size."""
+    """Return how many points like this make a batch within `MOST_REPLICATES`, `MOST_CELLS` and `MOST_NUMBERS`.
+
+    Args:
+        point: With its problem, whose data and parameters are counted.
+    """
     batches, replicates = point.problem.batches, point.config["replicates"]
     plan = point.trainer.plan(batches.steps_per_epoch, replicates)
     full = batches.full
@@ -155,7 +158,12 @@ def points_at_once(point: Point) -> int:
 
 
 def fits_twice(point: Point, loaded: Loaded) -> bool:
-    """Return whether two points like this one can make a step together; say why not."""
+    """Return whether two points like this one can make a step together; say why not.
+
+    Args:
+        point: With its problem. Stacked networks make a step on trial, since only that shows what `torch.func` maps.
+        loaded: The data set that all points share.
+    """
     try:
         whole = combine([point, point], 0, loaded)
         if isinstance(whole, StackedProblem):
@@ -171,7 +179,12 @@ def fits_twice(point: Point, loaded: Loaded) -> bool:
 
 
 def combine(points: Sequence[Point], seed: int, loaded: Loaded) -> Problem:
-    """Set the process up for a batch whose stream starts from `seed`; return its problem.
+    """Set the process up for a batch; return its problem, of J · R replicates or of J stacked networks.
+
+    Args:
+        points: The J jobs, each with its problem. Where networks are stacked, theirs become views of the whole.
+        seed: Where the random stream of the batch starts.
+        loaded: The data set that all points share.
 
     Raises:
         Unsupported: Where networks would be stacked whose settings differ.
@@ -186,7 +199,7 @@ def combine(points: Sequence[Point], seed: int, loaded: Loaded) -> Problem:
     return stacked(config, [point.problem for point in points])
 
 
-def attempt(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -> list[Trained]:
+def attempt(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -> list[Point]:
     """Train a batch, or say why it cannot be trained; its jobs then run one by one, and only one of them may fail."""
     try:
         return train_batch(points, loaded, interrupt)
@@ -197,8 +210,12 @@ def attempt(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -> li
         return []
 
 
-def train_batch(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -> list[Trained]:
-    """Train all points in one loop, from one random stream."""
+def train_batch(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -> list[Point]:
+    """Train all points in one loop, from one random stream; return them with their status and content.
+
+    A replicate that is not finite is frozen, whatever its job says: `Shares` ends the job as its own setting asks. The
+    callbacks that a user chooses see no batch: they would mistake it for a run.
+    """
     seed, config = stream_seed(points), points[0].config
     problem = combine(points, seed, loaded)
     log.info("%d jobs of %d replicates in one batch", len(points), config["replicates"])
@@ -214,12 +231,19 @@ def train_batch(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -
         code=compiled_folder() / "steps",
     )
     run.fit(lambda run: {})
-    ends = zip(points, watch.contents(run.loop), strict=True)
-    return [Trained(point, status, content) for point, (status, content) in ends]
+    for point, end in zip(points, watch.contents(run.loop), strict=True):
+        point.status, point.content = end
+    return list(points)
 
 
 def share_of(point: Point, number: int, whole: Problem) -> Share:
-    """Return a point's share of the batch; measure the noise of its first gradient where that is asked for."""
+    """Return a point's share of the batch; measure the noise of its first gradient where that is asked for.
+
+    Args:
+        point: With its own problem. Where noise is measured, it takes the parameters that the batch has drawn for it.
+        number: Its place in the batch.
+        whole: The problem of the batch.
+    """
     own, each = point.problem, point.config["replicates"]
     replicates = slice(number * each, (number + 1) * each)
     point.trainer.stopping.bind(own.step.moving, each)
@@ -230,13 +254,21 @@ def share_of(point: Point, number: int, whole: Problem) -> Share:
     return share
 
 
-def finish(trained: Trained, job: Job) -> Summary:
-    """Write the run's files from where training left it, and return its summary; the stream is that of its own seed."""
-    started, point = time.perf_counter() - trained.content["seconds"], trained.point
+def finish(point: Point, job: Job) -> Summary:
+    """Write the run's files from where training left it, and return its summary; the stream is that of its own seed.
+
+    Args:
+        point: After its training.
+        job: Whose folder it is. A run alone would have the same files, but for numbers that depend on its draws.
+
+    Raises:
+        Occupied: Where the folder holds another run.
+    """
+    started = time.perf_counter() - point.content["seconds"]
     check_folder(job)
     device, _, _ = prepare(point.config)
-    content = trained.content | {"random": checkpoint.random_state(device)}
+    content = point.content | {"random": checkpoint.random_state(device)}
     identity = config_hash(point.config)
     run = Run(point.config, point.problem, job.folder, own=[ConfigWriter()], content=content, identity=identity)
     run.diagnostics = point.diagnostics
-    return run.fit(partial(write_results, job, started), trained.status)
+    return run.fit(partial(write_results, job, started), point.status)

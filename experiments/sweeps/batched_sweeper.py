@@ -18,8 +18,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from ..config.hydra_adapter import grid, run_in_own_folder
-from ..run.interrupt import Interrupt
-from ..run.jobs import Earlier, earlier_jobs, refused, run_job
+from ..run.interrupt import interruptible
+from ..run.jobs import earlier_jobs, refused, run_job, take
 from ..run.owner import Occupied, owned, refuse_results
 from .batch import Point, finish, group_key, train
 from .composing import Composed, Composer
@@ -28,7 +28,13 @@ log = logging.getLogger(__name__)
 
 
 class BatchedSweeper(Sweeper):
-    """Goes through a grid, like Hydra's own."""
+    """Goes through a grid, like Hydra's own.
+
+    Attributes:
+        context, task_function, master: What Hydra gives a sweeper: its loader and callbacks, what runs a job, and the
+            configuration of the sweep.
+        earlier: Finished jobs of the sweep that this one goes on with, by the hash of their configuration.
+    """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take over what Hydra knows."""
@@ -36,13 +42,17 @@ class BatchedSweeper(Sweeper):
         self.settings = config.hydra.sweeper
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
-        """Run all jobs; return what Hydra makes of them, in the order in which they ran."""
+        """Run all jobs; return what Hydra makes of them, in the order in which they ran.
+
+        Args:
+            arguments: Overrides of the command line; those with several values span the grid.
+        """
         folder = Path(self.master.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.master, folder / "multirun.yaml")
         texts = [*(f"{key}={value}" for key, value in (self.settings.params or {}).items()), *arguments]
         overrides = OverridesParser.create(self.context.config_loader).parse_overrides(texts)
-        self.earlier = earlier_jobs(folder.resolve()) if self.master.sweep.resume else Earlier({})
+        self.earlier = earlier_jobs(folder.resolve()) if self.master.sweep.resume else {}
         self.composer, number = Composer(self.context, self.master), 0
         results: list[JobReturn] = []
         for batch in grid(overrides, self.settings.max_batch_size):
@@ -58,7 +68,7 @@ class BatchedSweeper(Sweeper):
         log.info("Launching %d jobs locally", len(jobs))
         groups: dict[str, list[Composed]] = {}
         for job in jobs:
-            if not job.settings or self.earlier.take(job.settings) is None:
+            if not job.settings or take(self.earlier, job.settings) is None:
                 groups.setdefault(self.group(job), []).append(job)
         return [result for group in groups.values() for result in self.run_group(group)]
 
@@ -69,16 +79,19 @@ class BatchedSweeper(Sweeper):
         return group_key(composed.settings)
 
     def run_group(self, group: Sequence[Composed]) -> Iterator[JobReturn]:
-        """Train what can be batched and write it; run the rest one by one."""
+        """Train what can be batched and write it; run the rest one by one.
+
+        Raises:
+            SystemExit: Where a signal ended training, after the jobs of the batch are written.
+        """
         left = list(group)
         if len(left) > 1:
             points = [Point(composed.job, composed.settings) for composed in group if composed.job]
-            with Interrupt() as interrupt:
-                for trained in train(points, interrupt):
-                    composed = next(composed for composed in left if composed.job is trained.point.job)
+            with interruptible() as interrupt:
+                for point in train(points, interrupt):
+                    composed = next(composed for composed in left if composed.job is point.job)
                     left.remove(composed)
-                    yield self.write(composed, partial(finish, trained))
-            interrupt.leave()
+                    yield self.write(composed, partial(finish, point))
         for composed in left:
             yield self.run(composed)
 

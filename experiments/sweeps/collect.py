@@ -32,7 +32,15 @@ UNREADABLE = (DataError, OSError, YAMLError, RecursionError, KeyError, TypeError
 
 
 def run(cfg: DictConfig, folder: Path) -> bool:
-    """Write sweep.csv and the figures of the sweep in `folder`; return whether every job finished."""
+    """Write sweep.csv and the figures of the sweep in `folder`; return whether every job finished.
+
+    Args:
+        cfg: Settings of the present command, of which it takes the node `plot`.
+        folder: Of the sweep, in which each job has a folder by its number.
+
+    Raises:
+        DataError: Where there are no jobs, or plot.group_by names a key that was not swept.
+    """
     jobs, keys = tabulate(folder)
     log.info("%s", report(jobs, keys))
     log.info("results %s", folder / "sweep.csv")
@@ -71,14 +79,12 @@ def jobs_in(folder: Path) -> list[dict[str, Any]]:
         For each job the content of its summary.json, with its number as `job` and its `folder`. One that left no
         summary has the status `killed`, one whose summary cannot be read `damaged`.
     """
-    found = [job for number, path in numbered(folder) if (job := read_job(number, path)) is not None]
-    open_ended: list[dict[str, Any]] = []
-    for job in found:
-        redone = next((other for other in open_ended if is_redone(other, job)), None)
-        open_ended = [other for other in open_ended if other is not redone]
-        if job["status"] not in FINISHED:
-            open_ended.append(job)
-    return [job for job in found if job["status"] in FINISHED or any(job is other for other in open_ended)]
+    found: list[dict[str, Any]] = []
+    for job in (job for number, path in numbered(folder) if (job := read_job(number, path)) is not None):
+        if (redone := next((other for other in found if is_redone(other, job)), None)) is not None:
+            found.remove(redone)
+        found.append(job)
+    return found
 
 
 def numbered(folder: Path) -> list[tuple[int, Path]]:
@@ -118,11 +124,17 @@ def read_begun(folder: Path) -> dict[str, Any] | None:
 
 
 def is_redone(job: dict[str, Any], later: dict[str, Any]) -> bool:
-    """Whether a job that did not finish has the settings of a later one, of another start of the sweep."""
-    hashes = [job["config_hash"], later["config_hash"]]
-    if hashes[0].startswith(COMPOSED):
-        hashes[1] = composed_hash(later["folder"])
-    return hashes[0] == hashes[1] and start_of(job) != start_of(later)
+    """Whether a job that did not finish has the settings of a later one, of another start of the sweep.
+
+    Args:
+        job: Of the earlier number. Where only Hydra's files are left of it, their hashes are compared.
+        later: Of the later number; two jobs of one start may have the same settings, and are both kept.
+    """
+    if job["status"] in FINISHED:
+        return False
+    known = job["config_hash"]
+    other = composed_hash(later["folder"]) if known.startswith(COMPOSED) else later["config_hash"]
+    return known == other and start_of(job) != start_of(later)
 
 
 def composed_hash(folder: Path) -> str:
@@ -145,7 +157,7 @@ def plain_yaml(folder: Path, name: str) -> Any:
 
 
 def settings(job: dict[str, Any]) -> dict[str, str]:
-    """Return a job's overrides by key, without those that change no number."""
+    """Return a job's overrides by key, without those that change no number: where it writes, what it draws."""
     pairs = (text.lstrip("+~").partition("=")[::2] for text in job["overrides"])
     aside = names("identity", False)
     return {key: value for key, value in pairs if key.partition(".")[0] not in aside}
@@ -174,16 +186,13 @@ def row(job: dict[str, Any], keys: list[str]) -> dict[str, Any]:
     if "checks" not in job:
         return line | {"error": job.get("error", "")}
     checks = job["checks"]
-    if "objective" in job:
-        line |= {
-            "objective": job["objective"]["mean"],
-            "objective_se": job["objective"]["se"],
-            "final": job["final"]["mean"],
-        }
+    if bound := job.get("objective"):
+        line |= {"objective": bound["mean"], "objective_se": bound["se"], "final": job["final"]["mean"]}
     noise = job.get("diagnostics", {}).get("gradient", {})
     line |= {f"gradient_sd_{when}": noise[when]["total"]["mean"] for when in ("start", "final") if when in noise}
     for name, estimate in job["estimates"].items():
-        line |= {f"E[{name}]": estimate["mean"], f"E[{name}].se": estimate["se"]}
+        line |= {f"E[{name}]": estimate["mean"], f"E[{name}].mc_error": estimate["mc_error"]}
+        line |= {f"sd[{name}]": estimate["sd"]} if "sd" in estimate else {}
     line |= job.get("recovery", {}) | job.get("misfit", {})
     passed = sum(check["passed"] for check in checks)
     return line | {"checks_passed": passed, "checks": len(checks), "seconds": job["timing"]["total_s"]}
@@ -205,19 +214,10 @@ def report(jobs: list[dict[str, Any]], keys: list[str]) -> str:
     rows = [row(job, keys) for job in jobs]
     noise = [name for name in ("gradient_sd_start", "gradient_sd_final") if any(name in line for line in rows)]
     names = ["job", *keys, "status", "objective", "final", *noise, "seconds"]
-    lines = [names]
-    for line in rows:
-        cells = [line.get(name, "") for name in names]
-        lines.append([f"{cell:.6g}" if isinstance(cell, float) else str(cell) for cell in cells])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
-    shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join(["", *shown])
-
-
-def rows_in(smoothing: int, curves: dict[str, list[Any]]) -> int:
-    """Return how many rows of the coarsest trace the moving average covers."""
-    intervals = [int(step[0]) for jobs in curves.values() for step, _ in jobs]
-    return max(1, smoothing // max(intervals))
+    cells = ([line.get(name, "") for name in names] for line in rows)
+    lines = [names, *([f"{x:.6g}" if isinstance(x, float) else str(x) for x in line] for line in cells)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(["", *("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)])
 
 
 def bound_label(objectives: list[dict[str, Any]]) -> str:
@@ -266,16 +266,22 @@ def group(job: dict[str, Any], by: list[str]) -> str:
 
 
 def overlay(jobs: list[dict[str, Any]], by: list[str], smoothing: int) -> "Figure | None":
-    """Return the bounds of all jobs that have a trace, in groups; None where none has."""
+    """Return the bounds of all jobs that have a trace, in groups; None where none has.
+
+    Args:
+        jobs: As `read_jobs` returns them.
+        by: The keys whose values make a group.
+        smoothing: Window of the moving average, in steps.
+    """
     from vi_core.plots.sweep import sweep_figure
 
-    found = [(job, trace_of(job["folder"])) for job in jobs if "objective" in job]
-    drawn = [job for job, trace in found if trace]
-    if not drawn:
+    traced = [(job, trace) for job in jobs if "objective" in job and (trace := trace_of(job["folder"]))]
+    if not traced:
         return None
     curves: dict[str, list[Any]] = {}
-    for job, trace in ((job, trace) for job, trace in found if trace):
+    for job, trace in traced:
         curves.setdefault(group(job, by), []).append((trace.step, trace.columns[trace.bound]))
+    drawn, coarsest = [job for job, _ in traced], max(int(trace.step[0]) for _, trace in traced)
     evidences = {job["final"]["log_evidence"] for job in drawn}
     shared = evidences.pop() if len(evidences) == 1 else None
     return sweep_figure(
@@ -284,7 +290,7 @@ def overlay(jobs: list[dict[str, Any]], by: list[str], smoothing: int) -> "Figur
         title=f"{drawn[0]['experiment']}: {len(drawn)} jobs",
         legend_title=", ".join(by),
         references={} if shared is None else {"log evidence": shared},
-        window=rows_in(smoothing, curves),
+        window=max(1, smoothing // coarsest),
     )
 
 
@@ -302,8 +308,9 @@ def gradient_noise(jobs: list[dict[str, Any]], by: list[str]) -> "Figure | None"
     from vi_core.plots.sweep import gradient_noise_figure
 
     measured: dict[str, list[Any]] = {}
-    for job in (job for job in jobs if "gradient" in job.get("diagnostics", {})):
-        measured.setdefault(group(job, by), []).append(job["diagnostics"]["gradient"])
+    for job in jobs:
+        if noise := job.get("diagnostics", {}).get("gradient"):
+            measured.setdefault(group(job, by), []).append(noise)
     if not measured:
         return None
     groups = {

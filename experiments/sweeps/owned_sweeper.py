@@ -17,6 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from vi_core.errors import LabError
+from vi_core.files import explained
 
 from ..config.messages import one_line
 from ..run.interrupt import EXIT_CODES
@@ -46,7 +47,7 @@ class OwnedSweeper(Sweeper):
             Occupied: Where another process is at work in the folder, or it holds what is not to be mixed with this.
         """
         folder = relative(given_folder(self.settings.hydra.sweep.dir, "hydra.sweep.dir").absolute())
-        with owned(folder, self.refuse), ending_on_sigterm():
+        with owned(folder, self.refuse), explained(folder), ending_on_sigterm():
             earlier_jobs.cache_clear()
             try:
                 found = self.inner.sweep(arguments)

@@ -89,7 +89,7 @@ RANGES: dict[str, Case] = {
     "negative seed": ((*SMOKE, "seed=-1"), ("seed=-1",)),
     "seed too large": ((*SMOKE, "seed=9223372036854775808"), ("seed=9223372036854775808",)),
     "no replicates": (("--run", "replicates=0"), ("replicates=0", "at least 1")),
-    "no threads": ((*SMOKE, "threads=0"), ("threads=0", "at least 1")),
+    "no threads": ((*SMOKE, "threads=0"), ("threads=0", "from 1 to 1024")),
     "narrow dtype": ((*SMOKE, "dtype=float16"), ("dtype=float16", "float32")),
     "figure format": ((*SMOKE, "plot.format=gif"), ("plot.format=gif", "png, pdf")),
     "smoothing": ((*SMOKE, "plot.smoothing=0"), ("plot.smoothing=0", "at least 1")),

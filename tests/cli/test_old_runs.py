@@ -1,5 +1,6 @@
 """Runs that version 0.1 has written: every task reads them, and users' own files may keep the names of that version."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 import vi_core
+from experiments.results.expectations import present
 from tests.conftest import ROOT, SMOKE, CommandLine, summary_of
 from vi_core.renamed import TARGETS
 from vi_core.training.history import read_history
@@ -36,6 +38,10 @@ def test_load(old: Path) -> None:
     if not run.problem.model.has_local:
         mean, _ = run.q.moments()["mu"]
         np.testing.assert_allclose(mean.mean().item(), run.summary["estimates"]["mu"]["mean"], rtol=1e-6)
+        written = json.loads((old / "summary.json").read_text())["estimates"]["mu"]
+        row = run.summary["estimates"]["mu"]
+        assert (row["sd"], row["mc_error"]) == (written["std"], written["se"])
+        assert present("estimates.mu.std") == "estimates.mu.sd"
 
 
 def test_resume(old: Path, cli: CommandLine, tmp_path: Path) -> None:

@@ -156,3 +156,58 @@ def test_parts_of_another_model_are_refused_by_name(place: Path) -> None:
     result = run_in(place, "--run", "model=file", "model.path=my_model.py", *OWN[2:], *FEW)
     assert (result.code, result.err.count("\n")) == (1, 1)
     assert "add experiment=own" in result.err
+
+
+# --- families that do not start from nothing ------------------------------------------------------------------------
+
+
+def test_laplace_trains_nothing_and_says_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = fitted(place, "my_model.py:Logistic", "family=laplace", "hydra.run.dir=laplace")
+    found = summary(place / "laplace")
+    assert (result.code, result.err) == (0, "")
+    assert "nothing is trained" in result.out and "completed after 1 steps" in result.out
+    assert (found["trained"], found["timing"]["iterations"], found["status"]) == (False, 1, "completed")
+    monkeypatch.chdir(place)
+    loaded = vi_core.load("laplace")
+    assert loaded.q.moments()["slopes"][0].shape == (2, 1, 2)
+
+
+def test_a_fit_goes_on_from_a_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Origin and covariance of the best replicate of `run`, in all replicates; reopened without the earlier folder."""
+    chosen = ("model.settings.scale=2.0", "family.start=run:run", "family=full_rank_normal", "trainer.steps=1")
+    shutil.copytree(place / "run", place / "earlier")
+    chosen = tuple(a.replace("run:run", "run:earlier") for a in chosen)
+    result = fitted(place, "my_model.py:Logistic", *chosen, "hydra.run.dir=later")
+    assert (result.code, result.err) == (0, "")
+    monkeypatch.chdir(place)
+    earlier, best = vi_core.load("run"), int(np.argmax(summary(place / "run")["final"]["values"]))
+    q: Any = earlier.q
+    mean, covariance = q.coordinate_moments()
+    shutil.rmtree(place / "earlier")
+    family: Any = vi_core.load("later").problem.family
+    for r in range(2):
+        torch.testing.assert_close(family.origin[r], mean[best])
+        factor = family.factor[r, 0]
+        torch.testing.assert_close(factor @ factor.T, covariance[best, 0], rtol=1e-6, atol=1e-8)
+    assert not torch.equal(mean[best], mean[1 - best])
+
+
+@pytest.mark.parametrize(
+    ("start", "wrong"),
+    [
+        ("run:nothing", "family.start=run:nothing cannot be read: nothing is not the folder of a finished run"),
+        ("run:mean", "family.start=run:mean has family=mean_field, which is not on unconstrained space; give a run of"),
+        ("run:other", "family.start=run:other has the latents slopes (real (30,)), intercept (real), and this model"),
+        ("run:", "family.start=run: must be random, mode, or run:<folder>"),
+        ("middle", "family.start=middle must be random, mode, or run:<folder>"),
+    ],
+)
+def test_a_start_that_is_no_such_run_is_one_line(place: Path, start: str, wrong: str) -> None:
+    if start == "run:mean" and not (place / "mean").exists():
+        assert fitted(place, "my_model.py:Logistic", "family=mean_field", "hydra.run.dir=mean").code == 0
+    if start == "run:other" and not (place / "other").exists():
+        (place / "wide_start.py").write_text(WIDE)
+        chosen = ("family=mean_field_normal", "family.start=random", "family.preconditioner=none")
+        assert fitted(place, "wide_start.py:Wide", *chosen, "hydra.run.dir=other").code == 0
+    result = fitted(place, "my_model.py:Logistic", f"family.start={start}", "hydra.run.dir=refused")
+    assert result.code == 1 and result.err.startswith(f"error: {wrong}") and result.err.count("\n") == 1

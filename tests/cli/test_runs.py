@@ -158,7 +158,7 @@ def finite_numbers_only(text: str) -> Any:
 def test_summary_has_the_documented_keys(finished_run: Path) -> None:
     summary = finite_numbers_only((finished_run / "summary.json").read_text())
     assert summary.keys() >= SUMMARY
-    assert (summary["schema"], summary["experiment"], summary["status"]) == (1, "bbvi", "completed")
+    assert (summary["schema"], summary["experiment"], summary["status"]) == (2, "bbvi", "completed")
     assert summary["timing"].keys() == TIMING
     assert summary["timing"]["iterations"] == 20
     assert summary["environment"].keys() == ENVIRONMENT
@@ -166,7 +166,7 @@ def test_summary_has_the_documented_keys(finished_run: Path) -> None:
     assert summary["final"].keys() >= {"median", "mean", "se", "values", "kl_to_posterior"}
     assert summary["estimates"].keys() == {"mu", "tau"}
     for row in summary["estimates"].values():
-        assert row.keys() >= {"mean", "std", "se", "truth", "exact"}
+        assert row.keys() >= {"mean", "sd", "q05", "q95", "mc_error", "truth", "exact", "exact_sd"}
     assert summary["checks"] == []
 
 
@@ -399,7 +399,7 @@ def test_load_reopens_a_run(finished_run: Path) -> None:
     mean, std = run.q.moments()["tau"]
     assert mean.dtype == torch.float64
     assert np.isclose(float(mean.mean()), run.summary["estimates"]["tau"]["mean"])
-    assert np.isclose(float(std.mean()), run.summary["estimates"]["tau"]["std"])
+    assert np.isclose(float(std.mean()), run.summary["estimates"]["tau"]["sd"])
     assert equal(run.trace.columns["E[tau]"][-1], mean[:, 0].numpy())
 
 

@@ -12,7 +12,7 @@ import torch
 
 from tests import fakes
 from tests.contracts.test_config import composed, names
-from tests.discovery import bound_faults, conf_estimator, estimator_faults, models, pairs
+from tests.discovery import bound_faults, conf_estimator, estimator_faults, models, pairs, trained_families
 from vi_core.bounds.base import Bound
 from vi_core.estimators.base import Estimator
 from vi_core.schema import construct
@@ -52,7 +52,7 @@ def test_pairs_hold_every_model_and_every_family() -> None:
     """What no other part accepts is tested with nothing."""
     named = [one.name.split(" x ") for one in pairs()]
     assert {model for model, _ in named} == set(models())
-    assert {family for _, family in named} == set(names("family"))
+    assert {family for _, family in named} == set(trained_families())
 
 
 @pytest.mark.parametrize("name", names("estimator"))

@@ -28,7 +28,7 @@ from vi_core.estimators import base as chunks
 from vi_core.estimators.base import Estimate, Estimator
 from vi_core.estimators.closed_form_kl import ClosedFormKL
 from vi_core.estimators.pathwise import Pathwise
-from vi_core.execution.recording import recording
+from vi_core.execution.recording import tracing
 from vi_core.families.amortized.categorical import AmortizedCategorical, GumbelSoftmaxRelaxation
 from vi_core.families.amortized.normal import AmortizedNormal
 from vi_core.families.base import Family
@@ -118,7 +118,7 @@ def test_grey_pixels_and_evaluation_without_gradient() -> None:
 def test_compilers_and_other_devices_get_the_plain_formula(monkeypatch: pytest.MonkeyPatch) -> None:
     fused = likelihood_and_gradients(bernoulli_log_likelihood, torch.float64)
     monkeypatch.setattr(mlp, "_LogLikelihood", None)
-    with recording("tracing"):
+    with tracing():
         plain = likelihood_and_gradients(bernoulli_log_likelihood, torch.float64)
     assert worst(plain, fused) < 1e-9  # softplus is linear from 20
 

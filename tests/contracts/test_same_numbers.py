@@ -48,7 +48,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "gamma_fisher": ("experiment=gamma_fisher", *STUDY),
     "exponential_inverse_cdf": ("experiment=exponential_inverse_cdf", *STUDY),
 }  # fmt: skip
-SUMMARY = ("objective.mean", "final.mean", "estimates.*.mean", "estimates.*.std", "diagnostics.likelihood.nll")
+SUMMARY = ("objective.mean", "final.mean", "estimates.*.mean", "estimates.*.sd", "diagnostics.likelihood.nll")
 """What is stored of a summary; a star stands for every key."""
 
 

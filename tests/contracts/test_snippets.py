@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
+from PIL import Image
 
 from tests.conftest import DATA, ROOT, SMOKE, run_in
 
@@ -220,6 +222,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"{30 + n % 41},{0.1 * (n % 7)},{'north' if n % 3 else 'south'},{n % 5 % 2}\n" for n in range(60)
     )
     (folder / "patients.csv").write_text(f"age,dose,clinic,recovered\n{patients}")
+    (folder / "pictures").mkdir()
+    for place, shade in enumerate(np.linspace(0, 255, 30).astype(np.uint8)):
+        Image.fromarray(np.tile(shade, (12, 14, 3))).save(folder / "pictures" / f"{place}.png")
     (folder / "counts.csv").write_text("n\n" + "".join(f"{n % 5}\n" for n in range(40)))
     for name, head in {"quakes.csv": "long,lat,stations", "mine.csv": "x,y,count"}.items():
         lines = [f"{180 + n % 7},{-20 + n % 5},{10 + n % 13}\n" for n in range(80)]

@@ -24,15 +24,23 @@ KINDS = {
     "truncated file": "`checkpoint.pt` or `checkpoint.rows` is cut at places spread over the whole file.",
     "disk full": "Each call that syncs or renames a file fails with ENOSPC, EDQUOT or EIO, or the folder is removed; "
     "the answer is one line, and a run with a checkpoint goes on from it to the numbers of an uninterrupted one.",
+    "disk full at a write": "Each opening of a file to write it, each write and each new folder of a run with figures "
+    "fails with ENOSPC, once or from then on, and files are limited in size by the kernel; the answer is one line, and "
+    "the run goes on to the numbers of an undisturbed one, from its checkpoint or from its start. A lost line of "
+    "run.log stops nothing.",
     "wrong progress": "A checkpoint with a right digest says that another number of steps has been made.",
     "setting changed on resume": "Each setting of the problem is changed, on the command line or by hand in "
     "config.yaml, as a run is resumed; it has to be refused.",
     "damaged folders": "A file of a job is missing, empty, cut, of another type or a folder; loading it, drawing, "
-    "reporting, collecting and resuming each give one line, and the other job stays as it was.",
+    "reporting, collecting and resuming each give one line, and the other job stays as it was. So do records of a "
+    "study and the table of a benchmark of another form.",
     "damaged job of a sweep": "A summary that cannot be read is one row and one line; the other rows stay.",
     "killed job of a sweep": "A job was killed as it began; once the sweep has gone on, no row of it is left.",
     "equal jobs": "Two jobs of one sweep have equal settings; both keep their rows.",
-    "ended sweep": "A sweep is ended between two jobs; its table has those that finished.",
+    "ended sweep": "A sweep gets Ctrl-C or SIGTERM, between two jobs and at several moments; its table has those "
+    "that finished, and once it has gone on every job, once, with the numbers of an undisturbed sweep.",
+    "killed sweep": "A sweep gets SIGKILL as soon as it has written a certain file; once it has gone on, the table has "
+    "every job once, and what had finished is as it was.",
     "two processes in one folder": "A second run or sweep in a folder at work is refused, and changes nothing there.",
     "occupied folder": "A folder that holds a run or a sweep is named for a new one; it stays as it was.",
     "finished results": "What holds results is not removed.",
@@ -42,8 +50,8 @@ KINDS = {
     "option": "`--help`, `--cfg` and `-m` beside `resume=` and `task=` do what they say, and train nothing.",
     "stream": "Output is ASCII, closed or full; the table is on the disk all the same.",
     "hostile inputs": "CSV and YAML files with numbers, names, pipes and anchors that are not what they look like.",
-    "hostile settings": "Each typed setting of each part is negative, zero, huge, tiny, infinite, text, a list, empty; "
-    "the run starts, or one line refuses it.",
+    "hostile settings": "Each typed setting of each part is negative, zero, huge, tiny, infinite, text, a list, empty, "
+    "or an integer up to 10^18; the run starts, or one line refuses it.",
 }
 """What is done for each kind."""
 

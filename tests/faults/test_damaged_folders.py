@@ -20,9 +20,16 @@ import pytest
 import yaml
 
 import vi_core
-from tests.conftest import SMOKE, Result, run_in
+from experiments.benchmark import docs
+from experiments.benchmark.results import Row, read_rows, write_rows
+from tests.conftest import SMOKE, Result, configuration, run_in
 from tests.faults import tally
-from vi_core.errors import LabError
+from vi_core.errors import DataError, LabError
+from vi_core.studies.base import Form, misfit
+from vi_core.studies.exponential_inverse_cdf import ExponentialInverseCDF
+from vi_core.studies.gamma_fisher import GammaFisher
+from vi_core.studies.gumbel_softmax import GumbelSoftmaxStudy
+from vi_core.studies.identities import Identities
 
 Damage = Callable[[Path], object]
 READERS = ("load", "plot", "report", "collect", "resume")
@@ -168,6 +175,9 @@ WITHOUT_RESUME = {
         "has a text for a mean": summary(lambda s: s["estimates"]["mu"].update(mean="x")),
         "has a long number": summary(lambda s: s["final"].update(mean=10**400)),
         "has a check without a verdict": summary(lambda s: s["checks"].append({"name": "x"})),
+        "has a check without a value": summary(
+            lambda s: s["checks"].append(dict.fromkeys(("expected", "tolerance"), 1) | {"name": "x", "passed": True})
+        ),
         "has another best replicate": summary(lambda s: s.update(best_replicate=7)),
         "has too few values": summary(lambda s: s["final"].update(values=[1.0])),
         "has another layout": summary(lambda s: s.update(schema=99)),
@@ -301,6 +311,86 @@ def test_a_whole_folder_is_read(sweep: Path, tmp_path: Path) -> None:
     assert [read(reader, tmp_path).code for reader in READERS] == [0] * len(READERS)
 
 
+STUDIES = {
+    "gamma_fisher": GammaFisher(num_samples=100),
+    "exponential_inverse_cdf": ExponentialInverseCDF(num_draws=50, num_samples=100),
+    "gumbel_softmax": GumbelSoftmaxStudy(temperatures=[0.5, 1], num_draws=50, num_samples=100),
+    "identities": Identities(num_samples=1000),
+}
+
+
+def spoiled(array: np.ndarray, form: Form) -> dict[str, np.ndarray]:
+    """Copies of a record with one damage each, by its name."""
+    found = {
+        "axis more": array[None],
+        "empty": array[..., :0] if array.ndim else np.empty(0),
+        "longer": np.concatenate([array, array[-1:]]) if array.ndim else np.stack([array, array]),
+        "of another kind": np.full(array.shape, "x") if form.kind != "text" else np.zeros(array.shape),
+    }
+    if form.kind == "number":
+        found["not finite"] = np.full(array.shape, np.nan)
+    if form.kind == "integer":
+        found["broken"] = array + 0.5
+    if form.least is not None:
+        found["too small"] = array - 100
+    if form.below is not None:
+        found["too large"] = array + 100
+    if form.ascending:
+        found["descending"] = array[::-1]
+    return found
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_records_of_a_study_have_their_form(name: str) -> None:
+    """Those that it computes, and no damaged copy of them; what has the form, of other numbers, can be drawn.
+
+    A record more of the names is seen at another one, and the number of exact values is free.
+    """
+    study = STUDIES[name]
+    records, forms = study.run().records, study.forms()
+    assert records.keys() == forms.keys() and misfit(records, forms) == ""
+    for record, form in forms.items():
+        for what, array in spoiled(records[record], form).items():
+            found = misfit(records | {record: array}, forms)
+            right = f"'{record}'" in found or (what == "longer" and record in ("names", "exact"))
+            tally("damaged folders", "right" if right else "wrong")
+            assert right, (record, what, found)
+    generator = np.random.default_rng(0)
+    others = {
+        record: array
+        if forms[record].kind != "number"
+        else np.sort(generator.normal(size=array.size) ** 2).reshape(array.shape)
+        for record, array in records.items()
+    }
+    assert misfit(others, forms) == ""
+    assert study.figures(others)
+
+
+def test_damaged_records_are_one_line(tmp_path: Path) -> None:
+    """On the command line, with the file and the record by name; what was drawn before stays."""
+    study = ("experiment=gamma_fisher", "study.num_samples=100", "hydra.run.dir=run")
+    assert run_in(tmp_path, "--run", *study).code == 0
+    path, before = tmp_path / "run" / "records.npz", files(tmp_path / "run" / "plots")
+    with np.load(path) as found:
+        records = dict(found)
+    assert run_in(tmp_path, "task=plot", "run=run").code == 0
+    for changed in (
+        {"shape": records["shape"][:-1]},
+        {"centre": np.array(["a", "b"])},
+        {"scale": records["scale"] * 0},
+    ):
+        np.savez(path, **(records | changed))  # pyright: ignore[reportArgumentType]
+        result = run_in(tmp_path, "task=plot", "run=run")
+        said = result.code == 1 and result.err.count("\n") == 1 and "records.npz is damaged" in result.err
+        right = (
+            said
+            and f"'{next(iter(changed))}'" in result.err
+            and files(tmp_path / "run" / "plots").keys() == before.keys()
+        )
+        tally("damaged folders", "right" if right else "wrong")
+        assert right, result
+
+
 PIXEL = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 3, 2) + bytes(13)
 
 
@@ -382,3 +472,83 @@ def test_a_part_of_ones_own_is_read_where_it_is_named(
     importlib.import_module("own_model_of_trial")
     assert vi_core.load(tmp_path / "sweep" / "1").q.moments()
     sys.modules.pop("own_model_of_trial")
+
+
+# --- a benchmark ----------------------------------------------------------------------------------------------------
+
+ROWS = [
+    Row("bbvi", "ours", "replay", None, "ok", 1.5, 0.2, 2.0, 1.9, 2.1, 1.8, "s", 1, 3, "a note, with commas"),
+    Row("bbvi", "pyro", "", None, "missing", None, None, None, None, None, None, "s", None, 0, "no package"),
+    Row("cost_n", "ours", "", 100.0, "ok", 1.5, 0.2, 2.0, 1.9, 2.1, 1.8, "s", 1, 3, ""),
+    Row("cost_n", "ours", "", 1000.0, "ok", 1.5, 0.2, 3.0, 2.9, 3.1, 2.8, "s", 1, 3, ""),
+]
+TABLES = {
+    "empty": lambda text: "",
+    "another header": lambda text: text.replace("median", "mean", 1),
+    "a row cut": lambda text: text[: text.rindex(",3,") + 1],
+    "a cell more": lambda text: text.replace("no package", "no package,1"),
+    "an open quote": lambda text: text.replace('"a note', 'a "note').replace('commas"', "commas"),
+    "a word": lambda text: text.replace(",1.9,", ",one,"),
+    "not a number": lambda text: text.replace(",1.9,", ",nan,"),
+    "infinite": lambda text: text.replace(",2.1,", ",inf,"),
+    "negative": lambda text: text.replace(",1.8,", ",-1.8,"),
+    "zero": lambda text: text.replace(",1.8,", ",0,"),
+    "too large": lambda text: text.replace(",3.1,", ",1e300,"),
+    "quartiles out of order": lambda text: text.replace(",2.1,", ",1.95,"),
+    "no median": lambda text: text.replace(",2,1.9,", ",,1.9,"),
+    "half a thread": lambda text: text.replace(",s,1,3,", ",s,0.5,3,"),
+    "another unit": lambda text: text.replace(",s,1,3,\n", ",ms,1,3,\n", 1),
+    "a place less": lambda text: text.replace(",1000,", ",,"),
+    "a place at zero": lambda text: text.replace(",1000,", ",0,"),
+}
+"""Damages of benchmark.csv."""
+
+
+@pytest.mark.parametrize("damage", TABLES.values(), ids=TABLES.keys())
+def test_a_damaged_table_of_a_benchmark_is_refused(damage: Callable[[str], str], tmp_path: Path) -> None:
+    path = tmp_path / "benchmark.csv"
+    write_rows(ROWS, path)
+    assert read_rows(path) == ROWS
+    changed = damage(path.read_text())
+    assert changed != path.read_text()
+    path.write_text(changed)
+    with pytest.raises(DataError, match=r"benchmark\.csv is not the table") as caught:
+        read_rows(path)
+    tally("damaged folders", "right")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_of_a_benchmark_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """Nor a pipe, which has no writer."""
+    (tmp_path / "benchmark.csv").write_bytes(b"problem,\xff\n")
+    with pytest.raises(DataError, match=r"benchmark\.csv is damaged"):
+        read_rows(tmp_path / "benchmark.csv")
+    (tmp_path / "benchmark.csv").unlink()
+    os.mkfifo(tmp_path / "benchmark.csv")
+    with pytest.raises(DataError, match="a pipe or a device"):
+        read_rows(tmp_path / "benchmark.csv")
+    tally("damaged folders", "right")
+
+
+def test_the_page_of_a_benchmark_needs_a_benchmark(
+    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that is whole: the folder of a fit, or a check without its limit, is one line."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(sweep / "0", tmp_path / "run")
+    write_rows(ROWS, tmp_path / "run" / "benchmark.csv")
+    check = {"name": "time.bbvi.ours", "value": 2.0, "expected": 3.0, "tolerance": 0.0, "passed": True}
+    found = {"machine": {"cores": "2"}, "unjudged": "", "checks": [check | {"sense": "at most"}]}
+    for change, reason in (
+        ({}, "machine is missing"),
+        (found | {"checks": [check]}, r"checks\.0\.sense is missing"),
+        (found | {"machine": ["x"]}, "machine must be a mapping"),
+    ):
+        summary(lambda s, change=change: s.update(change))(tmp_path / "run")
+        with pytest.raises(DataError, match=rf"summary\.json is damaged \({reason}"):
+            docs.run(configuration(), tmp_path / "run")
+        tally("damaged folders", "right")
+    assert not (tmp_path / "docs" / "benchmarks.md").exists()
+    summary(lambda s: s.update(found))(tmp_path / "run")
+    docs.run(configuration(), tmp_path / "run")
+    assert "| `time.bbvi.ours` | 2.00 | at most 3 | PASS |" in (tmp_path / "docs" / "benchmarks.md").read_text()

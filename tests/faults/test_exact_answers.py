@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import CommandLine, summary_of
 from vi_core.distributions.gamma import Gamma, binet, digamma_less_log, kl_gamma, log_gamma_ratio
+from vi_core.models.bayesian.regression import LinearRegression
 from vi_core.models.conjugate.gaussian_network import GaussianNetwork
 from vi_core.models.conjugate.normal_gamma import NormalGamma
 
@@ -159,6 +160,58 @@ def test_the_reported_network() -> None:
     found = model.exact(model.summarize(x))
     assert found["log_evidence"] == pytest.approx(-64.9656526, abs=1e-7)
     assert found["z"] == pytest.approx(-0.14756983, abs=1e-8)
+
+
+# --- linear regression ----------------------------------------------------------------------------------------------
+
+
+def regression_reference(model: LinearRegression, x: np.ndarray, y: np.ndarray) -> tuple[Any, list[Any], Any]:
+    """Log evidence, E[alpha] and E[beta], and E[sigma2], by the normal equations, which 50 digits bear."""
+    rows = [[exact(1.0), *map(exact, row)] for row in x.tolist()]
+    size, half = len(rows[0]), exact(len(rows)) / 2
+    scales = [exact(model.intercept_scale), *[exact(model.slope_scale)] * (size - 1)]
+    design, target = mp.matrix(rows), mp.matrix([exact(value) for value in y.tolist()])
+    precision = design.T * design + mp.diag([1 / scale**2 for scale in scales])
+    mean = mp.lu_solve(precision, design.T * target)
+    squares = mp.fsum(v * v for v in target - design * mean)
+    squares += mp.fsum((m / scale) ** 2 for m, scale in zip(mean, scales, strict=True))
+    evidence = -half * mp.log(2 * mp.pi) - mp.fsum(map(mp.log, scales)) - mp.log(mp.det(precision)) / 2
+    if model.sigma is not None:
+        variance = exact(model.sigma) ** 2
+        return evidence - half * mp.log(variance) - squares / (2 * variance), list(mean), variance
+    a, b = exact(model.concentration), exact(model.rate)
+    a_n, b_n = a + half, b + squares / 2
+    evidence += mp.loggamma(a_n) - mp.loggamma(a) + a * mp.log(b) - a_n * mp.log(b_n)
+    return evidence, list(mean), b_n / (a_n - 1) if a_n > 1 else mp.inf
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@given(st.integers(1, 60), st.integers(1, 3), SCALES, SCALES, PRIORS, SHAPES, SHAPES, st.booleans(), st.integers(0, 9))
+def test_linear_regression(
+    n: int, width: int, unit: float, spread: float, scale: float, a: float, b: float, known: bool, seed: int
+) -> None:
+    """Caught: lgamma differences, as in the Normal–Gamma model."""
+    generator = np.random.default_rng(seed)
+    x, y = spread * generator.standard_normal((n, width)), unit * generator.standard_normal(n)
+    sigma = unit * 0.7 if known else None
+    model = LinearRegression(intercept_scale=scale, slope_scale=scale, concentration=a, rate=b, sigma=sigma)
+    found = model.exact({"x": torch.from_numpy(x), "y": torch.from_numpy(y)})
+    evidence, means, variance = regression_reference(model, x, y)
+    size = n * (1 + abs(math.log(unit)) + abs(math.log(b)) + abs(math.log(a))) + abs(math.log(scale * spread))
+    assert abs(found["log_evidence"] - evidence) <= 1e-9 * abs(evidence) + 1e-12 * size
+    for name, mean in zip(["alpha", *(f"beta[{i}]" for i in range(width))], means, strict=True):
+        assert abs(found[name] - mean) <= 1e-6 * found[f"{name}.std"] + 1e-12 * abs(mean), name
+    if sigma is None and mp.isfinite(variance):
+        assert abs(found["sigma2"] / variance - 1) < 1e-6
+
+
+def test_a_regression_with_a_large_prior() -> None:
+    """Within 1e-12 where differences of lgamma are off by 1e-5 and 0.4."""
+    x, y = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([1.0, 2.5, 3.0])
+    for power in (10, 14):
+        model = LinearRegression(concentration=10.0**power, rate=10.0**power)
+        evidence, *_ = regression_reference(model, x.numpy(), y.numpy())
+        assert abs(model.exact({"x": x, "y": y})["log_evidence"] - evidence) < 1e-12
 
 
 # --- mixtures of places ---------------------------------------------------------------------------------------------

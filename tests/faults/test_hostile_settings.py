@@ -3,14 +3,18 @@
 The settings are those of the schema and of the parts' constructors, found by looking, in a few runs that between them
 have most parts. Each run ends after its first step, so that numbers of steps may be as large as they like. A sample of
 the trials, with a fixed seed, is in `make test`; all are slow.
+
+Large integers, which are right by their type, are tried in processes with little memory and little time.
 """
 
 import contextlib
 import inspect
 import io
+import os
 import random
+import resource
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -32,6 +36,9 @@ VALUES = {
     "infinite": float("inf"), "text": "text", "list": [1, 2, 3], "empty list": [], "null": None, "empty": "",
     "boolean": True, "mapping": {"a": 1},
 }  # fmt: skip
+LARGE = {"10^9": 10**9, "10^12": 10**12, "10^18": 10**18}
+MEMORY, SECONDS = 2**30, 30
+"""Bytes that a trial with a large integer may have beside those of the process that it starts from, and its time."""
 SHORT = ("trainer=smoke", "plot.enabled=false", "trainer.final_samples=20")
 SMALL = ("model.hidden=[4]", "family.hidden=[4]", "dataset.batch_size=20")
 QUICK = {
@@ -56,10 +63,10 @@ MORE = {
     "study": ("experiment=gamma_fisher", "study.num_samples=100", "plot.enabled=false"),
 }
 RUNS = QUICK | MORE
-SAMPLE = 12
+SAMPLE, LARGE_SAMPLE = 12, 2
 """Trials of each quick run in `make test`; the same each time."""
-NEVER = {"threads", "overrides", "trainer.execution"}
-"""Settings of the process, and compilation, which takes a minute for each way of it."""
+NEVER = {"overrides"}
+"""What the program notes itself."""
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +105,10 @@ def composed(name: str, here: Path) -> DictConfig:
     return configuration(*(argument.replace("{here}", str(here)) for argument in RUNS[name]))
 
 
-def trials(name: str, here: Path) -> list[tuple[str, str]]:
+def trials(name: str, here: Path, values: Iterable[str] = VALUES) -> list[tuple[str, str]]:
     """(setting, name of a value) of each trial of a run."""
     plain: Any = OmegaConf.to_container(composed(name, here))
-    return [(path, value) for path in settings_of_node(plain, Root) if path not in NEVER for value in VALUES]
+    return [(path, value) for path in settings_of_node(plain, Root) if path not in NEVER for value in values]
 
 
 def attempt(config: DictConfig, path: str, value: Any, folder: Path) -> str:
@@ -119,13 +126,34 @@ def attempt(config: DictConfig, path: str, value: Any, folder: Path) -> str:
     return error.getvalue()
 
 
+def confined(config: DictConfig, path: str, value: Any, folder: Path) -> str:
+    """What `attempt` returns, from a child process; where that ends by itself, how."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException):
+            here = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            spent = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]))
+            for limit, most in ((resource.RLIMIT_AS, here + MEMORY), (resource.RLIMIT_CPU, spent + SECONDS)):
+                resource.setrlimit(limit, (most, most))
+            os.write(writing, attempt(config, path, value, folder)[-4000:].encode())
+            os._exit(0)
+        os._exit(1)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as pipe:
+        written = pipe.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return written if status == 0 else f"it ended with {status}"
+
+
 def faults(name: str, chosen: list[tuple[str, str]], here: Path, tmp_path: Path) -> dict[str, str]:
     """The trials of a run that end neither with a result nor with one line."""
     config, found = composed(name, here), {}
     for index, (path, kind) in enumerate(chosen):
         folder = tmp_path / str(index)
         folder.mkdir()
-        written = attempt(config, path, VALUES[kind], folder)
+        large = kind in LARGE
+        written = confined(config, path, LARGE[kind], folder) if large else attempt(config, path, VALUES[kind], folder)
         right = not written or (written.startswith("error: ") and written.count("\n") == 1 and len(written) < 1500)
         tally("hostile settings", "right" if right else "wrong")
         if not right:
@@ -143,6 +171,24 @@ def one_step(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_sample_of_hostile_settings(name: str, here: Path, tmp_path: Path) -> None:
     chosen = random.Random(name).sample(trials(name, here), SAMPLE)
     assert faults(name, chosen, here, tmp_path) == {}
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_sample_of_large_integers(name: str, here: Path, tmp_path: Path) -> None:
+    chosen = random.Random(name).sample(trials(name, here, LARGE), LARGE_SAMPLE)
+    assert faults(name, chosen, here, tmp_path) == {}
+
+
+def test_what_python_has_no_memory_for(here: Path, tmp_path: Path) -> None:
+    """Its error has no words; and numbers of draws that would take days are refused."""
+    chosen = [("model.components", "10^18"), ("trainer.gradient_draws", "10^9"), ("threads", "10^9")]
+    assert faults("earthquakes", chosen, here, tmp_path) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
+def test_every_large_integer(name: str, here: Path, tmp_path: Path) -> None:
+    assert faults(name, trials(name, here, LARGE), here, tmp_path) == {}
 
 
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)])

@@ -3,14 +3,19 @@
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from omegaconf import OmegaConf
 
-from tests.conftest import SMOKE, CommandLine, Result, summary_of
+from tests.conftest import SMOKE, CommandLine, Result, configuration, summary_of
 from tests.faults import tally
-from vi_core.datasets.csv import CSV
-from vi_core.errors import DataError
+from vi_core.datasets.base import Data, Dataset
+from vi_core.datasets.csv import CSV, find_column
+from vi_core.errors import ConfigError, DataError
 from vi_core.reading import MOST_NODES, count_nodes
+from vi_core.schema import check_part, construct
 
 
 def refused(result: Result, *words: str) -> bool:
@@ -54,6 +59,46 @@ def test_a_column_whose_name_reads_as_something_else(
     right = result.code == 0 and abs(summary_of(tmp_path / "run")["estimates"]["mu"]["exact"] - mean * 2 / 2.1) < 1e-12
     tally("hostile inputs", "right" if right else "wrong")
     assert right, result
+
+
+ODD = "1e3,true,NaN,off\n1,2,3,4\n5,6,7,8\n2,2,3,3\n"
+"""A table whose names are read as 1000.0, True, nan and, from YAML, False."""
+
+
+def loaded(*arguments: str) -> Data:
+    """The data of a command line."""
+    dataset: Any = OmegaConf.to_container(configuration("dataset.path=odd.csv", *arguments).dataset)
+    check_part(dataset, "dataset", Dataset)
+    return construct(dataset, "dataset").load()
+
+
+def test_a_catalogue_and_a_table_have_columns_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every setting that names a column; the numbers are those of the file."""
+    (tmp_path / "odd.csv").write_text(ODD)
+    monkeypatch.chdir(tmp_path)
+    columns = ("dataset.horizontal=1e3", "dataset.vertical=true", "dataset.strength=NaN")
+    events = loaded("experiment=earthquakes_cavi", "dataset=catalogue", *columns)
+    right = events.train.tolist() == [[1, 2, 3], [5, 6, 7], [2, 2, 3]] and "1e3, true, NaN" in events.provenance
+    tally("hostile inputs", "right" if right else "wrong")
+    assert right and events.columns == ("1e3 (degrees)", "true (degrees)", "NaN")
+    table = ("experiment=own", "model=linear_regression", "dataset=table", "dataset.target=1e3")
+    named = loaded(*table, "dataset.features=[true,NaN]", "dataset.offset=off")
+    rows = {name: value.tolist() for name, value in named.decode(named.train).items()}
+    right = rows == {"x": [[2, 3], [6, 7], [2, 3]], "y": [1, 5, 2], "offset": [4, 8, 3]}
+    tally("hostile inputs", "right" if right else "wrong")
+    assert right and "y: 1e3" in named.provenance
+    (tmp_path / "odd.csv").write_text(ODD.replace("1e3", "0").replace("true", "false"))
+    named = loaded(*table[:3], "dataset.target=0", "dataset.features=[false]")
+    assert named.train.tolist() == [[2, 1], [6, 5], [2, 2]]
+    for features in ("[0]", '["0"]', "[0.0]"):
+        with pytest.raises(ConfigError, match="holds the target '0'"):
+            loaded(*table[:3], "dataset.target=0", f"dataset.features={features}")
+
+
+@pytest.mark.parametrize(("name", "value"), [("off", False), ("YES", True), ("On", True), ("no", False)])
+def test_words_that_a_yaml_file_reads_as_booleans_name_columns(name: str, value: bool, tmp_path: Path) -> None:
+    assert yaml.safe_load(name) is value
+    assert find_column(value, ["a", name], tmp_path) == 1
 
 
 def test_one_point_has_an_answer(cli: CommandLine, tmp_path: Path) -> None:

@@ -5,13 +5,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
+import vi_core
 from experiments.config.schema import role_of
 from experiments.run.resuming import leaves
 from tests.conftest import SMOKE, run_in, summary_of, trace_text
 from tests.faults import tally
+from vi_core.errors import DataError, Unsupported
 from vi_core.training import checkpoint
 
 VAE = (
@@ -137,3 +141,92 @@ def test_other_data_in_the_file(tmp_path: Path) -> None:
     assert "checksum" in refused(tmp_path, "dataset.path=b.csv")
     (tmp_path / "a.csv").rename(tmp_path / "c.csv")
     assert run_in(tmp_path, "resume=run", "dataset.path=c.csv").code == 0
+
+
+# --- the search for a mode ------------------------------------------------------------------------------------------
+
+OWN = (
+    "--run", "experiment=own", "model=logistic_regression", "dataset=table", "dataset.path=a.csv", "dataset.target=y",
+    "trainer=smoke", "trainer.steps=20", "replicates=2", "plot.enabled=false", "threads=1",
+)  # fmt: skip
+"""A run whose family is placed at a mode, which a search finds."""
+
+
+@pytest.fixture(scope="module")
+def whitened(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of 20 steps, `straight`, and one of 10, `run`; copy it before changing it."""
+    folder = tmp_path_factory.mktemp("whitened")
+    (folder / "a.csv").write_text("x,y\n-2,0\n-1,0\n-0.5,1\n0.5,0\n1,1\n2,1\n")
+    for name, limit in (("straight", 20), ("run", 10)):
+        result = run_in(folder, *OWN, f"trainer.limit={limit}", f"hydra.run.dir={name}")
+        assert (result.code, result.err) == (0, "")
+    return folder
+
+
+@pytest.fixture
+def searches(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The searches for a mode from now on, none of which finds anything."""
+    made: list[object] = []
+
+    def fails(family: object, model: object, x: object) -> None:
+        made.append(model)
+        raise Unsupported("no mode")
+
+    monkeypatch.setattr("vi_core.algorithms.gradient.whiten", fails)
+    return made
+
+
+def test_a_resumed_run_searches_no_mode(whitened: Path, searches: list[object], tmp_path: Path) -> None:
+    """It ends bit for bit as if it had not been cut: origin and preconditioner come from the checkpoint."""
+    shutil.copytree(whitened, tmp_path / "place")
+    place = tmp_path / "place"
+    result = run_in(place, "resume=run", "trainer.limit=20")
+    assert (result.code, result.err, searches) == (0, "", [])
+    assert trace_text(place / "run") == trace_text(whitened / "straight")
+    assert summary_of(place / "run")["final"] == summary_of(whitened / "straight")["final"]
+    with np.load(place / "run" / "samples.npz") as found, np.load(whitened / "straight" / "samples.npz") as right:
+        assert all((found[name] == right[name]).all() for name in right)
+    assert run_in(place, *OWN, "hydra.run.dir=new").code == 1
+    assert len(searches) == 1
+
+
+def test_a_loaded_run_searches_no_mode(whitened: Path, searches: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(whitened)
+    loaded = vi_core.load("straight").problem
+    stored = checkpoint.read(whitened / "straight" / "checkpoint.pt")["step"]
+    assert searches == []
+    for name, value in loaded.step.state_dict().items():
+        assert torch.equal(value, stored[name]), name
+    assert bool(stored["family.origin"].any()) and not bool((stored["family.factor"] == 0).all())
+
+
+@pytest.mark.parametrize("name", ["family.origin", "family.factor"])
+def test_a_checkpoint_without_coordinates_is_refused(
+    name: str, whitened: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be those of no search at all."""
+    shutil.copytree(whitened, tmp_path / "place")
+    genuine = checkpoint.load
+
+    def without(path: Path) -> dict[str, Any]:
+        content = genuine(path)
+        return content | {"step": {key: value for key, value in content["step"].items() if key != name}}
+
+    monkeypatch.setattr("vi_core.training.checkpoint.load", without)
+    line = run_in(tmp_path / "place", "resume=run", "trainer.limit=20").err
+    assert line.count("\n") == 1 and "does not fit" in line
+    monkeypatch.chdir(tmp_path / "place")
+    with pytest.raises(DataError, match="does not fit"):
+        vi_core.load("run")
+
+
+def test_the_noise_of_the_first_gradient_is_that_of_an_uncut_run(whitened: Path, tmp_path: Path) -> None:
+    """It is measured at the first parameters, for which the search is made again."""
+    (tmp_path / "a.csv").write_text((whitened / "a.csv").read_text())
+    measured = (*OWN, "trainer.gradient_draws=4")
+    for name, limit in (("straight", 20), ("run", 10)):
+        assert run_in(tmp_path, *measured, f"trainer.limit={limit}", f"hydra.run.dir={name}").code == 0
+    assert run_in(tmp_path, "resume=run", "trainer.limit=20").code == 0
+    noise = [summary_of(tmp_path / name)["diagnostics"]["gradient"] for name in ("straight", "run")]
+    assert noise[0] == noise[1]
+    assert trace_text(tmp_path / "run") == trace_text(tmp_path / "straight")

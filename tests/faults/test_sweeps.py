@@ -1,7 +1,11 @@
 """The table of a sweep holds every job once: equal jobs, killed ones, damaged summaries, and sweeps that were ended."""
 
 import csv
+import json
+import os
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -102,3 +106,81 @@ def test_a_sweep_that_was_ended_has_its_table(
     result = cli(*SWEEP, "seed=0,1,2", "hydra.sweep.dir=sweep")
     assert result.code == 130 and len(calls) == 2
     count("ended sweep", ("0", "completed") in statuses(tmp_path / "sweep"))
+
+
+# --- sweeps that are killed or ended while they live ------------------------------------------------------------------
+
+LONG = (
+    "-m", "trainer.steps=300", "trainer.checkpoint_every=100", "trainer.execution=eager", "trainer.final_samples=50",
+    "replicates=2", "plot.enabled=false", "threads=1", "seed=0,1,2",
+)  # fmt: skip
+MOMENTS = {
+    "": ("multirun.yaml", "0/.hydra/overrides.yaml", "0/checkpoint.pt", "1/checkpoint.pt", "1/samples.npz", "2/.hydra"),
+    "sweep.batched=true": ("multirun.yaml", "0/.hydra/overrides.yaml", "1/config.yaml", "2/samples.npz"),
+}
+"""What a sweep writes in its course, by the setting that says how its jobs are trained."""
+EXIT = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143}
+
+
+def signalled(folder: Path, number: signal.Signals, moment: str, *arguments: str) -> int:
+    """Send a sweep in a child process a signal as soon as it has written a file; return how it ended."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            code = run_in(folder, *arguments, "hydra.sweep.dir=sweep").code
+        finally:
+            os._exit(code)
+    while not (folder / "sweep" / moment).exists():
+        if os.waitpid(child, os.WNOHANG)[0]:
+            raise AssertionError(f"the sweep ended before it had written {moment}")
+        time.sleep(0.002)
+    os.kill(child, number)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """The lines of the table of a sweep that was let alone, by seed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert run_in(folder, *LONG, "hydra.sweep.dir=sweep").code == 0
+    return {row["seed"]: row for row in rows(folder / "sweep")}
+
+
+def numbers_of(row: dict[str, str]) -> dict[str, str]:
+    """What a job found, without its number and its time."""
+    return {name: value for name, value in row.items() if name not in ("job", "seconds")}
+
+
+QUICK = {(signal.SIGKILL, "", "1/checkpoint.pt"), (signal.SIGTERM, "", "1/checkpoint.pt")}
+"""In `make test`; all are slow."""
+
+
+@pytest.mark.parametrize(
+    ("number", "batched", "moment"),
+    [
+        pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
+        for case in ((number, batched, moment) for number in EXIT for batched in MOMENTS for moment in MOMENTS[batched])
+    ],
+)
+def test_a_sweep_that_was_ended_goes_on(
+    number: signal.Signals, batched: str, moment: str, tmp_path: Path, undisturbed: dict[str, dict[str, str]]
+) -> None:
+    """What had finished stays as it was, the rest is done, and the table has each job once.
+
+    Jobs one by one have the numbers of an undisturbed sweep; in a batch they depend on which jobs share it.
+    """
+    arguments = (*LONG, batched) if batched else LONG
+    ended = signalled(tmp_path, number, moment, *arguments)
+    done = {path.parent.name: path.read_bytes() for path in (tmp_path / "sweep").glob("*/summary.json")}
+    done = {name: text for name, text in done.items() if json.loads(text)["status"] == "completed"}
+    table = (tmp_path / "sweep" / "sweep.csv").exists()
+    result = run_in(tmp_path, *arguments, "sweep.resume=sweep")
+    found = rows(tmp_path / "sweep")
+    complete = sorted((row["seed"], row["status"]) for row in found) == [(seed, "completed") for seed in "012"]
+    same = batched or all(numbers_of(row) == numbers_of(undisturbed[row["seed"]]) for row in found)
+    kept = all((tmp_path / "sweep" / name / "summary.json").read_bytes() == text for name, text in done.items())
+    said = ended == EXIT[number] and (table or number == signal.SIGKILL or not done)
+    right = (result.code, result.err) == (0, "") and complete and same and kept and said
+    tally("killed sweep" if number == signal.SIGKILL else "ended sweep", "right" if right else "wrong")
+    assert right, (ended, table, found, result)

@@ -13,7 +13,7 @@ import vi_core
 from tests import oracles
 from vi_core.distributions import supports
 from vi_core.errors import LabError
-from vi_core.models.bayesian.base import Named
+from vi_core.models.bayesian.laws import Named
 
 N = 12
 
@@ -283,8 +283,7 @@ def test_a_law_as_prior_is_mapped_as_in_a_loop(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["Normal", "StudentT", "Gamma", "Beta", "Uniform", "Dirichlet", "LKJCholesky"])
 def test_replayed_steps_are_eager_steps(name: str) -> None:
-    from vi_core.datasets.columns import column_data
-    from vi_core.fitting import InMemory
+    from vi_core.datasets.columns import InMemory, column_data
     from vi_core.parts import part
     from vi_core.problem import Loaded, assemble
     from vi_core.run import Run

@@ -107,7 +107,10 @@ def test_a_density_that_does_not_split_is_refused_before_anything_is_drawn() -> 
         estimator.check(model, FullRankNormal(model.latents), ELBO())
 
 
-NORMALS = ["full_rank_normal", "low_rank_normal", "mean_field_normal"]
+FREE = [
+    "flow", "full_rank_normal", "laplace", "low_rank_normal", "mean_field_normal", "mixture_of_normals", "structured",
+]  # fmt: skip
+"""Families on unconstrained space, which describe all continuous latents."""
 
 
 @pytest.mark.parametrize(
@@ -115,17 +118,17 @@ NORMALS = ["full_rank_normal", "low_rank_normal", "mean_field_normal"]
     [
         (
             fakes.NORMAL_GAMMA_LATENTS,
-            [*NORMALS[:2], "mean_field", NORMALS[2], "natural_mean_field", "normal_gamma", "point_mass"],
+            sorted([*FREE, "mean_field", "natural_mean_field", "normal_gamma", "point_mass"]),
         ),
         (
             {"w": Latent(supports.real, (3,))},
-            [*NORMALS[:2], "mean_field", NORMALS[2], "natural_mean_field", "point_mass"],
+            sorted([*FREE, "mean_field", "natural_mean_field", "point_mass"]),
         ),
         ({"z": LOCAL["z1"]}, ["amortized_normal", "amortized_normal_chain"]),
         (LOCAL, ["amortized_normal_chain"]),
         ({"z": Latent(supports.one_hot, (2, 3), local=True)}, ["amortized_categorical"]),
         ({"path": Latent(supports.real, (4, 2), local=True)}, ["forward_process"]),
-        ({"p": Latent(supports.simplex, (3,))}, NORMALS),
+        ({"p": Latent(supports.simplex, (3,))}, FREE),
         ({"k": Latent(supports.one_hot, (3,))}, []),
     ],
 )
@@ -136,7 +139,7 @@ def test_families_are_suggested_by_what_they_describe(latents: dict[str, Latent]
 def test_latents_are_named_in_refusals() -> None:
     with pytest.raises(Unsupported, match=r"model has k \(one-hot \(3,\)\); no family describes these"):
         MeanField({"k": Latent(supports.one_hot, (3,))}, positive=Exponential())
-    with pytest.raises(Unsupported, match=r"p \(simplex \(3,\)\); use family=full_rank_normal or low_rank_normal or "):
+    with pytest.raises(Unsupported, match=r"p \(simplex \(3,\)\); use family=flow or full_rank_normal or "):
         MeanField({"p": Latent(supports.simplex, (3,))}, positive=Exponential())
     with pytest.raises(Unsupported, match=r"z1 \(real \(3,\), per data point\), z2 .*; use family=amortized_normal_ch"):
         MeanField(LOCAL, positive=Exponential())

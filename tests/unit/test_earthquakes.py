@@ -449,7 +449,7 @@ def test_a_run_recovers_and_is_read_back(cli: CommandLine, tmp_path: Path) -> No
     assert summary["recovery"]["adjusted_rand_index"] > 0.99
     assert summary["recovery"]["largest_error_in_deviations"] < 4
     for row in summary["estimates"].values():
-        assert abs(row["mean"] - row["truth"]) < 4 * row["std"]
+        assert abs(row["mean"] - row["truth"]) < 4 * row["sd"]
     assert {path.name for path in (tmp_path / "whole" / "plots").iterdir()} == {
         "bound.png", "expectations.png", "parameters.png", "map.png", "counts.png",
     }  # fmt: skip

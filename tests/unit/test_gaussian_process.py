@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+from torch.distributions import Normal
 
 import vi_core
 from tests.unit.test_regression import log_joint, observed
@@ -46,6 +47,54 @@ def test_density_and_evidence_agree_with_scikit_learn() -> None:
     by_hand = stats.lognorm.logpdf(0.7, 0.8, scale=0.5) + stats.halfnorm.logpdf(1.3, scale=1.5)
     by_hand += stats.halfnorm.logpdf(0.2, scale=0.6) + evidence
     assert log_joint(model, data, **Z) == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_evidence_and_moments_are_exact() -> None:
+    """Against the same Normal law in numpy, with its jitter; moments by the other form of the inverse."""
+    model, kernel = GaussianProcess(), covariance()
+    data, noise = observed(model, waves()), Z["noise"] ** 2 * np.eye(25)
+    y, evidence = data["y"].numpy(), stats.multivariate_normal(np.zeros(25), kernel + noise).logpdf(data["y"].numpy())
+    assert model.log_evidence(Z, data) == pytest.approx(evidence, abs=1e-8)
+    law = model.conditional({name: torch.tensor(value) for name, value in Z.items()}, {"x": data["x"]})
+    gain = np.linalg.solve(kernel + noise, kernel - 1e-8 * 1.3**2 * np.eye(25)).T  # the jitter belongs to the noise
+    assert law.mean.numpy() == pytest.approx(gain @ y, abs=1e-8)
+    wanted = kernel + noise - gain @ (kernel - 1e-8 * 1.3**2 * np.eye(25))
+    assert law.variance.numpy() == pytest.approx(wanted.diagonal(), abs=1e-8)
+
+
+def covariance() -> np.ndarray:
+    """Of the function at the points of `waves`, with the jitter of the shipped model."""
+    x = waves()["x"]
+    return 1.3**2 * (np.exp(-0.5 * ((x[:, None] - x) / 0.7) ** 2) + 1e-8 * np.eye(25))
+
+
+class Function(vi_core.BayesianModel):
+    """The function itself as latent, with known hyperparameters: f = L·raw, raw ~ N(0, I), with L Lᵀ = K."""
+
+    def prior(self, data: Any) -> Any:
+        yield "raw", Normal(torch.zeros(25), 1.0)
+
+    def likelihood(self, z: Any, data: Any) -> Any:
+        return Normal(self.quantities(z, data)["f"], Z["noise"])
+
+    def quantities(self, z: Any, data: Any) -> Any:
+        return {"f": torch.linalg.cholesky(torch.from_numpy(covariance())) @ z["raw"]}
+
+
+def test_the_exact_evidence_and_moments_are_found() -> None:
+    """Given the hyperparameters the posterior of the function is Normal, so that the bound is the evidence."""
+    model = GaussianProcess()
+    data = observed(model, waves())
+    fit = vi_core.fit(Function(), waves(), steps=300, replicates=2)
+    assert fit.elbo == pytest.approx(model.log_evidence(Z, data), abs=1e-3)
+    law = model.conditional({name: torch.tensor(value) for name, value in Z.items()}, {"x": data["x"]})
+    mean, deviation = fit.q.moments()["raw"]
+    factor = np.linalg.cholesky(covariance())
+    assert mean.shape == deviation.shape == (2, 1, 25)
+    for each in mean[:, 0].numpy():
+        assert factor @ each == pytest.approx(law.mean.numpy(), abs=1e-3)
+    draws = fit.draws(20_000)["f"].numpy()
+    assert draws.std(0) == pytest.approx(np.sqrt(law.variance.numpy() - Z["noise"] ** 2), rel=0.03)
 
 
 def test_prediction_agrees_with_scikit_learn() -> None:

@@ -13,6 +13,7 @@ import torch
 from scipy import stats
 
 import vi_core
+from tests.references import grouped
 from tests.unit.test_regression import log_joint, observed
 from vi_core.datasets.measurements import Measurements
 from vi_core.errors import ConfigError, DataError
@@ -34,27 +35,39 @@ GROUPED = {
 GROUPED_EVIDENCE = -62.18038
 
 
-def grouped() -> dict[str, Any]:
-    """60 points in six groups."""
-    g = np.random.default_rng(2)
-    group, x, effects = np.arange(60) % 6, g.standard_normal(60), 1 + 0.8 * g.standard_normal(6)
-    return {"x": x, "group": group, "y": effects[group] + 0.7 * x + 0.5 * g.standard_normal(60)}
-
-
 @pytest.fixture(autouse=True)
 def float64() -> None:
     torch.set_default_dtype(torch.float64)
 
 
 def test_hierarchical_regression_has_the_density_written_by_hand() -> None:
+    """In the effects themselves; the density of `raw` is theirs times the deviations that standardise them."""
     model = HierarchicalRegression(intercept_scale=3.0, slope_scale=2.0, group_scale=1.5, noise_scale=0.8)
     data, raw = observed(model, grouped()), np.linspace(-1, 1.5, 6)
-    eta = (0.4 + 0.9 * raw)[grouped()["group"]] + 0.3 * grouped()["x"]
-    by_hand = stats.norm.logpdf(grouped()["y"], eta, 0.6).sum() + stats.norm.logpdf(raw).sum()
+    group, x, y = (grouped()[name] for name in ("group", "x", "y"))
+    precision = 10 / 0.6**2 + 1 / 0.9**2
+    residual = np.array([(y - 0.3 * x)[group == g].mean() for g in range(6)])
+    alpha = (residual * 10 / 0.6**2 + 0.4 / 0.9**2) / precision + raw / precision**0.5
+    by_hand = stats.norm.logpdf(y, alpha[group] + 0.3 * x, 0.6).sum() + stats.norm.logpdf(alpha, 0.4, 0.9).sum()
     by_hand += stats.norm.logpdf(0.4, 0, 3) + stats.norm.logpdf(0.3, 0, 2)
     by_hand += stats.halfnorm.logpdf(0.9, scale=1.5) + stats.halfnorm.logpdf(0.6, scale=0.8)
-    found = log_joint(model, data, mu=0.4, tau=0.9, raw=raw, beta=[0.3], sigma=0.6)
-    assert found == pytest.approx(by_hand, abs=1e-9)
+    z = {"mu": 0.4, "tau": 0.9, "raw": raw, "beta": [0.3], "sigma": 0.6}
+    assert log_joint(model, data, **z) == pytest.approx(by_hand - 6 * np.log(precision**0.5), abs=1e-9)
+    axes = {name: torch.as_tensor(value)[None, None, None] for name, value in z.items()}
+    torch.testing.assert_close(model.quantities_at(axes, data)["alpha"].flatten(), torch.from_numpy(alpha))
+
+
+def test_a_group_without_points_has_the_prior() -> None:
+    """Group 1 of three has no point: its effect is N(mu, tau²), and a minibatch knows as much of the groups."""
+    model = HierarchicalRegression()
+    data = observed(model, {"x": [0.0, 1.0, 2.0], "y": [1.0, 2.0, 3.0], "group": [0, 2, 2]})
+    z = {name: torch.tensor(value) for name, value in {"mu": 0.4, "tau": 0.9, "beta": [0.3], "sigma": 0.6}.items()}
+    law = model.standardised(z, model.data_of(0, data))
+    assert law.mean[1].item() == 0 and law.stddev[1].item() == pytest.approx(1.0) and law.stddev[0] > 1.1
+    row = {name: value[:1] for name, value in data.items()}
+    latents = {name: value[None, None, None] for name, value in (z | {"raw": torch.ones(3)}).items()}
+    whole, part = (model.quantities_at(latents, rows)["alpha"] for rows in (data, row))
+    assert torch.equal(whole, part) and whole.flatten()[1].item() == pytest.approx(1.3)
 
 
 def test_eight_schools_has_the_density_written_by_hand() -> None:
@@ -91,12 +104,12 @@ def test_eight_schools_agree_with_quadrature() -> None:
 
 
 def test_a_hierarchical_fit_agrees_with_quadrature() -> None:
-    """The Normal q is too narrow in tau and mu, which share a funnel; the effects of the groups are well known."""
-    fit = vi_core.fit(HierarchicalRegression(), grouped(), steps=1000)
+    """What the bound lacks is the heavy tail of tau, of which six groups say little; all replicates end alike."""
+    fit = vi_core.fit(HierarchicalRegression(), grouped(), steps=500)
     torch.manual_seed(0)
     draws = fit.draws(20_000)
     assert {name for name, reference in GROUPED.items() if furthest(draws[name], reference) > 0.1} == set()
-    assert GROUPED_EVIDENCE - 3 < fit.elbo[fit.best] < GROUPED_EVIDENCE
+    assert bool(((fit.elbo > GROUPED_EVIDENCE - 0.4) & (fit.elbo < GROUPED_EVIDENCE)).all())
 
 
 @pytest.mark.parametrize("group", [[0.0, 1.0, 0.0], [0, -1, 0]])

@@ -240,6 +240,22 @@ def test_mosaic_puts_each_image_in_its_place() -> None:
     assert np.isnan(pixels[4]).all() and np.isnan(pixels[10:, 3:]).all()
 
 
+def test_coloured_images_and_those_that_are_not_square() -> None:
+    images = np.random.default_rng(0).random((5, 4, 8, 3))
+    images[0, 0, 0] = 1.4
+    pixels = mosaic(images, columns=2)
+    assert pixels.shape == (3 * 5 - 1, 2 * 9 - 1, 4)
+    np.testing.assert_array_equal(pixels[5:9, 9:17, :3], images[3])
+    assert (pixels[4, :, 3] == 0).all() and (pixels[10:, 8:, 3] == 0).all() and (pixels[:4, :8, 3] == 1).all()
+    assert pixels[0, 0, 0] == 1
+    wide, high = (noise_figure(each).get_size_inches() for each in (images, images.swapaxes(1, 2)))
+    square = noise_figure(np.zeros((5, 4, 4))).get_size_inches()
+    assert wide[0] == pytest.approx(2**0.5 * square[0]) and high[0] == pytest.approx(square[0] / 2**0.5)
+    assert wide[1] < square[1] < high[1]
+    rows = image_figure({"image": images, "reconstruction": images[:3]})
+    assert [np.asarray(axes.images[0].get_array()).shape for axes in rows.axes] == [(4, 5 * 9 - 1, 4)] * 2
+
+
 def test_pooling_interpolates_onto_the_steps_that_all_jobs_cover() -> None:
     fine, coarse = np.arange(0, 66, 5), np.arange(0, 101, 20)
     grid, values = pool([(fine, np.stack([2.0 * fine, 3.0 * fine], axis=1)), (coarse, -1.0 * coarse[:, None])])

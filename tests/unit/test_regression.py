@@ -1,9 +1,7 @@
 """Regressions against densities written by hand in scipy, exact answers by other routes, and checked long runs.
 
-References: the logistic one is a run of Hamiltonian Monte Carlo in coordinates whitened at the mode (64 chains of 1,350
-steps after 150, seed 0; split R̂ at most 1.002, error of a mean at most 0.005 deviations); the Poisson one importance
-sampling from a Student t at the mode (10⁶ draws, seed 0, effective sample size 949,000). Fits must agree with them to
-0.1 posterior deviations in each mean.
+References: the logistic one is a stored run of NUTS; the Poisson one importance sampling from a Student t at the mode
+(10⁶ draws, seed 0, effective sample size 949,000). Fits must agree with them to 0.1 posterior deviations in each mean.
 """
 
 from typing import Any
@@ -12,25 +10,15 @@ import numpy as np
 import pytest
 import torch
 from scipy import integrate, stats
-from sklearn.datasets import load_breast_cancer
 
 import vi_core
+from tests.references import cancer, counts, reference
 from vi_core.errors import ConfigError, DataError
 from vi_core.models.bayesian.base import BayesianModel
 from vi_core.models.bayesian.regression import LinearRegression, LogisticRegression, PoissonRegression
 
 POISSON = ([0.34245, 0.39154, -0.41489], [0.06537, 0.05477, 0.07429])
 POISSON_EVIDENCE = -244.95328
-CANCER_MEAN = [
-    -0.493, 0.0411, -0.0498, 0.0387, -0.2927, -0.5855, 2.1089, -2.0894, -2.0901, 0.4467, 0.3112, -2.9741, 0.9634,
-    -0.6176, -2.9423, -0.9459, 0.5824, 1.2138, -1.0567, 0.5578, 2.0486, -2.3059, -3.1105, -1.5047, -2.4962, -0.5063,
-    0.5369, -1.8669, -1.5544, -1.7967, -1.5465,
-]  # fmt: skip
-CANCER_SD = [
-    0.7327, 2.1549, 0.9638, 2.1917, 2.2127, 1.0943, 1.7058, 1.7741, 1.7611, 0.7971, 1.2671, 1.7562, 0.8268, 1.6638,
-    2.2227, 0.7851, 1.2953, 1.2374, 1.3128, 0.9178, 1.4238, 2.197, 1.2308, 2.1785, 2.2797, 1.1019, 1.6996, 1.5973,
-    1.6617, 0.9866, 1.4406,
-]  # fmt: skip
 
 
 def observed(model: BayesianModel, data: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -44,15 +32,6 @@ def log_joint(model: BayesianModel, data: dict[str, torch.Tensor], **z: Any) -> 
     """Return the model's log p(y, z) at one value of each latent."""
     values = {name: torch.as_tensor(value, dtype=torch.float64)[None, None, None] for name, value in z.items()}
     return model.log_joint(values, data).item()
-
-
-def counts() -> dict[str, Any]:
-    """Counts with exposures and weights."""
-    g = np.random.default_rng(1)
-    x, offset = g.standard_normal((80, 2)), np.log(g.uniform(0.5, 2, 80))
-    weights = g.integers(1, 4, 80).astype(float)
-    y = g.poisson(np.exp(0.4 + x @ [0.5, -0.3] + offset))
-    return {"x": x, "y": y, "offset": offset, "weights": weights}
 
 
 def line(size: int, **more: Any) -> dict[str, Any]:
@@ -137,7 +116,13 @@ def test_a_weight_of_two_is_the_point_twice() -> None:
 def test_the_posterior_with_known_noise_is_found() -> None:
     model = LinearRegression(sigma=0.7)
     fit = vi_core.fit(model, line(200), steps=100, replicates=2)
-    assert model.exact(fit.data)["log_evidence"] - fit.elbo == pytest.approx(0, abs=1e-3)
+    exact = model.exact(fit.data)
+    assert exact["log_evidence"] - fit.elbo == pytest.approx(0, abs=1e-3)
+    for latent, moments in fit.q.moments().items():
+        names = [latent] if latent == "alpha" else [f"{latent}[{i}]" for i in range(2)]
+        for mean, deviation in zip(*(moment[:, 0].reshape(2, -1) for moment in moments), strict=True):
+            assert mean.tolist() == pytest.approx([exact[name] for name in names], abs=1e-3)
+            assert deviation.tolist() == pytest.approx([exact[f"{name}.std"] for name in names], abs=1e-3)
 
 
 def test_the_posterior_with_latent_noise_is_nearly_normal() -> None:
@@ -185,12 +170,12 @@ def test_poisson_fit_agrees_with_importance_sampling() -> None:
 
 
 def test_logistic_fit_agrees_with_a_long_run() -> None:
-    x, y = load_breast_cancer(return_X_y=True)
-    x = (x - x.mean(0)) / x.std(0)
-    fit = vi_core.fit(LogisticRegression(), {"x": x, "y": y}, steps=500, replicates=1)
+    fit = vi_core.fit(LogisticRegression(), cancer(), steps=500, replicates=1)
+    known = reference("logistic_regression")
+    mean, sd = (np.r_[known[moment]["alpha"], known[moment]["beta"]] for moment in ("mean", "sd"))
     draws = coefficients(fit)
-    assert np.abs((draws.mean(0) - CANCER_MEAN) / CANCER_SD).max() < 0.1
-    assert np.abs(draws.std(0) / CANCER_SD - 1).max() < 0.2
+    assert np.abs((draws.mean(0) - mean) / sd).max() < 0.1
+    assert np.abs(draws.std(0) / sd - 1).max() < 0.2
 
 
 @pytest.mark.parametrize("change", [{"y": [0, 1, 2, 0, 1]}, {"weights": np.array([1.0, 1.0, -1.0, 1.0, 1.0])}])

@@ -33,6 +33,7 @@ class Step(nn.Module, ABC):
     Attributes:
         alive: Mask (R,) of the replicates that still move.
         good_steps: Number of steps that each replicate has made, (R,).
+        start_gradients: Evaluations of the density, with a gradient, that the start of a replicate took.
         remedy: What to do where a replicate diverges, for messages.
         witness: Values (R, W) of the last step of each live replicate, and of the first non-finite step of the others.
     """
@@ -40,6 +41,7 @@ class Step(nn.Module, ABC):
     alive: Tensor
     good_steps: Tensor
     witness: Tensor
+    start_gradients = 0
     remedy = "Use a smaller optimizer.lr, or trainer.on_nonfinite=skip."
 
     def __init__(self, model: Model, family: Family, bound: Bound, witnesses: list[str]):

@@ -35,8 +35,8 @@ class GradientStep(Step):
         optimizer.bind(self.moving, family.replicates, self._information(), confine)
 
     def begin(self, x: Any) -> None:
-        if isinstance(self.family, HasCoordinates):
-            whiten(self.family, self.model, x)
+        if isinstance(self.family, HasCoordinates) and self.family.start in ("random", "mode"):
+            self.start_gradients = whiten(self.family, self.model, x)
 
     def _information(self) -> Information | None:
         """Return the function for the Fisher information of q, or of the likelihood where q is a point mass."""
@@ -64,6 +64,7 @@ class GradientStep(Step):
         self.watch(torch.cat([metrics[self.bound.name].unsqueeze(-1), self._seen(gradients)], dim=-1))
         with torch.no_grad():
             self.optimizer(moving, gradients, self.alive)
+            self.optimizer.average(moving)
             self.good_steps.add_(self.alive)
         self.family.advance()
         return metrics

@@ -3,12 +3,15 @@
 At a mode u* of log p(u) = log p(T(u)) + log|det ∂T/∂u|, with Hessian −UΛUᵀ, the preconditioner is the lower triangular
 A with A Aᵀ = U |Λ|⁻¹ Uᵀ: in coordinates v of u = u* + A v the curvature is one in all directions, and N(0, I) there is
 Laplace's approximation. The Hessian is taken by central differences of gradients, which every model has. Where the
-search ends at no mode, because the density has none or is a funnel, the point of its path whose Laplace approximation
-has the highest ELBO takes its place (Zhang, Carpenter, Gelman, Vehtari 2022).
+search ends at no mode, or at one whose Laplace approximation is far from p, because the density is unbounded or a
+funnel, it begins again elsewhere, and the point of the paths whose approximation has the highest ELBO takes the mode's
+place (Zhang, Carpenter, Gelman, Vehtari 2022).
 """
 
+import math
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,16 +21,37 @@ from vi_core.errors import Unsupported
 from vi_core.families.base import HasCoordinates
 from vi_core.models.base import Model
 
-TRIES = 5  # starting points for a replicate, before the search is given up
+TRIES = 5  # points that are drawn for a replicate, until one has a finite density and gradient
+SEARCHES = 2  # ways up for a replicate, where the first ends at no useful mode
 LEAST_CURVATURE = 1e-10  # smallest |eigenvalue| that counts, relative to the largest
-CANDIDATES = 12  # points of a path whose Laplace approximations are compared
+CANDIDATES = 8  # points of a path whose Laplace approximations are compared
 DRAWS = 64  # for the ELBO of a candidate
-MOST_ITERATIONS = 1000
+FAR = 2.0  # nats between ELBO and log evidence of Laplace's approximation at a mode, beyond which others are tried
+EVALUATIONS, EVALUATIONS_EACH = 300, 30  # of a search at most, and for each coordinate
 
 LogDensity = Callable[[Tensor], Tensor]  # coordinates (S, D) -> log p (S,)
 
 
-def whiten(family: HasCoordinates, model: Model, x: Any) -> None:
+class Counted:
+    """A log density that counts the points at which it is evaluated."""
+
+    def __init__(self, f: LogDensity):
+        self.f, self.count = f, 0
+
+    def __call__(self, u: Tensor) -> Tensor:
+        self.count += len(u)
+        return self.f(u)
+
+
+class Candidate(NamedTuple):
+    """A place for the origin: its ELBO by Laplace's approximation, the point (D,), and A or its diagonal."""
+
+    elbo: float
+    point: Tensor
+    factor: Tensor
+
+
+def whiten(family: HasCoordinates, model: Model, x: Any) -> int:
     """Set the coordinates of a family, a replicate at a time, from points that torch's default stream draws.
 
     Args:
@@ -35,25 +59,36 @@ def whiten(family: HasCoordinates, model: Model, x: Any) -> None:
         model: The target.
         x: All data, as `Model.summarize` returns them.
 
+    Returns:
+        Evaluations of the density, most of them with a gradient, for the replicate that took most.
+
     Raises:
         Unsupported: Where no starting point has a finite density and gradient.
     """
 
-    def log_density(u: Tensor) -> Tensor:
+    def log_density(seen: Any, u: Tensor) -> Tensor:
         z, log_det = family.point(u[:, None, None])
-        return (model.log_joint(z, x) + log_det).flatten()
+        return (model.log_joint(z, seen) + log_det).flatten()
 
-    like = family.origin
-    found = [place(log_density, like.shape[-1], like, family.start, family.preconditioner) for _ in range(len(like))]
+    like, most, found = family.origin, 0, []
+    for replicate in range(len(like)):
+        counted = Counted(partial(log_density, model.seen_by(replicate, x)))
+        found.append(place(counted, like.shape[-1], like, family.start, family.preconditioner))
+        most = max(most, counted.count)
     origins, factors = zip(*found, strict=True)
     factor = None if factors[0] is None else torch.stack(factors).unsqueeze(1)
     family.place(torch.stack(origins).unsqueeze(1), factor)
+    return most
 
 
 def place(f: LogDensity, size: int, like: Tensor, start: str, preconditioner: str) -> tuple[Tensor, Tensor | None]:
     """Return the origin (D,) of one replicate, and A, its diagonal, or None for no preconditioner."""
+    found: list[Candidate] = []
+    searches = 0
     for _ in range(TRIES):
         first = torch.rand(size, dtype=like.dtype, device=like.device) * 4 - 2
+        if searches == SEARCHES:
+            break
         with torch.no_grad():
             density = f(first[None])
         if not bool(density.isfinite().all() and gradient(f, first[None]).isfinite().all()):
@@ -64,23 +99,40 @@ def place(f: LogDensity, size: int, like: Tensor, start: str, preconditioner: st
                 return first, factor
             continue
         path = climb(f, first)
-        last, peaked = path[-1], False
         if preconditioner == "none":
-            return last, None
-        hessian = differences(f, last)
-        if bool(hessian.isfinite().all()):
-            values = torch.linalg.eigvalsh(-hessian)
-            peaked = bool(values[0] > LEAST_CURVATURE * values[-1]) and bool(
-                gradient(f, last[None]).abs().max() < 1e-2 * values[-1].sqrt()
-            )
-        if not peaked:
-            return best_of_path(f, path, preconditioner)
-        newton = last - torch.linalg.solve(hessian, gradient(f, last[None])[0])  # the search ends at rounding of f
-        return newton, scaled(hessian, preconditioner)
+            return path[-1], None
+        searches += 1
+        mode = at_mode(f, path[-1], preconditioner)
+        if mode is not None and mode.elbo > -FAR:
+            return mode.point, mode.factor
+        found += best_of_path(f, path if mode is None else [*path, mode.point], preconditioner)
+    if found:
+        best = max(found, key=lambda candidate: candidate.elbo)
+        return best.point, best.factor
+    if searches:
+        raise Unsupported("no point on the way to a mode has a finite Hessian; use family.preconditioner=none.")
     raise Unsupported(
         f"no point of {TRIES} drawn from (-2, 2) in unconstrained space has a finite log density and gradient; check "
         "the model's scales, or standardise the data."
     )
+
+
+def at_mode(f: LogDensity, last: Tensor, preconditioner: str) -> Candidate | None:
+    """Return the mode next to the end of a search, or None where there is none.
+
+    In place of the ELBO it has the ELBO of Laplace's approximation with the whole curvature, less the log evidence by the
+    same draws.
+    """
+    hessian = differences(f, last)
+    if not bool(hessian.isfinite().all()):
+        return None
+    values, slope = torch.linalg.eigvalsh(-hessian), gradient(f, last[None])[0]
+    if values[0] <= LEAST_CURVATURE * values[-1] or slope.abs().max() >= 1e-2 * values[-1].sqrt():
+        return None
+    newton = last - torch.linalg.solve(hessian, slope)  # the search ends at rounding of f
+    log_w = log_weights(f, newton, scaled(hessian, "full"), noise_like(last))
+    gap = log_w.mean() - (log_w.logsumexp(dim=0) - math.log(DRAWS))
+    return Candidate(float(gap.nan_to_num(nan=-torch.inf)), newton, scaled(hessian, preconditioner))
 
 
 def gradient(f: LogDensity, u: Tensor) -> Tensor:
@@ -108,7 +160,8 @@ def climb(f: LogDensity, first: Tensor) -> list[Tensor]:
     def note(u: np.ndarray) -> None:
         path.append(torch.from_numpy(u.copy()).to(first))
 
-    options = {"maxiter": MOST_ITERATIONS, "maxfun": 4 * MOST_ITERATIONS, "ftol": 1e-12, "gtol": 1e-8, "maxcor": 20}
+    most = EVALUATIONS + EVALUATIONS_EACH * len(first)
+    options = {"maxiter": most, "maxfun": most, "ftol": 1e-12, "gtol": 1e-8, "maxcor": 20}
     minimize(downhill, first.double().cpu().numpy(), jac=True, method="L-BFGS-B", callback=note, options=options)
     return path
 
@@ -145,22 +198,28 @@ def inverse_root(curvatures: Tensor) -> Tensor:
     return size.clamp_min(LEAST_CURVATURE * size.max()).rsqrt() if bool(size.any()) else torch.ones_like(size)
 
 
-def best_of_path(f: LogDensity, path: list[Tensor], preconditioner: str) -> tuple[Tensor, Tensor]:
-    """Return point and A of the best Laplace approximation along a path, by its ELBO from the same draws for all."""
+def noise_like(u: Tensor) -> Tensor:
+    """Draw standard Normals (DRAWS, D) for a point (D,)."""
+    return torch.randn(DRAWS, len(u), dtype=u.dtype, device=u.device)
+
+
+def log_weights(f: LogDensity, u: Tensor, factor: Tensor, noise: Tensor) -> Tensor:
+    """Return log p − log q of draws u + A ε of a Normal, (S,), for noise ε (S, D)."""
+    diagonal = factor.dim() == 1
+    spread = noise * factor if diagonal else noise @ factor.mT
+    log_det = (factor if diagonal else factor.diagonal()).log().sum()
+    with torch.no_grad():
+        density = f(u + spread)
+    return torch.where(density.isnan(), -torch.inf, density) + log_det + 0.5 * noise.square().sum(dim=-1)
+
+
+def best_of_path(f: LogDensity, path: list[Tensor], preconditioner: str) -> list[Candidate]:
+    """Return the best Laplace approximation along a path, by its ELBO from the same draws for all; [] for none."""
     places = sorted({round(i) for i in np.linspace(0, len(path) - 1, CANDIDATES)})
-    noise = torch.randn(DRAWS, len(path[0]), dtype=path[0].dtype, device=path[0].device)
-    best, found = -torch.inf, None
+    noise, found = noise_like(path[0]), []
     for u in (path[i] for i in places):
         hessian = differences(f, u)
-        if not bool(hessian.isfinite().all()):
-            continue
-        factor = scaled(hessian, preconditioner)
-        spread = noise * factor if factor.dim() == 1 else noise @ factor.mT
-        with torch.no_grad():
-            log_det = (factor if factor.dim() == 1 else factor.diagonal()).log().sum()
-            elbo = float(f(u + spread).nan_to_num(nan=-torch.inf).mean() + log_det)
-        if found is None or elbo > best:
-            best, found = elbo, (u, factor)
-    if found is None:
-        raise Unsupported("no point on the way to a mode has a finite Hessian; use family.preconditioner=none.")
-    return found
+        if bool(hessian.isfinite().all()):
+            factor = scaled(hessian, preconditioner)
+            found.append(Candidate(float(log_weights(f, u, factor, noise).mean()), u, factor))
+    return [max(found, key=lambda candidate: candidate.elbo)] if found else []

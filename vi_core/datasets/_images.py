@@ -1,9 +1,11 @@
-"""Grey images as bytes, and the binarizations that make them the 0s and 1s of a Bernoulli likelihood.
+"""Images as bytes, and the binarizations that make their pixels the 0s and 1s of a Bernoulli likelihood.
 
-A pixel is an integer from 0 to L (255 for MNIST, 16 for scikit-learn's digits) and the model sees, for each pixel b,
+A pixel is an integer from 0 to L (255 for MNIST, 16 for scikit-learn's digits), or three of them for red, green and
+blue, and the model sees, for each number b,
 
-    none        b / L, in [0, 1]: the grey value is used as if it were a Bernoulli mean (the "likelihood" is then no
-                probability of the data, so its values compare with nothing else);
+    none        b / L, in [0, 1]: `convolutional_vae` gives these levels probabilities; the other autoencoders use the
+                value as if it were a Bernoulli mean (their "likelihood" is then no probability of the data, so its
+                values compare with nothing else);
     threshold   1 if b > L / 2 else 0, which is `torch.round(b / L)`, as 1/2 rounds to the even 0;
     dynamic     a new draw of Bernoulli(b / L) for each batch (Burda, Grosse, Salakhutdinov 2016, section 5);
     fixed       one draw of Bernoulli(b / L) at load (as Salakhutdinov and Murray 2008 did; the values of their
@@ -75,7 +77,7 @@ class Pixels:
 
 @dataclass(kw_only=True, eq=False)
 class Images(Dataset):
-    """Grey images of bytes, of which some are held out.
+    """Images of bytes, of which some may be held out.
 
     Attributes:
         binarization: How grey levels become 0s and 1s: none, threshold, dynamic or fixed.
@@ -96,8 +98,8 @@ class Images(Dataset):
         super().__post_init__()
 
     @abstractmethod
-    def read(self, generator: torch.Generator) -> tuple[Tensor, Tensor, str]:
-        """Return the training and the test images, uint8 (N, rows, columns), and where they come from."""
+    def read(self, generator: torch.Generator) -> tuple[Tensor, Tensor | None, str]:
+        """Return training and test images, uint8 (N, rows, columns) or (N, rows, columns, 3), and their origin."""
 
     def load(self) -> Data:
         generator = torch.Generator().manual_seed(self.seed)
@@ -106,25 +108,29 @@ class Images(Dataset):
 
 
 def image_data(
-    train: Tensor, test: Tensor, levels: int, binarization: str, generator: torch.Generator, provenance: str
+    train: Tensor, test: Tensor | None, levels: int, binarization: str, generator: torch.Generator, provenance: str
 ) -> Data:
     """Return flattened images with the decode of their binarization.
 
     Args:
-        train, test: uint8 pixels from 0 to `levels`, with shapes (N, rows, columns) and (M, rows, columns).
+        train: uint8 pixels from 0 to `levels`, (N, rows, columns) or (N, rows, columns, 3).
+        test: Held-out ones, (M, ...), or None.
         levels: Largest grey level.
         binarization: A key of `RULES`.
         generator: Random stream of the `fixed` draws, train before test; the other binarizations do not touch it.
         provenance: Where the images come from; the binarization is added.
     """
-    if binarization == "fixed":
-        train, test = (
-            torch.empty_like(x).bernoulli_(grey(x, levels, torch.float32), generator=generator) for x in (train, test)
-        )
+
+    def stored(x: Tensor) -> Tensor:
+        if binarization == "fixed":
+            x = torch.empty_like(x).bernoulli_(grey(x, levels, torch.float32), generator=generator)
+        return x.flatten(1)
+
     return Data(
-        train=train.flatten(1),
+        train=stored(train),
         provenance=f"{provenance}; binarization {binarization}",
-        test=test.flatten(1),
+        test=None if test is None else stored(test),
         decode=Pixels(1 if binarization == "fixed" else levels, RULES[binarization]),
-        image_shape=(train.shape[1], train.shape[2]),
+        image_shape=tuple(train.shape[1:]),
+        levels=levels + 1 if binarization == "none" else 2,
     )

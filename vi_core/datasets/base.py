@@ -67,7 +67,8 @@ class Data:
         test: Held-out points in the same layout, or None.
         truth: Generating parameters by latent name; empty where they are unknown.
         decode: Map from a stored batch to what the model sees, on the batch's own device.
-        image_shape: (rows, columns) of an image, or None for other data.
+        image_shape: (rows, columns) of a grey image, (rows, columns, 3) of a coloured one, or None for other data.
+        levels: How many values a pixel can have after `decode`, or None for other data.
         labels: Mixture component that each training point was drawn from, (N,), or None where unknown.
         columns: Names of the numbers of a point, for the axes of figures; empty where they have none.
     """
@@ -77,7 +78,8 @@ class Data:
     test: Tensor | None = None
     truth: dict[str, float] = field(default_factory=dict)
     decode: Decode = identity
-    image_shape: tuple[int, int] | None = None
+    image_shape: tuple[int, ...] | None = None
+    levels: int | None = None
     labels: Tensor | None = None
     columns: tuple[str, ...] = ()
 
@@ -154,7 +156,7 @@ def check(name: str, value: Any, hint: Any) -> None:
         for rule in options[1:]:
             rule(name, value)
     elif get_origin(hint) is Sequence:
-        for element in value:
+        for element in value if isinstance(value, Sequence) else ():
             check(name, element, options[0])
     elif value is not None:
         for option in options:

@@ -4,7 +4,7 @@ Columns lie side by side in one matrix (N, width), so that a minibatch is one se
 set's decode, takes rows apart into named tensors again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vi_core.datasets.base import Data
-from vi_core.errors import DataError
+from vi_core.datasets.base import Data, Dataset
+from vi_core.errors import DataError, did_you_mean
 
 LARGEST_WHOLE = {torch.float64: 2**53, torch.float32: 2**24}  # integers that a matrix of the type holds exactly
 
@@ -45,6 +45,22 @@ class Columns:
         """Return the same decode with constants of another floating type."""
         cast = {n: v.to(dtype) if v.is_floating_point() else v for n, v in self.constants.items()}
         return replace(self, constants=cast)
+
+
+@dataclass(eq=False)
+class InMemory(Dataset):
+    """Columns that were passed from Python.
+
+    Attributes:
+        data: The tensors.
+        batch_size: Rows in a step, or None for all.
+    """
+
+    data: Data
+    batch_size: int | None = None
+
+    def load(self) -> Data:
+        return self.data
 
 
 def to_tensor(name: str, value: Any) -> Tensor:
@@ -87,6 +103,31 @@ def named_columns(data: Any, sparing: bool = False) -> dict[str, Tensor]:
         raise DataError(f"data '{empty}' is empty, with shape {tuple(found[empty].shape)}.")
     if not found and not sparing:
         raise DataError("data hold nothing.")
+    return found
+
+
+def rows_first(columns: Mapping[str, Tensor], per_replicate: Collection[str], replicates: int) -> dict[str, Tensor]:
+    """Return columns whose first axis is that of rows, the axis of replicates second where there is one.
+
+    Args:
+        columns: By name, (N, *shape); those with data of their own for each replicate (R, N, *shape).
+        per_replicate: Names of the latter.
+        replicates: R.
+
+    Raises:
+        DataError: For a name that is missing, or a shape that does not fit.
+    """
+    found = dict(columns)
+    for name in per_replicate:
+        if name not in found:
+            raise DataError(f"per_replicate names '{name}', which the data lack.{did_you_mean(name, found)}")
+        value = found[name]
+        if value.dim() < 2 or len(value) != replicates:
+            raise DataError(
+                f"data '{name}' has shape {tuple(value.shape)}, and per_replicate needs ({replicates}, N, ...): rows "
+                f"for each of replicates={replicates}."
+            )
+        found[name] = value.movedim(0, 1)
     return found
 
 

@@ -21,6 +21,8 @@ import torch
 from vi_core.datasets.base import Data, Dataset
 from vi_core.errors import DataError, did_you_mean, require
 
+Name = str | float | bool  # of a column, as YAML and the command line read it: `1e3` is 1000.0, `true` is True
+WORDS = {"yes": True, "on": True, "no": False, "off": False}  # that YAML reads as booleans too, in small letters
 NUMBER = re.compile(r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf(inity)?|nan)", re.IGNORECASE)
 
 
@@ -39,7 +41,7 @@ class CSV(Dataset):
     """
 
     path: str | None = None
-    column: str | float | bool | None = None
+    column: Name | None = None
     num_points: int | None = None
     batch_size: int | None = None
 
@@ -69,7 +71,7 @@ class Row(NamedTuple):
     cells: list[str]
 
 
-def read_column(path: Path, column: str | float | bool | None, num_points: int | None) -> tuple[str, list[float]]:
+def read_column(path: Path, column: Name | None, num_points: int | None) -> tuple[str, list[float]]:
     """Return name and numbers of the chosen column, or of the only numeric one, in the first `num_points` rows.
 
     Raises:
@@ -78,12 +80,12 @@ def read_column(path: Path, column: str | float | bool | None, num_points: int |
     with opened(path) as file:
         names, rows = open_table(file, path)
         index = find_column(column, names, path) if column is not None else only_numeric(names, rows, path, num_points)
-    (numbers,) = read_columns(path, {"column": names[index]}, num_points)
-    return names[index], numbers
+    ((name, numbers),) = read_columns(path, {"column": names[index]}, num_points)
+    return name, numbers
 
 
-def read_columns(path: Path, columns: Mapping[str, str], num_points: int | None) -> list[list[float]]:
-    """Return the numbers of several columns, one list of N floats for each.
+def read_columns(path: Path, columns: Mapping[str, Name], num_points: int | None) -> list[tuple[str, list[float]]]:
+    """Return name and numbers of several columns, N floats for each.
 
     Args:
         path: The file.
@@ -104,7 +106,7 @@ def read_columns(path: Path, columns: Mapping[str, str], num_points: int | None)
         num_points is None or len(table) == num_points,
         f"dataset.num_points={num_points} must be at most {len(table)}, the number of rows of {path}.",
     )
-    return [list(numbers) for numbers in zip(*table, strict=True)]
+    return [(names[i], list(numbers)) for i, numbers in zip(indices, zip(*table, strict=True), strict=True)]
 
 
 @contextlib.contextmanager
@@ -155,15 +157,17 @@ def full_rows(rows: Iterator[Row], width: int, path: Path) -> Iterator[Row]:
             raise DataError(f"{where} has {len(row.cells)} cells where the first line names {width} columns.")
 
 
-def find_column(column: str | float | bool, names: list[str], path: Path, setting: str = "column") -> int:
+def find_column(column: Name, names: list[str], path: Path, setting: str = "column") -> int:
     """Return the index of the column called `column`, or whose name YAML reads as that number or boolean.
 
     `setting` is the key of the data set that names the column.
     """
     if not isinstance(column, str):
         alike = [name for name in names if reads_as(name, column)]
+        alike = alike or [name for name in names if WORDS.get(name.lower()) is column]
         if len(set(alike)) > 1:
-            words = f"put the name in double quotes inside single ones: dataset.{setting}='\"{alike[0]}\"'"
+            quoted = f'["{alike[0]}"]' if setting == "features" else f'"{alike[0]}"'
+            words = f"put the name in double quotes inside single ones: dataset.{setting}='{quoted}'"
             raise DataError(f"{path} has columns {', '.join(alike)}; {words}.")
         column = alike[0] if alike else str(column)
     if names.count(column) == 1:
@@ -175,7 +179,7 @@ def find_column(column: str | float | bool, names: list[str], path: Path, settin
 
 
 def reads_as(name: str, value: float | bool) -> bool:
-    """Whether YAML or the command line makes `value` of a column's name: `1e3` is 1000.0, `true` is True."""
+    """Whether YAML or the command line makes `value` of a column's name."""
     if isinstance(value, bool):
         return name.lower() == str(value).lower()
     try:
@@ -245,9 +249,9 @@ class Catalogue(Dataset):
     """
 
     path: str | None = None
-    horizontal: str = "long"
-    vertical: str = "lat"
-    strength: str = "stations"
+    horizontal: Name = "long"
+    vertical: Name = "lat"
+    strength: Name = "stations"
     unit: str = "degrees"
     num_points: int | None = None
     batch_size: int | None = None
@@ -260,15 +264,16 @@ class Catalogue(Dataset):
         """Read the columns; train has shape (N, 3) and type float64."""
         path = Path(str(self.path)).expanduser().absolute()
         chosen = {name: getattr(self, name) for name in ("horizontal", "vertical", "strength")}
-        columns = read_columns(path, chosen, self.num_points)
+        names, columns = zip(*read_columns(path, chosen, self.num_points), strict=True)
+        horizontal, vertical, strength = names
         for row, value in enumerate(columns[2], start=1):
             if value < 0 or value != int(value):
                 raise DataError(
-                    f"{path}, row {row}, column '{self.strength}': {value:g} is no count 0, 1, 2, ...; "
+                    f"{path}, row {row}, column '{strength}': {value:g} is no count 0, 1, 2, ...; "
                     "name a column of counts with dataset.strength=<name>."
                 )
         return Data(
             train=torch.tensor(columns, dtype=torch.float64).T.contiguous(),
-            provenance=f"columns {', '.join(chosen.values())} of {path}, {len(columns[0])} rows",
-            columns=(f"{self.horizontal} ({self.unit})", f"{self.vertical} ({self.unit})", self.strength),
+            provenance=f"columns {', '.join(names)} of {path}, {len(columns[0])} rows",
+            columns=(f"{horizontal} ({self.unit})", f"{vertical} ({self.unit})", strength),
         )

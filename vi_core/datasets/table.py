@@ -7,7 +7,7 @@ of 0 and 1 for each level but the first, in alphabetical order. Every cell of a 
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vi_core.datasets.base import Data, Dataset
 from vi_core.datasets.columns import column_data
-from vi_core.datasets.csv import Row, find_column, is_number, open_table, opened
+from vi_core.datasets.csv import Name, Row, find_column, is_number, open_table, opened
 from vi_core.errors import ConfigError, DataError, require
 
 MISSING = {"", "na", "n/a", "nan", "null"}  # cells without a value, in small letters
@@ -49,16 +49,16 @@ class TableFile(Dataset):
     """
 
     path: str | None = None
-    target: str | None = None
-    features: list[str] | None = None
-    group: str | None = None
-    weights: str | None = None
-    offset: str | None = None
+    target: Name | None = None
+    features: list[Name] | None = None
+    group: Name | None = None
+    weights: Name | None = None
+    offset: Name | None = None
     standardize: bool = False
     missing: Literal["refuse", "drop"] = "refuse"
     test_fraction: float | None = None
     seed: int = 0
-    test_column: str | None = None
+    test_column: Name | None = None
     num_points: int | None = None
     batch_size: int | None = None
 
@@ -66,36 +66,27 @@ class TableFile(Dataset):
         message = (
             "dataset=table needs a file and the column to be described: dataset.path=<file.csv> dataset.target=<name>."
         )
-        require(bool(self.path) and bool(self.target), message)
+        require(bool(self.path) and self.target not in (None, ""), message)
         super().__post_init__()
-        features, fraction = self.features or [], self.test_fraction
-        twice = next((name for name in features if features.count(name) > 1), None)
-        require(twice is None, f"dataset.features names '{twice}' twice; leave one out.")
-        require(
-            self.target not in features,
-            f"dataset.features holds the target '{self.target}', which would predict itself; leave it out.",
-        )
+        fraction = self.test_fraction
         require(fraction is None or 0 < fraction < 1, f"dataset.test_fraction={fraction} must lie between 0 and 1.")
         require(
             fraction is None or self.test_column is None,
             "dataset.test_fraction and dataset.test_column both choose the held-out rows; set one of them.",
         )
-        if self.target in self._others().values():
-            key = next(key for key, name in self._others().items() if name == self.target)
-            raise ConfigError(f"dataset.{key}={self.target} is the target; name another column, or null.")
 
-    def _others(self) -> dict[str, str]:
-        """Return the columns, by setting, that are neither target nor features."""
-        names = {key: getattr(self, key) for key in ("group", "weights", "offset", "test_column")}
+    def _single(self) -> dict[str, Name]:
+        """Return the names of the columns, by setting, that are no features."""
+        names = {key: getattr(self, key) for key in ("target", "group", "weights", "offset", "test_column")}
         return {key: name for key, name in names.items() if name is not None}
 
     def load(self) -> Data:
         """Read the columns; x and y are float64, and group is int64."""
         path = Path(str(self.path)).expanduser().absolute()
         table = read_table(path, self.num_points)
-        single = {"target": str(self.target), **self._others()}
-        columns = {setting: table.column(name, setting) for setting, name in single.items()}
-        features, left_out = self._features(table, [*single.values()])
+        columns = {key: table.column(name, key) for key, name in self._single().items()}
+        features, left_out = self._features(table, [*columns.values()])
+        require_roles(table, columns, features)
         table, dropped = self._complete(table, [*columns.values(), *features])
         test = self._test_rows(table, columns.get("test_column"))
         found, notes = {}, []
@@ -103,15 +94,15 @@ class TableFile(Dataset):
             found["x"], names = self._matrix(table, features, test)
             notes.append(f"x: {shortened(names)}{', standardized' if self.standardize else ''}")
         found["y"] = table.numbers(columns["target"])
-        notes.append(f"y: {self.target}")
+        notes.append(f"y: {table.names[columns['target']]}")
         if "group" in columns:
             found["group"], levels = table.codes(columns["group"])
             refuse_unseen(table, columns["group"], found["group"], levels, test)
-            notes.append(f"group: {self.group}, {len(levels)} levels, {shortened(levels)}")
+            notes.append(f"group: {table.names[columns['group']]}, {len(levels)} levels, {shortened(levels)}")
         for key in ("weights", "offset"):
             if key in columns:
                 found[key] = table.numbers(columns[key])
-                notes.append(f"{key}: {getattr(self, key)}")
+                notes.append(f"{key}: {table.names[columns[key]]}")
         if "weights" in columns:
             table.refuse_where(found["weights"] < 0, columns["weights"], "a weight must not be negative")
         notes += [f"columns of words left out: {shortened(left_out)}"] if left_out else []
@@ -121,11 +112,11 @@ class TableFile(Dataset):
         held_out = {name: value[test] for name, value in found.items()} if bool(test.any()) else None
         return column_data(kept, f"{path}, {int((~test).sum())} rows; {'; '.join(notes)}", held_out)
 
-    def _features(self, table: "Cells", used: list[str]) -> tuple[list[int], list[str]]:
+    def _features(self, table: "Cells", used: list[int]) -> tuple[list[int], list[str]]:
         """Return the columns of the features, and the names of columns of words that null leaves out."""
         if self.features is not None:
-            return [table.column(str(name), "features") for name in self.features], []
-        others = [i for i, name in enumerate(table.names) if name not in used]
+            return [table.column(name, "features") for name in self.features], []
+        others = [i for i in range(len(table.names)) if i not in used]
         words = [i for i in others if table.is_words(i)]
         return [i for i in others if i not in words], [table.names[i] for i in words]
 
@@ -210,7 +201,7 @@ class Cells:
     names: list[str]
     rows: list[Row]
 
-    def column(self, name: str, setting: str) -> int:
+    def column(self, name: Name, setting: str) -> int:
         """Return the index of a column; `setting` is the key of the data set that names it."""
         return find_column(name, self.names, self.path, setting)
 
@@ -277,6 +268,24 @@ def read_table(path: Path, num_points: int | None) -> Cells:
 def is_missing(cell: str) -> bool:
     """Whether a cell has no value."""
     return cell.strip().lower() in MISSING
+
+
+def require_roles(table: Cells, columns: Mapping[str, int], features: Sequence[int]) -> None:
+    """Raise `ConfigError` where a feature is named twice, or the target is something else too.
+
+    Args:
+        table: Whose columns they are.
+        columns: By setting, those that are no features.
+        features: The columns of x.
+    """
+    target, names = columns["target"], table.names
+    twice = next((names[i] for i in features if features.count(i) > 1), None)
+    require(twice is None, f"dataset.features names '{twice}' twice; leave one out.")
+    name = names[target]
+    message = f"dataset.features holds the target '{name}', which would predict itself; leave it out."
+    require(target not in features, message)
+    for key in (key for key, column in columns.items() if column == target and key != "target"):
+        raise ConfigError(f"dataset.{key}={name} is the target; name another column, or null.")
 
 
 def refuse_unseen(table: Cells, column: int, codes: Tensor, levels: list[str], test: Tensor) -> None:

@@ -24,13 +24,14 @@ def stored(family: Family) -> tuple[Tensor, list[str]]:
         The parameters in one tensor, (R, 1, P), and the latent that each of the P numbers belongs to.
 
     Raises:
-        Unsupported: For a family with a network.
+        Unsupported: For a family with a network, or with nothing to train.
     """
     names = family.stored_names()
     if names is None:
+        reason = "nothing to train" if family.fixed else "a network"
         raise Unsupported(
-            f"trainer.gradient_draws measures latents that all data points share, and {type(family).__name__} has a "
-            "network; use trainer.gradient_draws=0."
+            f"trainer.gradient_draws measures latents that all data points share, and {type(family).__name__} has "
+            f"{reason}; use trainer.gradient_draws=0."
         )
     (raw,) = family.parameters()
     return raw, [name.rpartition(".")[0] for name in names]

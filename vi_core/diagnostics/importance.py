@@ -57,11 +57,37 @@ def _pareto_k(log_w: Tensor) -> Tensor:
     return (tail * shape + 5) / (tail + 10)
 
 
-def pareto_shape(x: Tensor) -> Tensor:
-    """Estimate the shape k of a generalised Pareto law from ordered exceedances x > 0, (n,), ascending.
+def smoothed_weights(log_w: Tensor) -> Tensor:
+    """Return normalised weights (K,) whose tail is that of a generalised Pareto law, for finite log-weights (K,).
 
-    The profile likelihood of θ = −k/scale is averaged over a grid that the first quartile of x sets
-    (Zhang, Stephens 2009, equations 5 to 9).
+    The largest min(K/5, 3√K) weights are replaced, in their order, by the quantiles (i − ½)/M of the law that was
+    fitted to them, none above the largest weight that was drawn: Vehtari et al. 2024, algorithm 1.
+    """
+    size, shifted = len(log_w), log_w - log_w.max()
+    tail = int(min(0.2 * size, 3 * size**0.5))
+    order = shifted.argsort()
+    weights, largest = shifted.exp(), order[-tail:]
+    cut = weights[order[-tail - 1]]
+    exceedances = (weights[largest] - cut).clamp_min(torch.finfo(log_w.dtype).tiny)
+    if tail >= LEAST_TAIL and float(shifted.min()) < -1e-9:
+        theta, raw = pareto_fit(exceedances)
+        shape, scale = (tail * raw + 5) / (tail + 10), -raw / theta
+        levels = (torch.arange(tail, dtype=log_w.dtype, device=log_w.device) + 0.5) / tail
+        quantiles = scale * torch.expm1(-shape * torch.log1p(-levels)) / shape
+        weights = weights.index_copy(0, largest, (cut + quantiles).clamp_max(1.0))
+    return weights / weights.sum()
+
+
+def pareto_shape(x: Tensor) -> Tensor:
+    """Estimate the shape k of a generalised Pareto law from ordered exceedances x > 0, (n,), ascending."""
+    return pareto_fit(x)[1]
+
+
+def pareto_fit(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Estimate θ = −k/scale and the shape k of a generalised Pareto law from ordered exceedances x > 0, (n,), ascending.
+
+    The profile likelihood of θ is averaged over a grid that the first quartile of x sets (Zhang, Stephens 2009,
+    equations 5 to 9).
     """
     n = len(x)
     count = 30 + int(n**0.5)
@@ -70,8 +96,8 @@ def pareto_shape(x: Tensor) -> Tensor:
     theta = 1 / x[-1] + (1 - (count / (steps - 0.5)).sqrt()) / (3 * quartile)
     shape = torch.log1p(-theta.unsqueeze(1) * x).mean(dim=1)
     log_likelihood = n * ((-theta / shape).log() - shape - 1)
-    weights = log_likelihood.softmax(dim=0)
-    return torch.log1p(-(weights * theta).sum() * x).mean()
+    theta = (log_likelihood.softmax(dim=0) * theta).sum()
+    return theta, torch.log1p(-theta * x).mean()
 
 
 class Likelihood(NamedTuple):

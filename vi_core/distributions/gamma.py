@@ -107,6 +107,13 @@ class Gamma:
         """Var[z], elementwise."""
         return self.concentration / self.rate.square()
 
+    def icdf(self, level: float) -> Tensor:
+        """Return the quantile at a level in (0, 1), elementwise, without a gradient."""
+        from scipy.special import gammaincinv  # slow to import
+
+        quantile = gammaincinv(self.concentration.detach().cpu().double().numpy(), level)
+        return torch.as_tensor(quantile).to(self.rate) / self.rate
+
     def fisher(self) -> Tensor:
         """Return the Fisher information on (a, b), [[ψ₁(a), −1/b], [−1/b, a/b²]], (*batch, *event, 2, 2)."""
         a, b = self.concentration, self.rate

@@ -40,6 +40,10 @@ class Normal:
         """Var[z], elementwise."""
         return self.scale.square()
 
+    def icdf(self, level: float) -> Tensor:
+        """Return the quantile at a level in (0, 1), elementwise."""
+        return self.loc + self.scale * torch.special.ndtri(self.loc.new_tensor(level))
+
     def fisher(self) -> Tensor:
         """Return the Fisher information on (loc, scale), diag(1/scale², 2/scale²), (*batch, *event, 2, 2)."""
         precision = self.scale.square().reciprocal()

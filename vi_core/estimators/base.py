@@ -1,20 +1,18 @@
 """Contract of a gradient estimator: how the gradient of a bound is estimated, and where it flows.
 
 A model may be evaluated at some of the K samples at a time, so that memory does not grow with K. What the derivative of
-f needs, the activations, is forgotten after each chunk, and computed once more when the backward pass comes to it. It
-goes through the chunks one after the other, so that there is room for one where K samples had to be kept. Values and
-gradients are those of all samples at once, at the cost of one more evaluation. Griewank, Walther 2000; Chen et al.
-2016. `torch.utils.checkpoint` does the same, and imports torch's compiler first: a second, 80 MB.
+f needs, the activations, is forgotten after each chunk, and computed once more when the backward pass comes to it
+(`torch.utils.checkpoint`). It goes through the chunks one after the other, so that there is room for one where K
+samples had to be kept. Values and gradients are those of all samples at once, at the cost of one more evaluation.
+Griewank, Walther 2000; Chen et al. 2016.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from itertools import count
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
 from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported, require
@@ -135,27 +133,6 @@ def per_chunk(function: Function[Result], z: Latents, x: Any, size: int | None) 
 
 def forgetful(function: Function[Result], z: Latents, x: Any) -> Result:
     """Return function(z, x), of which nothing is kept for the backward pass but z and x."""
-    places = count()
-    again: dict[int, Tensor] = {}
+    from torch.utils.checkpoint import checkpoint  # which imports torch's compiler: a second, and 80 MB
 
-    def recall(place: int) -> Tensor:
-        if place not in again:
-            again.update(saved_by(function, z, x))
-        return again.pop(place)
-
-    with saved_tensors_hooks(lambda _: next(places), recall):
-        return function(z, x)
-
-
-def saved_by(function: Function[Any], z: Latents, x: Any) -> dict[int, Tensor]:
-    """Return all that the derivative of function(z, x) needs, numbered in the order in which it is saved."""
-    saved: dict[int, Tensor] = {}
-
-    def save(tensor: Tensor) -> int:
-        saved[len(saved)] = tensor.detach()
-        return len(saved)
-
-    leaves = {name: value.detach().requires_grad_(value.requires_grad) for name, value in z.items()}
-    with torch.enable_grad(), saved_tensors_hooks(save, saved.__getitem__):
-        function(leaves, x)
-    return saved
+    return checkpoint(function, z, x, use_reentrant=False, preserve_rng_state=False)

@@ -19,9 +19,9 @@ from typing import Any
 
 from vi_core.bounds.base import Bound
 from vi_core.estimators.base import Estimate, Estimator, in_chunks, refuse_relaxed
-from vi_core.families.base import Family
+from vi_core.families.base import Family, VariationalDistribution
 from vi_core.models.base import Model
-from vi_core.types import detached
+from vi_core.types import Latents, detached
 
 
 class Pathwise(Estimator):
@@ -37,7 +37,7 @@ class Pathwise(Estimator):
 
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
         q = family.distribution(family.variational(x))
-        z = q.rsample(self.num_samples)
+        z = draws(q, bound, self.num_samples)
         log_w = in_chunks(model.log_joint, z, x, self.chunk_size) - q.log_prob(z)
         value = bound(log_w)
         return Estimate(value.detach(), value, log_w.detach(), {})
@@ -60,8 +60,13 @@ class StickingTheLanding(Estimator):
 
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
         params = family.variational(x)
-        z = family.distribution(params).rsample(self.num_samples)
+        z = draws(family.distribution(params), bound, self.num_samples)
         log_q = family.distribution(detached(params)).log_prob(z)
         log_w = in_chunks(model.log_joint, z, x, self.chunk_size) - log_q
         value = bound(log_w)
         return Estimate(value.detach(), value, log_w.detach(), {})
+
+
+def draws(q: VariationalDistribution, bound: Bound, num_samples: int) -> Latents:
+    """Return K differentiable draws: independent ones, which a bound that is no mean over them is defined by."""
+    return q.balanced(num_samples) if bound.additive else q.rsample(num_samples)

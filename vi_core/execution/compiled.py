@@ -21,7 +21,7 @@ from vi_core.algorithms.base import Step
 from vi_core.execution.base import NotStored
 from vi_core.execution.cuda_graph import captured
 from vi_core.execution.functional import Function, FunctionalSteps, repeated
-from vi_core.execution.recording import recording
+from vi_core.execution.recording import tracing
 from vi_core.files import is_private
 from vi_core.training.batches import Batches
 from vi_core.training.checkpoint import same_draws_after
@@ -71,7 +71,7 @@ class CompiledSteps(FunctionalSteps):
 
         inputs = [*self.inputs, *self._example_batches()]
         width = len(self.state)
-        with recording("tracing"):
+        with tracing():
             trace = make_fx(self._one_step, tracing_mode="fake", _allow_non_fake_inputs=True)
             step = trace(*inputs[: width + len(self.leaves)])
         path = self._path(step, inputs)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from vi_core.execution.functional import Function, FunctionalSteps, Watching
-from vi_core.execution.recording import recording
 from vi_core.training.checkpoint import same_draws_after
 
 WARM_UP = 3  # calls before the recording, in which libraries allocate workspaces and choose kernels; as torch's manual
@@ -34,7 +33,7 @@ class GraphedSteps(FunctionalSteps):
     def _make(self) -> Function:
         other, kept = ([tensor.clone() for tensor in self.inputs] for _ in range(2))
         batch = self.leaves if self.shared else self._example_batches()
-        with recording(), same_draws_after(self.device):
+        with same_draws_after(self.device):
             with Watching():
                 self._one_step(*other, *batch)
             replay = captured(self._one_row, self.inputs, batch, self.cuda)

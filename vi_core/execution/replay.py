@@ -20,7 +20,6 @@ from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from vi_core.execution.functional import Function, FunctionalSteps, Watching, repeated
-from vi_core.execution.recording import recording
 from vi_core.training.checkpoint import same_draws_after
 
 SAME = {torch.ops.aten.detach.default, torch.ops.aten.alias.default}  # operations that return what they are given
@@ -37,7 +36,7 @@ class ReplayedSteps(FunctionalSteps):
     def _make(self) -> Function:
         require_torchscript()
         state = [tensor.clone() for tensor in self.inputs]
-        with recording(), same_draws_after(self.device):
+        with same_draws_after(self.device):
             step, constants = record(self._one_step, [*state, *self.leaves])
             expected = self._eager_result(state, self.leaves)
             found = interpreted(step, constants)(*state, *self.leaves)

@@ -110,6 +110,11 @@ class PackedParameters(nn.Module):
         places = [starts[e.latent, e.name] + i for e in self.stored for i in range(e.size)]
         return slopes.squeeze(1), torch.tensor(places, device=raw.device)
 
+    def pull_back(self, information: Tensor) -> Tensor:
+        """Return Jᵀ F J of F, (R, P, P) in the order of `flatten`, with the diagonal J of the transforms."""
+        slopes, places = self.jacobian()
+        return slopes.unsqueeze(-1) * information[:, places][:, :, places] * slopes.unsqueeze(-2)
+
     def stored_names(self) -> list[str]:
         """Name each stored number, in its place along the last axis."""
         return [f"{e.latent}.{e.name}" + (f"[{i}]" if e.shape else "") for e in self.stored for i in range(e.size)]
@@ -150,6 +155,4 @@ class PackedFamily(Family):
         self.packed.assign(params)
 
     def pull_back(self, information: Tensor) -> Tensor:
-        """Jᵀ F J, with the diagonal J of the elementwise transforms."""
-        slopes, places = self.packed.jacobian()
-        return slopes.unsqueeze(-1) * information[:, places][:, :, places] * slopes.unsqueeze(-2)
+        return self.packed.pull_back(information)

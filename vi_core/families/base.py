@@ -7,7 +7,7 @@ explicit tensors and never over a module, so that a gradient is stopped on `Para
 import inspect
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from importlib import import_module
 from operator import add
@@ -31,6 +31,13 @@ class VariationalDistribution(ABC):
         Draws of a `relaxed` family are not on the support of q; `on_support` moves them there.
         """
 
+    def balanced(self, num_samples: int) -> Latents:
+        """Draw like `rsample`, for means over the K draws alone, which may vary less than those of independent draws.
+
+        E[(1/K) Σ_k f(z_k)] = E_q[f(z)] for every f. A bound whose samples share a logarithm needs `rsample`.
+        """
+        return self.rsample(num_samples)
+
     @abstractmethod
     def log_prob_terms(self, z: Latents) -> dict[str, Tensor]:
         """Return log q(z_i | parents of z_i) by latent, each (K, *batch)."""
@@ -38,6 +45,13 @@ class VariationalDistribution(ABC):
     @abstractmethod
     def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Return the marginal mean and standard deviation by latent, each (*batch, *event)."""
+
+    def quantiles(self, levels: Sequence[float]) -> dict[str, tuple[Tensor, ...]]:
+        """Return marginal quantiles, one for each level, each (*batch, *event), of latents where they are known.
+
+        Those of other latents are estimated from draws.
+        """
+        return {}
 
     def sample(self, num_samples: int) -> Latents:
         """Draw z ~ q, each latent (K, *batch, *event), with no gradient."""
@@ -61,6 +75,7 @@ class Family(nn.Module, ABC):
         described: The latents that the family has parameters for, in words.
         amortized: Whether an encoder network yields the parameters; it has one set of weights, hence R = 1.
         has_scores: Whether log q depends on the parameters at a fixed z: not so for a point mass.
+        fixed: Whether q is found before the first step, and training has nothing to move.
         relaxed: Whether differentiable draws leave the latents' support, where densities have no meaning.
         bias: Why the derivative of a draw does not give an unbiased gradient, in a few words; empty where it does.
         replicates: R, the number of independent parameter sets; with R > 1 every parameter has R as its first axis.
@@ -71,6 +86,7 @@ class Family(nn.Module, ABC):
     described: ClassVar[str]
     amortized: ClassVar[bool] = False
     has_scores: ClassVar[bool] = True
+    fixed: ClassVar[bool] = False
     relaxed: bool = False
     bias: str = ""
     replicates: int
@@ -150,12 +166,24 @@ class HasDomain(Protocol):
 
 
 @runtime_checkable
+class HasEntropy(Protocol):
+    """A family whose entropy is known, but for the change of variables onto the latents' supports."""
+
+    def entropy(self, params: Params, z: Latents) -> Tensor:
+        """Return H[u] + log|det ∂z/∂u| at draws z of q for given parameters, (K, *batch): its mean is H[z].
+
+        u are coordinates of z whose entropy H[u] has a closed form; z themselves where their own has one.
+        """
+        ...
+
+
+@runtime_checkable
 class HasCoordinates(Protocol):
     """A family on unconstrained space, in coordinates that are set once from the target, before the first step.
 
     Attributes:
         origin: (R, 1, D).
-        start: `random` or `mode`: where the origin lies.
+        start: `random`, `mode` or `run:<folder>`: where the origin lies.
         preconditioner: `none`, `diagonal` or `full`: which curvature there scales the coordinates.
     """
 

@@ -51,8 +51,16 @@ class MeanFieldDistribution(VariationalDistribution):
     def log_prob_terms(self, z: Latents) -> dict[str, Tensor]:
         return {name: sum_last(q.log_prob(z[name]), self.event_dims[name]) for name, q in self.factors.items()}
 
+    def entropy(self) -> Tensor:
+        """Return H[z], (*batch), in closed form."""
+        terms = [sum_last(factor.entropy(), self.event_dims[name]) for name, factor in self.factors.items()]
+        return torch.stack(terms).sum(dim=0)
+
     def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
         return {name: (factor.mean, factor.variance.sqrt()) for name, factor in self.factors.items()}
+
+    def quantiles(self, levels: Sequence[float]) -> dict[str, tuple[Tensor, ...]]:
+        return {name: tuple(map(factor.icdf, levels)) for name, factor in self.factors.items()}
 
 
 def factor_entries(
@@ -112,6 +120,9 @@ class MeanField(PackedFamily):
 
     def distribution(self, params: Params) -> MeanFieldDistribution:
         return independent(params, self.latents)
+
+    def entropy(self, params: Params, z: Latents) -> Tensor:
+        return self.distribution(params).entropy()
 
     def fisher(self) -> Tensor:
         """Block diagonal: one block of two for each scalar latent, in closed form."""
@@ -194,6 +205,9 @@ class NaturalMeanField(Family):
 
     def distribution(self, params: Params) -> MeanFieldDistribution:
         return independent(params, self.latents)
+
+    def entropy(self, params: Params, z: Latents) -> Tensor:
+        return self.distribution(params).entropy()
 
     def assign(self, params: Params) -> None:
         pieces = []

@@ -4,6 +4,7 @@ q(tau) = Gamma(concentration, rate) and q(mu | tau) = N(loc, 1/(precision_ratio 
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -40,6 +41,10 @@ class NormalGammaDistribution(VariationalDistribution):
         a, b = self.tau.concentration, self.tau.rate
         variance = torch.where(a > 1, b / ((a - 1) * self.mu["precision_ratio"]), math.inf)
         return {"mu": (self.mu["loc"], variance.sqrt()), "tau": (self.tau.mean, self.tau.variance.sqrt())}
+
+    def quantiles(self, levels: Sequence[float]) -> dict[str, tuple[Tensor, ...]]:
+        """Those of tau; the draws tell those of mu."""
+        return {"tau": tuple(map(self.tau.icdf, levels))}
 
 
 class NormalGammaFamily(PackedFamily):

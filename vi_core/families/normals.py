@@ -1,9 +1,21 @@
 """Normal families on unconstrained space: mean field, full rank and low rank.
 
 Kucukelbir, Tran, Ranganath, Gelman, Blei 2017 (the first two); Ong, Nott, Smith 2018 (the third).
+
+The Fisher information of N(m, L Lᵀ) on m and the free entries of L. With ε = L⁻¹(v − m) and M = L⁻¹ the scores are
+
+    ∂ log q/∂m = Mᵀ ε,    ∂ log q/∂L_ij = [Mᵀ(ε εᵀ − I)]_ij  for i ≥ j.
+
+Third moments of ε are zero, so that m and L do not mix. With M lower triangular and
+E[(ε_a ε_b − δ_ab)(ε_c ε_d − δ_cd)] = δ_ac δ_bd + δ_ad δ_bc,
+
+    F(m) = Mᵀ M,    F(L_ij, L_kl) = δ_jl (Mᵀ M)_ik + M_li M_jk = δ_jl [(Mᵀ M)_ik + δ_ij δ_kj / L_jj²]:
+
+the second term asks for l ≥ i ≥ j ≥ k ≥ l. The information is one block for m and one for each column of L.
 """
 
 import math
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
@@ -14,14 +26,14 @@ from vi_core.errors import require
 from vi_core.families._packed import Entry
 from vi_core.families.unconstrained import (
     Base,
+    Normals,
     Preconditioner,
-    Start,
-    UnconstrainedFamily,
+    StoredFamily,
     normal_log_density,
     solve,
 )
 from vi_core.per_replicate import PerReplicate
-from vi_core.types import Graph, Latent
+from vi_core.types import Graph, Latent, Latents, Params
 
 exponential = Exponential()
 
@@ -31,7 +43,19 @@ def noise(num_samples: int, like: Tensor) -> Tensor:
     return torch.randn((num_samples, *like.shape), dtype=like.dtype, device=like.device)
 
 
-class DiagonalNormal(Base):
+class NormalLaw(Base):
+    """An abstract Normal law of the coordinates."""
+
+    @abstractmethod
+    def log_det(self) -> Tensor:
+        """Return ½ log|Cov[v]|, (*batch)."""
+
+    def entropy(self) -> Tensor:
+        """Return H[v] = ½ log|Cov[v]| + D/2 (1 + log 2π), (*batch)."""
+        return self.log_det() + self.normals[0][0].shape[-1] * (0.5 + HALF_LOG_2PI)
+
+
+class DiagonalNormal(NormalLaw):
     """v ~ N(loc, diag(scale²)), with loc and scale (*batch, D)."""
 
     def __init__(self, loc: Tensor, scale: Tensor):
@@ -43,25 +67,34 @@ class DiagonalNormal(Base):
     def log_terms(self, v: Tensor) -> Tensor:
         return normal_log_density((v - self.loc) / self.scale, self.scale.log())
 
-    @property
-    def mean(self) -> Tensor:
-        return self.loc
+    def log_det(self) -> Tensor:
+        return self.scale.log().sum(-1)
 
     @property
-    def root(self) -> Tensor:
-        return torch.diag_embed(self.scale)
+    def normals(self) -> Normals:
+        return [(self.loc, torch.diag_embed(self.scale))]
+
+    def fisher(self) -> Tensor:
+        """Return the information on loc and scale, diag(1/scale², 2/scale²), (*batch, 2D, 2D)."""
+        precision = self.scale.square().reciprocal()
+        return torch.diag_embed(torch.cat([precision, 2 * precision], dim=-1))
 
 
-class CholeskyNormal(Base):
-    """v ~ N(loc, L Lᵀ): L has the diagonal `scale` (*batch, D) and the entries `lower` below it, row by row.
+class CholeskyNormal(NormalLaw):
+    """v ~ N(loc, L Lᵀ): L has the diagonal `scale` (*batch, D) and the entries `lower` below it.
 
     With ε = L⁻¹(v − loc), log q(v_i | v_<i) = −ε_i²/2 − log L_ii − log(2π)/2.
+
+    Args:
+        loc, scale: (*batch, D).
+        lower: (*batch, P).
+        places: (2, P), row and column of each entry of `lower`; the others are zero.
     """
 
-    def __init__(self, loc: Tensor, scale: Tensor, lower: Tensor):
-        self.loc, self.scale = loc, scale
+    def __init__(self, loc: Tensor, scale: Tensor, lower: Tensor, places: Tensor):
+        self.loc, self.scale, self.places = loc, scale, places
         size = loc.shape[-1]
-        rows, columns = torch.tril_indices(size, size, offset=-1, device=loc.device)
+        rows, columns = places
         flat = loc.new_zeros(*loc.shape[:-1], size * size).index_copy(-1, rows * size + columns, lower)
         self.cholesky = flat.unflatten(-1, (size, size)) + torch.diag_embed(scale)
 
@@ -71,16 +104,30 @@ class CholeskyNormal(Base):
     def log_terms(self, v: Tensor) -> Tensor:
         return normal_log_density(solve(self.cholesky, v - self.loc), self.scale.log())
 
-    @property
-    def mean(self) -> Tensor:
-        return self.loc
+    def log_det(self) -> Tensor:
+        return self.scale.log().sum(-1)
 
     @property
-    def root(self) -> Tensor:
-        return self.cholesky
+    def normals(self) -> Normals:
+        return [(self.loc, self.cholesky)]
+
+    def fisher(self) -> Tensor:
+        """Return the information on loc, scale and lower, (*batch, P, P), in that order."""
+        diagonal = torch.arange(self.loc.shape[-1], device=self.loc.device)
+        rows, columns = torch.cat([diagonal.expand(2, -1), self.places], dim=-1)
+        identity = torch.eye(len(diagonal)).to(self.cholesky)
+        inverse = torch.linalg.solve_triangular(self.cholesky, identity, upper=False)
+        precision = inverse.mT @ inverse
+        block = precision[..., rows, :][..., rows] * (columns.unsqueeze(-1) == columns)
+        own = torch.cat([self.scale.square().reciprocal(), torch.zeros_like(block[..., 0, len(diagonal) :])], dim=-1)
+        block = block + torch.diag_embed(own)
+        whole = precision.new_zeros(*precision.shape[:-2], len(diagonal) + len(rows), len(diagonal) + len(rows))
+        whole[..., : len(diagonal), : len(diagonal)] = precision
+        whole[..., len(diagonal) :, len(diagonal) :] = block
+        return whole
 
 
-class LowRankNormal(Base):
+class LowRankNormal(NormalLaw):
     """v ~ N(loc, diag(s²) + B Bᵀ), with B = diag(s) C and C (*batch, D, M).
 
     By Woodbury, with e = (v − loc)/s and the M × M matrix I + CᵀC = F Fᵀ,
@@ -97,33 +144,50 @@ class LowRankNormal(Base):
         standard = noise(num_samples, self.loc) + (self.loadings @ shared).squeeze(-1)
         return torch.addcmul(self.loc, self.scale, standard)
 
+    def _inner(self) -> Tensor:
+        """Return F, (*batch, M, M)."""
+        identity = torch.eye(self.loadings.shape[-1]).to(self.loadings)
+        return torch.linalg.cholesky(self.loadings.mT @ self.loadings + identity)
+
     def log_terms(self, v: Tensor) -> Tensor:
-        standard = (v - self.loc) / self.scale
-        inner = self.loadings.mT @ self.loadings + torch.eye(self.loadings.shape[-1]).to(v)
-        factor = torch.linalg.cholesky(inner)
+        standard, factor = (v - self.loc) / self.scale, self._inner()
         projected = solve(factor, (self.loadings.mT @ standard.unsqueeze(-1)).squeeze(-1))
         square = standard.square().sum(-1) - projected.square().sum(-1)
-        log_det = self.scale.log().sum(-1) + factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return (-0.5 * square - log_det - v.shape[-1] * HALF_LOG_2PI).unsqueeze(-1)
+        return (-0.5 * square - self._log_det(factor) - v.shape[-1] * HALF_LOG_2PI).unsqueeze(-1)
+
+    def _log_det(self, factor: Tensor) -> Tensor:
+        return self.scale.log().sum(-1) + factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+    def log_det(self) -> Tensor:
+        return self._log_det(self._inner())
 
     @property
-    def mean(self) -> Tensor:
-        return self.loc
-
-    @property
-    def root(self) -> Tensor:
+    def normals(self) -> Normals:
         own, shared = torch.diag_embed(self.scale), self.scale.unsqueeze(-1) * self.loadings
-        return torch.cat([own, shared], dim=-1)
+        return [(self.loc, torch.cat([own, shared], dim=-1))]
 
 
-class MeanFieldNormal(UnconstrainedFamily):
+class NormalFamily(StoredFamily):
+    """An abstract family of Normals, whose entropy has a closed form."""
+
+    @abstractmethod
+    def law(self, **parameters: Tensor) -> NormalLaw:
+        """Return q_v for constrained parameters (*batch, *shape)."""
+
+    def entropy(self, params: Params, z: Latents) -> Tensor:
+        q = self.distribution(params)
+        log_det = torch.stack(list(self.space.log_dets(q.coordinates(z), z).values())).sum(dim=0)
+        return self.law(**params["u"]).entropy() + q.log_scale() + log_det
+
+
+class MeanFieldNormal(NormalFamily):
     """Independent Normals in preconditioned coordinates.
 
     Args:
         latents: Continuous latents that all data points share.
         replicates: R, independent copies.
         scale: Initial deviation of each coordinate; one number, or one for each replicate.
-        start: Where the origin lies, at a random point or at a mode of p.
+        start: Where the origin lies: `random`, `mode`, or `run:<folder>`, where an earlier fit ended.
         preconditioner: Which curvature at the origin scales the coordinates.
     """
 
@@ -136,7 +200,7 @@ class MeanFieldNormal(UnconstrainedFamily):
         /,
         *,
         scale: PerReplicate = 1.0,
-        start: Start = "mode",
+        start: str = "mode",
         preconditioner: Preconditioner = "diagonal",
     ):
         super().__init__(latents, replicates, location_and_scale(latents, scale), start, preconditioner)
@@ -148,19 +212,25 @@ class MeanFieldNormal(UnconstrainedFamily):
     def law(self, **parameters: Tensor) -> DiagonalNormal:
         return DiagonalNormal(**parameters)
 
+    def fisher(self) -> Tensor:
+        """Diagonal, in closed form."""
+        with torch.no_grad():
+            return self.pull_back(self.law(**self.variational()["u"]).fisher().squeeze(1))
 
-class FullRankNormal(UnconstrainedFamily):
+
+class FullRankNormal(NormalFamily):
     """A Normal with any covariance, by its Cholesky factor.
 
     Args:
         latents: Continuous latents that all data points share.
         replicates: R, independent copies.
         scale: Initial deviation of each coordinate; one number, or one for each replicate.
-        start: Where the origin lies, at a random point or at a mode of p.
+        start: Where the origin lies: `random`, `mode`, or `run:<folder>`, where an earlier fit ended.
         preconditioner: Which curvature at the origin scales the coordinates.
     """
 
     name = "full_rank_normal"
+    places: Tensor
 
     def __init__(
         self,
@@ -169,19 +239,26 @@ class FullRankNormal(UnconstrainedFamily):
         /,
         *,
         scale: PerReplicate = 1.0,
-        start: Start = "mode",
+        start: str = "mode",
         preconditioner: Preconditioner = "full",
     ):
         entries = location_and_scale(latents, scale)
         size = entries[0].size
-        entries.append(Entry("u", "lower", (size * (size - 1) // 2,), 0.0))
+        places = torch.tril_indices(size, size, offset=-1)
+        entries.append(Entry("u", "lower", (places.shape[1],), 0.0))
         super().__init__(latents, replicates, entries, start, preconditioner)
+        self.register_buffer("places", places, persistent=False)
 
     def law(self, **parameters: Tensor) -> CholeskyNormal:
-        return CholeskyNormal(**parameters)
+        return CholeskyNormal(**parameters, places=self.places)
+
+    def fisher(self) -> Tensor:
+        """One block for the mean and one for each column of L, in closed form."""
+        with torch.no_grad():
+            return self.pull_back(self.law(**self.variational()["u"]).fisher().squeeze(1))
 
 
-class LowRank(UnconstrainedFamily):
+class LowRank(NormalFamily):
     """A Normal whose covariance is diagonal plus a matrix of low rank, for thousands of coordinates.
 
     Args:
@@ -190,7 +267,7 @@ class LowRank(UnconstrainedFamily):
         rank: M, columns of the loadings; at least 1.
         scale: Initial deviation of each coordinate; one number, or one for each replicate.
         loadings_std: Deviation of the initial loadings, in units of the scale.
-        start: Where the origin lies, at a random point or at a mode of p.
+        start: Where the origin lies: `random`, `mode`, or `run:<folder>`, where an earlier fit ended.
         preconditioner: Which curvature at the origin scales the coordinates.
     """
 
@@ -205,7 +282,7 @@ class LowRank(UnconstrainedFamily):
         rank: int = 5,
         scale: PerReplicate = 1.0,
         loadings_std: PerReplicate = 0.01,
-        start: Start = "mode",
+        start: str = "mode",
         preconditioner: Preconditioner = "diagonal",
     ):
         require(rank >= 1, f"family.rank={rank} must be at least 1.")

@@ -4,6 +4,8 @@ The entropy of a point mass is minus infinity for every value. It is left out: l
 is log p(x, value).
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from vi_core.distributions import supports
@@ -29,6 +31,9 @@ class PointMassDistribution(VariationalDistribution):
 
     def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
         return {name: (value, value.new_zeros(value.shape)) for name, value in self.values.items()}
+
+    def quantiles(self, levels: Sequence[float]) -> dict[str, tuple[Tensor, ...]]:
+        return {name: (value,) * len(levels) for name, value in self.values.items()}
 
 
 class PointMass(PackedFamily):

@@ -24,10 +24,11 @@ from vi_core.families._packed import Entry, PackedParameters
 from vi_core.families.base import Family, VariationalDistribution
 from vi_core.types import Graph, Latent, Latents, Params
 
-Start = Literal["random", "mode"]
+Normals = list[tuple[Tensor, Tensor]]  # means (*batch, D) and roots W (*batch, D, M), with covariances W Wᵀ
 Preconditioner = Literal["none", "diagonal", "full"]
 NODES = 32  # of Gauss-Hermite quadrature, for moments of one transformed coordinate
 POINTS = 256  # of a Sobol sequence, for moments of vectors
+EARLIER = "run:"  # start of a setting `start` that names the folder of a run
 MOST_FULL = 2000  # coordinates for which A is a whole matrix
 
 
@@ -83,15 +84,18 @@ class Base(ABC):
     def log_terms(self, v: Tensor) -> Tensor:
         """Return log q(v_i | v_<i), (K, *batch, D); or log q(v), with a last axis of one, without terms."""
 
-    @property
-    @abstractmethod
-    def mean(self) -> Tensor:
-        """E[v], (*batch, D)."""
+    def balanced(self, num_samples: int) -> Tensor:
+        """Draw v like `rsample`, with means over the draws that vary less; the draws need not be independent."""
+        return self.rsample(num_samples)
 
     @property
-    @abstractmethod
-    def root(self) -> Tensor:
-        """W with Cov[v] = W Wᵀ, (*batch, D, M)."""
+    def normals(self) -> Normals:
+        """The Normals of which q_v is a mixture with equal weights; empty for another law, which has `points`."""
+        return []
+
+    def points(self) -> Tensor:
+        """Return points (N, *batch, D) with equal weights that stand for a law without `normals`."""
+        raise NotImplementedError
 
 
 class UnconstrainedDistribution(VariationalDistribution):
@@ -109,7 +113,12 @@ class UnconstrainedDistribution(VariationalDistribution):
         self.full = factor.dim() == origin.dim() + 1
 
     def rsample(self, num_samples: int) -> Point:
-        v = self.base.rsample(num_samples)
+        return self._point(self.base.rsample(num_samples))
+
+    def balanced(self, num_samples: int) -> Point:
+        return self._point(self.base.balanced(num_samples))
+
+    def _point(self, v: Tensor) -> Point:
         u = self.origin + self._times(v)
         z = Point(self.space.values(u))
         z.u, z.v = u, v
@@ -118,18 +127,20 @@ class UnconstrainedDistribution(VariationalDistribution):
     def _times(self, v: Tensor) -> Tensor:
         return (self.factor @ v.unsqueeze(-1)).squeeze(-1) if self.full else self.factor * v
 
-    def _coordinates(self, z: Latents) -> tuple[Tensor, Tensor]:
-        """Return u and v of latents."""
+    def coordinates(self, z: Latents) -> Tensor:
+        """Return u, (K, *batch, D), of latents."""
+        return z.u if isinstance(z, Point) else self.space.coordinates(z)
+
+    def _whitened(self, z: Latents, u: Tensor) -> Tensor:
+        """Return v of latents with coordinates u."""
         if isinstance(z, Point):
-            return z.u, z.v
-        u = self.space.coordinates(z)
+            return z.v
         centred = u - self.origin
-        if not self.full:
-            return u, centred / self.factor
-        return u, solve(self.factor, centred)
+        return solve(self.factor, centred) if self.full else centred / self.factor
 
     def log_prob_terms(self, z: Latents) -> dict[str, Tensor]:
-        u, v = self._coordinates(z)
+        u = self.coordinates(z)
+        v = self._whitened(z, u)
         terms, log_dets = self.base.log_terms(v), self.space.log_dets(u, z)
         scale = (self.factor.diagonal(dim1=-2, dim2=-1) if self.full else self.factor).log()
         if terms.shape[-1] != self.space.size:
@@ -138,15 +149,50 @@ class UnconstrainedDistribution(VariationalDistribution):
         pieces = (terms - scale).split(list(self.space.sizes.values()), dim=-1)
         return {name: piece.sum(-1) - log_dets[name] for name, piece in zip(log_dets, pieces, strict=True)}
 
+    def log_scale(self) -> Tensor:
+        """Return log|det A|, (R, 1)."""
+        return (self.factor.diagonal(dim1=-2, dim2=-1) if self.full else self.factor).log().sum(-1)
+
+    def _normals(self) -> Normals:
+        """Return means and roots of u."""
+        scaled = self.factor if self.full else self.factor.unsqueeze(-1)
+        return [
+            (self.origin + self._times(mean), scaled @ root if self.full else scaled * root)
+            for mean, root in self.base.normals
+        ]
+
+    def coordinate_moments(self) -> tuple[Tensor, Tensor]:
+        """Return E[u], (*batch, D), and Cov[u], (*batch, D, D)."""
+        if not self.base.normals:
+            u = self.origin + self._times(self.base.points())
+            mean = u.mean(dim=0)
+            return mean, ((u - mean).unsqueeze(-1) * (u - mean).unsqueeze(-2)).mean(dim=0)
+        means, roots = zip(*self._normals(), strict=True)
+        mean = torch.stack(means).mean(dim=0)
+        seconds = [
+            root @ root.mT + (m - mean).unsqueeze(-1) * (m - mean).unsqueeze(-2)
+            for m, root in zip(means, roots, strict=True)
+        ]
+        return mean, torch.stack(seconds).mean(dim=0)
+
     def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
-        mean = self.origin + self._times(self.base.mean)
-        root = self.factor @ self.base.root if self.full else self.factor.unsqueeze(-1) * self.base.root
-        found, start = {}, 0
+        if not self.base.normals:
+            z = self._point(self.base.points())
+            return {name: (value.mean(dim=0), value.std(dim=0, correction=0)) for name, value in z.items()}
+        normals, found, start = self._normals(), {}, 0
         for name, size in self.space.sizes.items():
-            own = slice(start, start + size)
-            found[name] = transformed_moments(self.space.latents[name], mean[..., own], root[..., own, :])
+            own, latent = slice(start, start + size), self.space.latents[name]
+            each = [transformed_moments(latent, mean[..., own], root[..., own, :]) for mean, root in normals]
+            found[name] = each[0] if len(each) == 1 else of_mixture(each)
             start += size
         return found
+
+
+def of_mixture(each: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of a mixture with equal weights, from those of its components."""
+    means, stds = (torch.stack(values) for values in zip(*each, strict=True))
+    mean = means.mean(dim=0)
+    return mean, (stds.square() + (means - mean).square()).mean(dim=0).sqrt()
 
 
 def solve(factor: Tensor, value: Tensor) -> Tensor:
@@ -205,8 +251,8 @@ class UnconstrainedFamily(Family):
     Args:
         latents: Continuous latents that all data points share.
         replicates: R.
-        entries: Parameters of q_v, all of one name, `u`.
-        start: Where the origin lies: at a point drawn uniformly from (−2, 2), or at a mode of p found from there.
+        start: Where the origin lies: `random`, a point drawn uniformly from (−2, 2); `mode`, a mode of p found from
+            there; or `run:<folder>`, the mean of the best q of an earlier run with the same latents.
         preconditioner: Curvature at the origin that scales the coordinates: none, its diagonal, or all of it.
     """
 
@@ -214,25 +260,17 @@ class UnconstrainedFamily(Family):
     origin: Tensor
     factor: Tensor
 
-    def __init__(
-        self,
-        latents: dict[str, Latent],
-        replicates: int,
-        entries: Sequence[Entry],
-        start: Start,
-        preconditioner: Preconditioner,
-    ):
+    def __init__(self, latents: dict[str, Latent], replicates: int, start: str, preconditioner: Preconditioner):
         super().__init__()
         self.check_latents(latents)
+        known = start in ("random", "mode") or start.removeprefix(EARLIER) not in ("", start)
+        require(known, f"family.start={start} must be random, mode, or run:<folder> with the folder of a run.")
         self.replicates, self.space, self.start, self.preconditioner = replicates, Space(latents), start, preconditioner
-        size = self.space.size
+        size, like = self.space.size, torch.zeros(())
         require(
             preconditioner != "full" or size <= MOST_FULL,
             f"family.preconditioner=full needs a matrix of {size} x {size}; use family.preconditioner=diagonal.",
         )
-        self.packed = PackedParameters(entries, replicates)
-        self.layout = {"u": frozenset(entry.name for entry in entries)}
-        like = self.packed.raw.detach()
         self.register_buffer("origin", like.new_zeros(replicates, 1, size))
         shape = (size, size) if preconditioner == "full" else (size,)
         identity = torch.eye(size).to(like) if preconditioner == "full" else like.new_ones(size)
@@ -247,15 +285,6 @@ class UnconstrainedFamily(Family):
         """Each latent depends on all before it."""
         names = list(self.space.latents)
         return {name: frozenset(names[:i]) for i, name in enumerate(names)}
-
-    def variational(self, x: object = None) -> Params:
-        return self.packed()
-
-    def stored_names(self) -> list[str]:
-        return self.packed.stored_names()
-
-    def assign(self, params: Params) -> None:
-        self.packed.assign(params)
 
     def distribution(self, params: Params) -> UnconstrainedDistribution:
         return UnconstrainedDistribution(self.law(**params["u"]), self.space, self.origin, self.factor)
@@ -275,6 +304,39 @@ class UnconstrainedFamily(Family):
             self.origin.copy_(origin)
             if factor is not None:
                 self.factor.copy_(factor)
+
+
+class StoredFamily(UnconstrainedFamily):
+    """An abstract family on unconstrained space whose parameters are stored in one tensor.
+
+    Args:
+        latents, replicates, start, preconditioner: As those of `UnconstrainedFamily`.
+        entries: Parameters of q_v, all of one name, `u`.
+    """
+
+    def __init__(
+        self,
+        latents: dict[str, Latent],
+        replicates: int,
+        entries: Sequence[Entry],
+        start: str,
+        preconditioner: Preconditioner,
+    ):
+        super().__init__(latents, replicates, start, preconditioner)
+        self.packed = PackedParameters(entries, replicates)
+        self.layout = {"u": frozenset(entry.name for entry in entries)}
+
+    def variational(self, x: object = None) -> Params:
+        return self.packed()
+
+    def stored_names(self) -> list[str]:
+        return self.packed.stored_names()
+
+    def pull_back(self, information: Tensor) -> Tensor:
+        return self.packed.pull_back(information)
+
+    def assign(self, params: Params) -> None:
+        self.packed.assign(params)
 
 
 def normal_log_density(standard: Tensor, log_scale: Tensor) -> Tensor:

@@ -28,12 +28,14 @@ class Model(nn.Module, ABC):
         layouts: Parameters of the q for which the model's closed forms hold; see `Family.layout`.
         lacks: Constants that log p(x, z) lacks, in words; empty where it has all of them.
         recordable: Whether all operations are torch's, so that a step can be recorded and repeated without Python.
+        per_replicate: Names of columns whose second axis is one of replicates, each of which has data of its own.
         reports_latents: Whether results describe the latents themselves; else `HasColumns.reported` alone.
     """
 
     latents: dict[str, Latent]
     layouts: tuple[Layout, ...] = ()
     lacks: str = ""
+    per_replicate: frozenset[str] = frozenset()
     recordable: ClassVar[bool] = True
     reports_latents: ClassVar[bool] = True
 
@@ -61,6 +63,15 @@ class Model(nn.Module, ABC):
     def knows(self, layout: Layout) -> bool:
         """Whether the model's closed forms hold for a q with these parameters."""
         return layout in self.layouts
+
+    @property
+    def has_quantities(self) -> bool:
+        """Whether results describe functions of the latents beside them."""
+        return False
+
+    def seen_by(self, replicate: int, x: Any) -> Any:
+        """Return the data of one replicate, of all that the factors see; the same for all by default."""
+        return x
 
     def summarize(self, x: Tensor) -> Any:
         """Return what the factors need of the whole data set x (N, *event), computed once; x itself by default."""

@@ -64,13 +64,10 @@ class MLP(nn.Module):
 
     def __init__(self, sizes: Sequence[int], activation: str, owner: str):
         super().__init__()
-        known = ", ".join(ACTIVATIONS)
-        hint = did_you_mean(activation, ACTIVATIONS)
-        require(activation in ACTIVATIONS, f"{owner}.activation={activation} is not one of {known}.{hint}")
         require(all(size >= 1 for size in sizes), f"{owner}.hidden={list(sizes[1:-1])} must all be at least 1.")
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(sizes):
-            layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
+            layers += [nn.Linear(inputs, outputs), make_activation(activation, owner)]
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,6 +87,13 @@ class MLP(nn.Module):
             x = F.linear(x, layer.weight.to(kind), layer.bias.to(kind)) if isinstance(layer, nn.Linear) else layer(x)
         assert isinstance(head, nn.Linear)
         return x.view(*batch, head.in_features), head.weight.to(kind), head.bias.to(kind)
+
+
+def make_activation(name: str, owner: str) -> nn.Module:
+    """Return an activation by its key in `ACTIVATIONS`; raise for another name, which `owner` was given."""
+    known, hint = ", ".join(ACTIVATIONS), did_you_mean(name, ACTIVATIONS)
+    require(name in ACTIVATIONS, f"{owner}.activation={name} is not one of {known}.{hint}")
+    return ACTIVATIONS[name]()
 
 
 def multiply_in(products: str, *parts: nn.Module) -> None:

@@ -18,6 +18,7 @@ from torch.optim.adam import adam
 
 from vi_core.errors import require
 from vi_core.execution.recording import is_tracing
+from vi_core.optimizers.averaging import Averaging
 from vi_core.optimizers.base import Optimizer
 from vi_core.optimizers.schedules import Schedule
 from vi_core.per_replicate import PerReplicate
@@ -32,6 +33,7 @@ class Adam(Optimizer):
         eps: Added outside the root.
         initial_square: v_0, where the moving average of g² begins; not negative.
         schedule: What multiplies lr in the course of the run.
+        averaging: What puts averages of iterates in the place of parameters.
     """
 
     clock: Tensor
@@ -46,8 +48,9 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         initial_square: float = 0.0,
         schedule: Schedule | None = None,
+        averaging: Averaging | None = None,
     ):
-        super().__init__(lr=lr, schedule=schedule)
+        super().__init__(lr=lr, schedule=schedule, averaging=averaging)
         for name, value in {"beta1": beta1, "beta2": beta2}.items():
             require(0 <= value < 1, f"optimizer.{name}={value} must lie in [0, 1).")
         require(0 < eps < math.inf, f"optimizer.eps={eps} must be positive and finite.")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from vi_core.optimizers.averaging import Averaging
 from vi_core.optimizers.schedules import Schedule
 from vi_core.per_replicate import PerReplicate, require_count, require_each
 
@@ -26,6 +27,7 @@ class Optimizer(nn.Module, ABC):
     Args:
         lr: Learning rate; positive, one number or one for each replicate.
         schedule: Factors of the learning rate over the steps; None for a constant rate.
+        averaging: What puts averages of iterates in the place of parameters; None for nothing.
 
     Attributes:
         information: Fisher information on the parameters, for rules that precondition with it.
@@ -36,9 +38,9 @@ class Optimizer(nn.Module, ABC):
     information: Information | None = None
     confine: Confine | None = None
 
-    def __init__(self, *, lr: PerReplicate, schedule: Schedule | None = None):
+    def __init__(self, *, lr: PerReplicate, schedule: Schedule | None = None, averaging: Averaging | None = None):
         super().__init__()
-        self.schedule = schedule
+        self.schedule, self.averaging = schedule, averaging
         self.settings: list[str] = []
         self.setting("lr", lr, lambda rate: 0 < rate < math.inf, "must be positive and finite")
 
@@ -77,6 +79,8 @@ class Optimizer(nn.Module, ABC):
                 require_count(len(value), replicates, f"optimizer.{name}")
         self.to(parameters[0].device, parameters[0].dtype)
         self.allocate(parameters)
+        if self.averaging is not None:
+            self.averaging.bind(parameters)
 
     def allocate(self, parameters: Sequence[Tensor]) -> None:
         """Register the state of a rule; none by default."""
@@ -92,6 +96,11 @@ class Optimizer(nn.Module, ABC):
     def forward(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], alive: Tensor) -> None:
         """Move `parameters` in place along ascending `gradients`, where `alive` (R,) holds."""
         self.move(parameters, self.directions(gradients), alive)
+
+    def average(self, parameters: Sequence[Tensor]) -> None:
+        """Take in the parameters after a step, and put their average in their place where a stage ends."""
+        if self.averaging is not None:
+            self.averaging(parameters)
 
     def move(self, parameters: Sequence[Tensor], directions: Sequence[Tensor], alive: Tensor) -> None:
         """Add rate · direction to each parameter in place, where `alive` (R,) holds."""

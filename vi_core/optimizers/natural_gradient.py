@@ -18,6 +18,8 @@ from vi_core.optimizers.base import Optimizer, over_replicates
 from vi_core.optimizers.schedules import Schedule
 from vi_core.per_replicate import PerReplicate
 
+MOST_NUMBERS = 2000  # parameters of a replicate: a step solves a system of as many equations
+
 
 class NaturalGradient(Optimizer):
     """λ ← λ + lr · (F + damping · I)⁻¹ g, for a Fisher information on all parameters, in one tensor (R, 1, P).
@@ -39,6 +41,11 @@ class NaturalGradient(Optimizer):
             raise Unsupported(
                 "optimizer=natural_gradient needs the Fisher information of the model (family=point_mass) or of the "
                 "family, and this pair has none; use optimizer=adam."
+            )
+        if (numbers := sum(p[0].numel() for p in parameters)) > MOST_NUMBERS:
+            raise Unsupported(
+                f"optimizer=natural_gradient solves {numbers} equations in each step, more than {MOST_NUMBERS}; use "
+                "optimizer=adam, or a family with fewer parameters, such as mean_field_normal."
             )
 
     def directions(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:

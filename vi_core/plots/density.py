@@ -11,12 +11,12 @@ from matplotlib.patches import Ellipse
 from numpy import ndarray
 
 from vi_core.plots.drawing.series import BAND, quantiles
-from vi_core.plots.drawing.style import BAND_ALPHA, DASHES, GREY, INK, PALETTE, blank_panels, legend_below, themed
+from vi_core.plots.drawing.style import BAND_ALPHA, DASHES, GREY, INK, PALETTE, blank_panels, legend_below, theme
 
 MIN_BINS, MAX_BINS = 10, 200  # of the histogram
 
 
-@themed
+@theme()
 def density_figure(data: ndarray, grid: ndarray, curves: dict[str, ndarray], *, title: str = "") -> Figure:
     """Draw the histogram of univariate data and densities over it.
 
@@ -65,7 +65,7 @@ def _draw_curve(axes: Axes, grid: ndarray, curve: ndarray, name: str, index: int
 MOST_BARS = 60  # bars of the histogram; more counts share a bar
 
 
-@themed
+@theme()
 def counts_figure(
     counts: ndarray, probabilities: ndarray, misfit: dict[str, float], *, xlabel: str = "count", title: str = ""
 ) -> Figure:
@@ -107,7 +107,7 @@ ROOM = 1.5  # inches of title, axis labels and legend
 NAMES = ("epicentre, posterior mean", "its uncertainty, 2 posterior deviations", "2 deviations of a place around it")
 
 
-@themed
+@theme()
 def map_figure(
     points: ndarray,
     shares: ndarray,

@@ -1,7 +1,8 @@
 """Figures of images and of a diffusion model: reconstructions in rows, generated images in a grid, the terms of the
 bound over the step t, and generated points from noise to data.
 
-Pixels are in [0, 1], white ink on black. Each row or grid of images is put into one array, which draws in one call.
+Pixels are in [0, 1]: white ink on black, or red, green and blue. Each row or grid of images is put into one array,
+which draws in one call.
 """
 
 import math
@@ -13,47 +14,61 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 
 from vi_core.plots.drawing.panels import number_text
-from vi_core.plots.drawing.style import GREY, INK, PALETTE, blank, blank_panels, legend_below, themed
+from vi_core.plots.drawing.style import GREY, INK, PALETTE, blank, blank_panels, legend_below, theme
 
 GAP = 1  # pixels between images
-TILE = 0.64  # inches of an image
+TILE = 0.64  # inches of a side of a square image; another one gets the same area
+FLATTEST = 4.0  # largest ratio of the sides of the place that an image gets
 
 
-@themed
+@theme()
 def image_figure(rows: dict[str, ndarray], *, title: str = "", columns: int = 10) -> Figure:
     """Draw rows of images with labels on the left.
 
     Args:
-        rows: Images by label, each (N, H, W), with values in [0, 1].
+        rows: Images by label, each (N, H, W) or (N, H, W, 3), with values in [0, 1].
         title: Title of the figure; none if empty.
         columns: How many images of each row are shown, from the first.
     """
     shown = max(min(columns, len(images)) for images in rows.values())
     margin = 0.3 + 0.078 * max(len(label) for label in rows)
-    figure = blank(margin + TILE * shown, (TILE + 0.05) * len(rows) + _room(title), title)
+    width, height = _tile(next(iter(rows.values())))
+    figure = blank(margin + width * shown, (height + 0.05) * len(rows) + _room(title), title)
     for axes, (label, images) in zip(figure.subplots(len(rows), 1, squeeze=False).ravel(), rows.items(), strict=True):
         _show(axes, mosaic(images[:columns], columns=shown))
         axes.set_ylabel(label, rotation=0, ha="right", va="center")
     return figure
 
 
-@themed
+@theme()
 def noise_figure(images: ndarray, *, columns: int = 8, title: str = "") -> Figure:
-    """Draw generated `images` (N, H, W) in a grid."""
-    columns = min(columns, len(images))
-    figure = blank(TILE * columns, TILE * math.ceil(len(images) / columns) + _room(title), title)
+    """Draw generated `images`, (N, H, W) or (N, H, W, 3), in a grid."""
+    columns, (width, height) = min(columns, len(images)), _tile(images)
+    figure = blank(width * columns, height * math.ceil(len(images) / columns) + _room(title), title)
     _show(figure.subplots(), mosaic(images, columns=columns))
     return figure
 
 
 def mosaic(images: ndarray, *, columns: int) -> ndarray:
-    """Return `images` (N, H, W) as one array of rows of `columns` images, with NaN in the gaps and the empty places."""
-    count, height, width = images.shape
+    """Return images as one array of rows of `columns` images, with nothing in the gaps and the empty places.
+
+    Nothing is NaN between grey images (N, H, W), and transparent between coloured ones (N, H, W, 3), whose mosaic has
+    the opacity as a fourth number of each pixel.
+    """
+    if images.ndim == 4:
+        images = np.concatenate([images.clip(0, 1), np.ones_like(images[..., :1])], axis=-1)
+    count, height, width, *colours = images.shape
     rows = math.ceil(count / columns)
-    tiles = np.full((rows * columns, height + GAP, width + GAP), np.nan)
+    tiles = np.full((rows * columns, height + GAP, width + GAP, *colours), 0.0 if colours else np.nan)
     tiles[:count, :height, :width] = images
-    grid = tiles.reshape(rows, columns, height + GAP, width + GAP).swapaxes(1, 2)
-    return grid.reshape(rows * (height + GAP), columns * (width + GAP))[:-GAP, :-GAP]
+    grid = tiles.reshape(rows, columns, height + GAP, width + GAP, *colours).swapaxes(1, 2)
+    return grid.reshape(rows * (height + GAP), columns * (width + GAP), *colours)[:-GAP, :-GAP]
+
+
+def _tile(images: ndarray) -> tuple[float, float]:
+    """Return width and height in inches of an image, whose area is that of a square one."""
+    ratio = min(max(images.shape[2] / images.shape[1], 1 / FLATTEST), FLATTEST)
+    return TILE * math.sqrt(ratio), TILE / math.sqrt(ratio)
 
 
 def _room(title: str) -> float:
@@ -62,14 +77,14 @@ def _room(title: str) -> float:
 
 
 def _show(axes: Axes, pixels: ndarray) -> None:
-    """Show `pixels` (H, W) without ticks or frame."""
+    """Show `pixels` (H, W), or (H, W, 4) with their opacity, without ticks or frame."""
     axes.imshow(pixels, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
     axes.spines[:].set_visible(False)
 
 
-@themed
+@theme()
 def terms_figure(mean: ndarray, se: ndarray, affine: ndarray, *, size: int, units: str, title: str = "") -> Figure:
     """Draw L_(t−1) for t = 2, ..., T with its standard error; L_0 and L_T, of other sizes and signs, are text.
 
@@ -98,7 +113,7 @@ def terms_figure(mean: ndarray, se: ndarray, affine: ndarray, *, size: int, unit
     return legend_below(figure)
 
 
-@themed
+@theme()
 def reverse_figure(frames: ndarray, steps: Sequence[int], data: ndarray, *, title: str = "") -> Figure:
     """Draw points of the plane at several steps of the reverse process, a panel for each, and the data.
 

@@ -6,14 +6,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from vi_core.plots.drawing.style import PALETTE, blank, themed
+from vi_core.plots.drawing.style import PALETTE, blank, theme
 
 MOST_PANELS = 11  # marginals that one figure shows
 COLUMNS = 4
 BINS = 40
 
 
-@themed
+@theme()
 def posterior_figure(step: ndarray, bound: ndarray, draws: dict[str, ndarray], best: int, *, title: str = "") -> Figure:
     """Draw the bound, and histograms of draws from q.
 

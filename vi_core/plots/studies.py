@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from vi_core.plots.drawing.style import BAND_ALPHA, DASHES, GREY, INK, PALETTE, blank_panels, legend_below, themed
+from vi_core.plots.drawing.style import BAND_ALPHA, DASHES, GREY, INK, PALETTE, blank_panels, legend_below, theme
 
 
-@themed
+@theme()
 def errors_figure(names: Sequence[str], scores: ndarray, *, limit: float, title: str) -> Figure:
     """Draw one row for each claim, with its standardised error.
 
@@ -32,7 +32,7 @@ def errors_figure(names: Sequence[str], scores: ndarray, *, limit: float, title:
     return legend_below(figure)
 
 
-@themed
+@theme()
 def importance_figure(
     importance: ndarray, bound: ndarray, se: ndarray, *, exact: ndarray, evidence: float, title: str
 ) -> Figure:
@@ -61,7 +61,7 @@ def importance_figure(
     return legend_below(figure)
 
 
-@themed
+@theme()
 def contour_figure(
     x: ndarray,
     y: ndarray,
@@ -98,7 +98,7 @@ def contour_figure(
 BINS = 40
 
 
-@themed
+@theme()
 def histogram_figure(
     samples: dict[str, ndarray], density: tuple[ndarray, ndarray], *, xlabel: str, title: str
 ) -> Figure:
@@ -139,7 +139,7 @@ def _cumulated(points: ndarray, grid: ndarray, density: ndarray) -> ndarray:
 ESTIMATORS = {"gumbel_softmax": "relaxed", "straight_through": "straight-through", "score_function": "score function"}
 
 
-@themed
+@theme()
 def class_figure(
     counts: dict[str, ndarray], probabilities: ndarray, ratio: ndarray, location: float, *, title: str
 ) -> Figure:
@@ -172,7 +172,7 @@ def class_figure(
     return legend_below(figure)
 
 
-@themed
+@theme()
 def temperature_figure(records: Mapping[str, ndarray], classes: int, *, title: str) -> Figure:
     """Draw the mean largest coordinate, and bias and deviation of each gradient estimator, over the temperature.
 

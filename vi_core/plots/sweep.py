@@ -12,12 +12,12 @@ from numpy import ndarray
 
 from vi_core.plots.drawing import panels
 from vi_core.plots.drawing.series import last_half, quantiles, smooth
-from vi_core.plots.drawing.style import GREY, PALETTE, blank, group_colors, legend_below, themed
+from vi_core.plots.drawing.style import GREY, PALETTE, blank, group_colors, legend_below, theme
 
 History = tuple[ndarray, ndarray]  # steps (T,) and values (T, R) of one job
 
 
-@themed
+@theme()
 def sweep_figure(
     curves: dict[str, list[History]],
     *,
@@ -78,7 +78,7 @@ def _final(values: ndarray) -> float:
     return float(np.median(end)) if end.size else -np.inf
 
 
-@themed
+@theme()
 def settings_figure(
     numbers: ndarray,
     finals: list[ndarray],
@@ -130,7 +130,7 @@ PANELS = {"start": "at the first parameters", "final": "at the last parameters"}
 Noise = dict[str, dict[str, float]]  # `start` and `final` -> latent -> √tr Cov of its gradient
 
 
-@themed
+@theme()
 def gradient_noise_figure(groups: dict[str, Noise], *, title: str = "", legend_title: str = "") -> Figure:
     """Draw each latent's noise on a logarithmic axis, one marker for each group, in panels for start and end.
 

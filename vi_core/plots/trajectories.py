@@ -15,12 +15,12 @@ from numpy import ndarray
 
 from vi_core.plots.drawing import panels
 from vi_core.plots.drawing.series import envelope, last_half, quantiles, robust_limits, smooth
-from vi_core.plots.drawing.style import DASHES, INK, PALETTE, blank, legend_below, themed
+from vi_core.plots.drawing.style import DASHES, INK, PALETTE, blank, legend_below, theme
 
 LINES = {"true": (PALETTE[1], DASHES[0]), "exact posterior": (INK, DASHES[1])}  # name -> colour and dashes
 
 
-@themed
+@theme()
 def trajectories_figure(
     step: ndarray,
     series: dict[str, ndarray],
@@ -60,7 +60,7 @@ def trajectories_figure(
     return legend_below(figure)
 
 
-@themed
+@theme()
 def bound_figure(
     step: ndarray,
     values: ndarray,

@@ -16,7 +16,7 @@ from vi_core.algorithms.base import Metrics
 from vi_core.algorithms.gradient import GradientStep, estimate
 from vi_core.bounds.base import Bound
 from vi_core.estimators.base import Estimator
-from vi_core.execution.recording import recording
+from vi_core.execution.recording import tracing
 from vi_core.families.base import Family
 from vi_core.models.base import Model
 from vi_core.optimizers.base import Optimizer
@@ -67,7 +67,7 @@ class StackedStep(GradientStep):
             return torch.func.functional_call(parts, tensors, (own,), tie_weights=False)
 
         mapped = torch.func.vmap(of_one, in_dims=(0, self.along), randomness="different")
-        with recording("tracing"):  # fused kernels know no axis of runs
+        with tracing():  # fused kernels know no axis of runs
             objectives, metrics = mapped(parts.tensors(), x)
         return objectives.sum(), {name: value.squeeze(1) for name, value in metrics.items()}
 

@@ -48,7 +48,12 @@ def doubles(values: Any) -> Tensor:
 
 
 def average(samples: Tensor, exact: float | None = None) -> Quantity:
-    """Return the mean of independent samples (N,) with its standard error, beside its exact value."""
+    """Return the mean of independent samples with its standard error, beside its exact value.
+
+    Args:
+        samples: (N,), at least two.
+        exact: The mean by another route, where it is known.
+    """
     return Quantity(samples.mean().item(), samples.std().item() / math.sqrt(len(samples)), exact)
 
 
@@ -68,6 +73,51 @@ def entries(name: str, values: Tensor, exact: Tensor, errors: Tensor | None = No
         for i in np.ndindex(*values.shape)
         if i == tuple(sorted(i))
     }
+
+
+class Form(NamedTuple):
+    """What an array must be like for the figures that are drawn from it.
+
+    Attributes:
+        axes: Length of each axis; a letter stands for any length, the same in all arrays of a study.
+        kind: Of its elements: a key of `KINDS`.
+        least: No number is below it; None for no such limit.
+        below: All numbers are below it; None for no such limit.
+        most: The greatest length of an axis with a letter.
+        ascending: Whether each number is greater than the one before.
+    """
+
+    axes: tuple[int | str, ...]
+    kind: str = "number"
+    least: int | None = None
+    below: int | None = None
+    most: int = 10**6
+    ascending: bool = False
+
+
+KINDS = {"number": "fiu", "integer": "iu", "text": "U"}  # kinds of NumPy's types
+
+
+def misfit(records: Records, forms: Mapping[str, Form]) -> str:
+    """Return what keeps records from having their forms, naming one of them; empty where nothing does."""
+    lengths = dict[str, int]()
+    for name, form in forms.items():
+        array, kind = records[name], form.kind
+        pairs = list(zip(form.axes, array.shape, strict=False))
+        own = [size <= form.most if isinstance(axis, str) else size == axis for axis, size in pairs]
+        shared = [lengths.setdefault(axis, size) == size for axis, size in pairs if isinstance(axis, str)]
+        if array.ndim != len(form.axes) or not all(own + shared) or not array.size:
+            return f"the shape of '{name}' is {array.shape}"
+        if array.dtype.kind not in KINDS[kind]:
+            return f"'{name}' holds {array.dtype}, and each element must be a {kind}"
+        if kind != "text" and not np.isfinite(array).all():
+            return f"'{name}' has numbers that are not finite"
+        low = form.least is not None and array.min() < form.least
+        if low or (form.below is not None and array.max() >= form.below):
+            return f"'{name}' has numbers out of range"
+        if form.ascending and not (np.diff(array) > 0).all():
+            return f"the numbers of '{name}' do not ascend"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -95,6 +145,10 @@ class Study(ABC):
     @abstractmethod
     def run(self) -> Finding:
         """Compute everything, with torch's default random stream where something is drawn."""
+
+    def forms(self) -> Mapping[str, Form]:
+        """Return what each record must be like by name, which is asked of those in a file; by default of none."""
+        return {}
 
     @abstractmethod
     def figures(self, records: Records) -> Figures:

@@ -12,12 +12,13 @@ import math
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from vi_core.distributions.gamma import Exponential
 from vi_core.errors import require
 from vi_core.per_replicate import require_positive
-from vi_core.studies.base import Figures, Finding, Quantity, Records, Study, average, doubles
+from vi_core.studies.base import Figures, Finding, Form, Quantity, Records, Study, average, doubles
 
 GRID = 400  # points at which the density is drawn
 
@@ -55,8 +56,6 @@ class ExponentialInverseCDF(Study):
         The distance is the largest difference between the empirical distribution function and F. For draws of the right
         law the p-value is uniform on [0, 1].
         """
-        from scipy import stats
-
         distance, p_value = stats.kstest(draws.numpy(), stats.expon(scale=1 / self.rate).cdf)[:2]
         return {
             "mean": average(draws, 1 / self.rate),
@@ -78,6 +77,10 @@ class ExponentialInverseCDF(Study):
             (slopes,) = torch.autograd.grad((z**power).sum(), rates, retain_graph=True)
             found[name] = average(slopes, value)
         return found
+
+    def forms(self) -> dict[str, Form]:
+        draws = Form((self.num_draws,))
+        return {"direct": draws, "inverse": draws, "grid": Form((GRID,), ascending=True), "density": Form((GRID,))}
 
     def figures(self, records: Records) -> Figures:
         from vi_core.plots.studies import histogram_figure

@@ -19,7 +19,7 @@ from vi_core.distributions.exponential_family import fisher_information, gamma_l
 from vi_core.distributions.gamma import Gamma, kl_gamma
 from vi_core.errors import require
 from vi_core.per_replicate import require_positive
-from vi_core.studies.base import Figures, Finding, Quantity, Records, Study, doubles, entries
+from vi_core.studies.base import Figures, Finding, Form, Quantity, Records, Study, doubles, entries
 
 LEVELS = (0.01, 0.05, 0.2)  # of the contours of the divergence, in nats
 GRID = 161  # points of each axis of the figure
@@ -93,6 +93,10 @@ class GammaFisher(Study):
         quadratic = 0.5 * torch.einsum("...i,ij,...j->...", offset, self.information(), offset)
         named = {"shape": axes[0], "scale": axes[1], "divergence": divergence, "quadratic": quadratic, "centre": centre}
         return {name: value.numpy() for name, value in named.items()}
+
+    def forms(self) -> dict[str, Form]:
+        axis, surface = Form((GRID,), ascending=True), Form((GRID, GRID))
+        return {"shape": axis, "scale": axis, "divergence": surface, "quadratic": surface, "centre": Form((2,))}
 
     def figures(self, records: Records) -> Figures:
         from vi_core.plots.studies import contour_figure

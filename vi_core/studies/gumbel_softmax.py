@@ -12,14 +12,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from vi_core.distributions.categorical import GumbelSoftmax, OneHotCategorical, StraightThrough
 from vi_core.errors import require
 from vi_core.per_replicate import require_positive
-from vi_core.studies.base import Figures, Finding, Quantity, Records, Study, average, doubles, entries
+from vi_core.studies.base import Figures, Finding, Form, Quantity, Records, Study, average, doubles, entries
 
 NODES = 500_000  # largest number of points of the grid that the density is integrated on
+GRADIENTS = ("score_function", "gumbel_softmax", "straight_through")
 REACH = 25.0  # of that grid in w, the log-ratio times the temperature: the density falls as e^(−|w|)
 
 
@@ -53,6 +55,7 @@ class GumbelSoftmaxStudy(Study):
         self.temperatures = list(temperatures)
         self.probabilities = doubles(values)
         self.logits = self.probabilities.log()
+        self.location = (self.logits[-1] - self.logits[0]).item()  # of τ (log z_C − log z_1), whose law is logistic
 
     def run(self) -> Finding:
         relaxed = GumbelSoftmax(self.logits, doubles(self.temperature))
@@ -61,7 +64,8 @@ class GumbelSoftmaxStudy(Study):
         draws = {"direct": direct, "relaxed": log_z.argmax(dim=-1)}
         ratio = self.temperature * (log_z[:, -1] - log_z[:, 0])
         frequencies = {key: q for name, index in draws.items() for key, q in self._frequencies(name, index).items()}
-        law = {"log_ratio_ks_p_value": Quantity(self._ratio_p_value(ratio))}
+        p_value = stats.kstest(ratio.numpy(), stats.logistic(self.location).cdf)[1]
+        law = {"log_ratio_ks_p_value": Quantity(float(p_value))}
         gradients, records = self._over_temperatures()
         records |= {name: index.numpy() for name, index in draws.items()} | {"log_ratio": ratio.numpy()}
         return Finding(frequencies | law | self._density(relaxed, log_z.exp()) | gradients, records)
@@ -72,20 +76,11 @@ class GumbelSoftmaxStudy(Study):
         The share of a class has variance π_c (1 − π_c)/N. Pearson's statistic Σ_c (n_c − N π_c)²/(N π_c) has a χ² law
         with C − 1 degrees of freedom for large N.
         """
-        from scipy import stats
-
         shares = torch.bincount(index, minlength=len(self.probabilities)).double() / len(index)
         errors = (self.probabilities * (1 - self.probabilities) / len(index)).sqrt()
         p_value = stats.chisquare(shares * len(index), self.probabilities * len(index))[1]
         found = entries(f"{name}_share", shares, self.probabilities, errors)
         return found | {f"{name}_chi2_p_value": Quantity(float(p_value))}
-
-    def _ratio_p_value(self, ratio: Tensor) -> float:
-        """Return the p-value of the Kolmogorov–Smirnov test of τ (log z_C − log z_1) against its logistic law."""
-        from scipy import stats
-
-        location = (self.logits[-1] - self.logits[0]).item()
-        return float(stats.kstest(ratio.numpy(), stats.logistic(location).cdf)[1])
 
     def _density(self, law: GumbelSoftmax, z: Tensor) -> dict[str, Quantity]:
         """Return the integral of the density, and its largest difference in nats from report 001's formula at z.
@@ -142,15 +137,25 @@ class GumbelSoftmaxStudy(Study):
             row[f"{name}_sd"] = (samples.var(dim=0).sum().sqrt() / exact.norm()).item()
         return row
 
+    def forms(self) -> dict[str, Form]:
+        index = Form((self.num_draws,), "integer", least=0, below=len(self.probabilities))
+        curves = ("temperatures", "largest", "largest_se", "sampling_error")
+        curves += tuple(f"{name}_{what}" for name in GRADIENTS for what in ("bias", "sd"))
+        return {
+            "direct": index,
+            "relaxed": index,
+            "log_ratio": Form((self.num_draws,)),
+            **dict.fromkeys(curves, Form((len(self.temperatures),), least=0)),
+        }
+
     def figures(self, records: Records) -> Figures:
         from vi_core.plots.studies import class_figure, temperature_figure
 
         classes = self.probabilities.numpy()
         shares = {name: np.bincount(records[name], minlength=len(classes)) for name in ("direct", "relaxed")}
-        location = (self.logits[-1] - self.logits[0]).item()
         title = f"gumbel_softmax: {self.num_draws} draws at temperature {self.temperature:g}"
         return {
-            "histograms": class_figure(shares, classes, records["log_ratio"], location, title=title),
+            "histograms": class_figure(shares, classes, records["log_ratio"], self.location, title=title),
             "temperatures": temperature_figure(records, len(classes), title="gumbel_softmax: over temperatures"),
         }
 

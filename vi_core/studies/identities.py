@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from vi_core.errors import require
-from vi_core.studies.base import Figures, Finding, Quantity, Records, Study
+from vi_core.studies.base import Figures, Finding, Form, Quantity, Records, Study
 from vi_core.studies.claims import bounds, gradients, natural, reports
 from vi_core.studies.claims.base import Problem
 
 CLAIMS: tuple[Callable[[Problem], dict[str, Quantity]], ...]
 CLAIMS = (*bounds.CLAIMS, *gradients.CLAIMS, *natural.CLAIMS, *reports.CLAIMS)
 """In the order in which they draw from torch's default stream."""
+MOST_CLAIMS = 500  # that a figure has rows for
 
 
 class Identities(Study):
@@ -36,6 +37,18 @@ class Identities(Study):
         for claim in CLAIMS:
             quantities |= claim(problem)
         return Finding(quantities, bounds.records(problem, quantities) | standardised(quantities))
+
+    def forms(self) -> dict[str, Form]:
+        count = len(bounds.IMPORTANCE)
+        return {
+            "names": Form(("claims",), "text", most=MOST_CLAIMS),
+            "z": Form(("claims",)),
+            "importance": Form((count,), "integer", least=1),
+            "iwelbo": Form((count,)),
+            "iwelbo_se": Form((count,), least=0),
+            "exact": Form(("first",), most=count),
+            "evidence": Form(()),
+        }
 
     def figures(self, records: Records) -> Figures:
         from vi_core.plots.studies import errors_figure, importance_figure

@@ -29,8 +29,8 @@ class History:
     columns: dict[str, np.ndarray]
 
     def expectations(self) -> dict[str, np.ndarray]:
-        """Return the columns E[latent] by latent, each (T, R)."""
-        return {name[2:-1]: values for name, values in self.columns.items() if name.startswith("E[")}
+        """Return the columns E[latent] by scalar, each (T, R): `E[beta][0]` is of beta[0]."""
+        return {name[2:].replace("]", "", 1): v for name, v in self.columns.items() if name.startswith("E[")}
 
     def write(self, path: Path) -> None:
         """Write one line for each step and replicate, replicates varying fastest; nine significant digits."""

@@ -48,11 +48,11 @@ class Recorder:
             size: Data points of each batch.
             first: Steps made before.
         """
-        metrics, parameters = rows.metrics, rows.parameters
+        metrics, parameters, values = rows.metrics, rows.parameters, self._values(rows)
         steps, count = metrics.shape[0], parameters.shape[0]
         if not count:
-            return self._add(rows.names, metrics.unbind(), size)
-        values = self._values(rows.names, metrics[0]) if self.values is None else self.values
+            self.sums, self.weight = total(metrics.unbind(), size, self.sums), self.weight + steps * size
+            return
         row, every = self.rows, steps // count
         if every > 1:
             metrics = total(metrics.unflatten(0, (count, every)).unbind(1), size) / (every * size)
@@ -62,18 +62,11 @@ class Recorder:
         self.steps[row : self.rows] = every * counted + first
         before, now = self.seconds.item(row - 1) if row else 0.0, time.perf_counter() - self.started
         self.seconds[row : self.rows] = (now - before) / count * counted + before
-        return None
 
-    def _add(self, names: list[str], metrics: Sequence[Tensor], size: int) -> None:
-        """Add the metrics of some steps, each (M, R), to the open row."""
-        self._values(names, metrics[0])
-        self.sums = total(metrics, size, self.sums)
-        self.weight += len(metrics) * size
-
-    def _values(self, names: list[str], like: Tensor) -> Tensor:
-        """Return where rows are kept, reserved when the first metrics (M, R) come."""
+    def _values(self, rows: Rows) -> Tensor:
+        """Return where rows are kept, reserved when the first metrics come."""
         if self.values is None:
-            self.metrics = names
+            self.metrics, like = rows.names, rows.metrics[0]
             self.values = like.new_full((self.capacity, *like.shape), torch.nan)
         return self.values
 

@@ -65,16 +65,13 @@ class ParameterChange(StoppingRule):
 
     def bind(self, parameters: Sequence[Tensor], replicates: int) -> None:
         self.replicates = replicates
-        self.register_buffer("last", self._flat(parameters))
+        self.register_buffer("last", flat(parameters, replicates))
 
     def holds(self, parameters: Sequence[Tensor]) -> Tensor:
-        now = self._flat(parameters)
+        now = flat(parameters, self.replicates)
         change = (now - self.last).abs().amax(dim=1)
         self.last = now
         return change < self.tolerance
-
-    def _flat(self, parameters: Sequence[Tensor]) -> Tensor:
-        return torch.cat([p.detach().reshape(self.replicates, -1) for p in parameters], dim=1)
 
 
 class Plateau(StoppingRule):
@@ -112,3 +109,52 @@ class Plateau(StoppingRule):
         self.stale = torch.where(better, 0, self.stale + 1)
         self.total = torch.zeros_like(self.total)
         return self.stale >= self.patience
+
+
+class Settled(StoppingRule):
+    """Stop at the end of a stage that moved neither the bound nor any parameter, in stages of doubling length.
+
+    Where parameters are averages of iterates, and a stage is twice as long as the one before, what the next stage would
+    gain is at most about what the last one gained (Welandawe, Andersen, Vehtari, Huggins 2022 predict it likewise).
+
+    Args:
+        window: Steps of the first stage.
+        gain: Nats by which the bound may have risen over the stage; the bound is averaged over its last `window` steps.
+        movement: Largest change of any unconstrained parameter, between the ends of the last two stages.
+    """
+
+    looks: Tensor
+    last: Tensor
+    bound: Tensor
+    total: Tensor
+
+    def __init__(self, *, window: int = 125, gain: float = 0.05, movement: float = 0.1):
+        super().__init__(window)
+        require(gain > 0, f"trainer.stopping.gain={gain} must be positive.")
+        require(movement > 0, f"trainer.stopping.movement={movement} must be positive.")
+        self.span, self.gain, self.movement = window, gain, movement
+
+    def bind(self, parameters: Sequence[Tensor], replicates: int) -> None:
+        like = parameters[0].detach()
+        self.register_buffer("looks", torch.zeros((), dtype=torch.long))
+        self.register_buffer("total", like.new_zeros(replicates))
+        self.register_buffer("bound", like.new_full((replicates,), -torch.inf))
+        self.register_buffer("last", flat(parameters, replicates))
+
+    def observe(self, bound: Tensor) -> None:
+        self.total = self.total + bound
+
+    def holds(self, parameters: Sequence[Tensor]) -> Tensor:
+        mean, self.total, self.looks = self.total / self.span, torch.zeros_like(self.total), self.looks + 1
+        looks = int(self.looks)
+        if looks & (looks + 1):  # stages end after 1, 3, 7, 15, ... windows
+            return torch.zeros_like(mean, dtype=torch.bool)
+        now = flat(parameters, len(mean))
+        held = ((now - self.last).abs().amax(dim=1) < self.movement) & (mean - self.bound < self.gain)
+        self.last, self.bound = now, mean
+        return held
+
+
+def flat(parameters: Sequence[Tensor], replicates: int) -> Tensor:
+    """Return the parameters of each replicate in one row, (R, P)."""
+    return torch.cat([p.detach().reshape(replicates, -1) for p in parameters], dim=1)

@@ -20,6 +20,7 @@ from vi_core.distributions import supports
 from vi_core.distributions.normal import Normal
 from vi_core.families.base import Family, VariationalDistribution, all_local
 from vi_core.families.mean_field import MeanFieldDistribution
+from vi_core.networks.convolutional import Features
 from vi_core.networks.initialization import Initialization, initialize
 from vi_core.networks.mlp import ACTIVATIONS, MLP, Activation, apply_network, layer_widths, normal_from, weights_of
 from vi_core.types import Graph, Latent, Latents, Params
@@ -32,7 +33,8 @@ class AmortizedNormal(Family):
         latents: The model's latents: one, real, local, with shape (D,).
         replicates: R; 1, since the network has one set of weights.
         event_size: Length of a flattened data point; known from the data.
-        hidden: Widths of the encoder's hidden layers, from the image to the latent.
+        features: Layers of the encoder that see the image as rows and columns; None for none.
+        hidden: Widths of the encoder's hidden layers, from the image or its features to the latent.
         activation: See `vi_core.networks.mlp.ACTIVATIONS`.
     """
 
@@ -47,6 +49,7 @@ class AmortizedNormal(Family):
         event_size: int = 1,
         /,
         *,
+        features: Features | None = None,
         hidden: Sequence[int] = (200, 200),
         activation: str = "leaky_relu",
     ):
@@ -55,7 +58,9 @@ class AmortizedNormal(Family):
         ((self.latent, latent),) = latents.items()
         self.replicates = 1
         self.layout = {self.latent: frozenset({"loc", "scale"})}
-        self.encoder = MLP([event_size, *hidden, 2 * latent.shape[0]], activation, "family")
+        self.features = nn.Identity() if features is None else features
+        inputs = event_size if features is None else features.size
+        self.encoder = MLP([inputs, *hidden, 2 * latent.shape[0]], activation, "family")
 
     @classmethod
     def describes(cls, latents: dict[str, Latent]) -> bool:
@@ -63,7 +68,7 @@ class AmortizedNormal(Family):
 
     def variational(self, x: Any = None) -> Params:
         """Encode images (B, inputs) into loc and scale, each (1, B, D)."""
-        loc, log_variance = self.encoder(x).unsqueeze(0).chunk(2, dim=-1)
+        loc, log_variance = self.encoder(self.features(x)).unsqueeze(0).chunk(2, dim=-1)
         return {self.latent: {"loc": loc, "scale": (0.5 * log_variance).exp()}}
 
     def distribution(self, params: Params) -> MeanFieldDistribution:

@@ -17,6 +17,7 @@ layers in Burda, Grosse, Salakhutdinov 2015, section 5.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -49,7 +50,7 @@ class BernoulliImages(Model):
     def check_data(self, x: Tensor) -> None:
         if x.dim() != 2 or bool((x < 0).any()) or bool((x > 1).any()):
             name = type(self).__name__
-            raise Unsupported(f"{name} describes pixels in [0, 1]; use dataset=digits, mnist or fashion_mnist.")
+            raise Unsupported(f"{name} describes pixels in [0, 1]; use dataset=digits, mnist or images.")
 
     def log_likelihood(self, z: Latents, x: Tensor) -> Tensor:
         """Return log p(x | z), (K, R, B), for latents (K, R, B, *event) and images (B, pixels) in [0, 1]."""
@@ -60,32 +61,25 @@ class BernoulliImages(Model):
         return self.decoder(self.decoded(z)).sigmoid()
 
 
-class VAE(BernoulliImages):
-    """A Bernoulli decoder on a standard Normal, with latent `z` (D,) per image.
+class NormalLatent(Model):
+    """A model of images with one latent `z` ~ N(0, I) (D,) for each, decoded by a network.
 
     Args:
-        event_size: Number of pixels of an image; known from the data.
         latent_dim: D, dimension of the latent.
-        hidden: Widths of the decoder's hidden layers, from the latent to the image.
-        activation: See `vi_core.networks.mlp.ACTIVATIONS`.
     """
 
     layouts = ({"z": frozenset({"loc", "scale"})},)  # diagonal Normals
+    decoder: nn.Module
 
-    def __init__(
-        self,
-        event_size: int,
-        /,
-        *,
-        latent_dim: int = 20,
-        hidden: Sequence[int] = (200, 200),
-        activation: str = "leaky_relu",
-    ):
+    def __init__(self, latent_dim: int):
         super().__init__()
         require(latent_dim >= 1, f"model.latent_dim={latent_dim} must be at least 1.")
         self.latent_dim = latent_dim
         self.latents = {"z": Latent(supports.real, (latent_dim,), local=True)}
-        self.decoder = MLP([latent_dim, *hidden, event_size], activation, "model")
+
+    @abstractmethod
+    def log_likelihood(self, z: Latents, x: Tensor) -> Tensor:
+        """Return log p(x | z), (K, R, B), for latents (K, R, B, D) and images (B, pixels)."""
 
     def factors(self, z: Latents, x: Tensor) -> Factors:
         prior = standard_normal(z["z"]).log_prob(z["z"]).sum(dim=-1)
@@ -100,6 +94,29 @@ class VAE(BernoulliImages):
     def sample_prior(self, num_samples: int) -> Latents:
         weight = next(self.decoder.parameters())
         return {"z": torch.randn(num_samples, 1, 1, self.latent_dim, dtype=weight.dtype, device=weight.device)}
+
+
+class VAE(BernoulliImages, NormalLatent):
+    """A Bernoulli decoder on a standard Normal, with latent `z` (D,) per image.
+
+    Args:
+        event_size: Number of pixels of an image; known from the data.
+        latent_dim: D, dimension of the latent.
+        hidden: Widths of the decoder's hidden layers, from the latent to the image.
+        activation: See `vi_core.networks.mlp.ACTIVATIONS`.
+    """
+
+    def __init__(
+        self,
+        event_size: int,
+        /,
+        *,
+        latent_dim: int = 20,
+        hidden: Sequence[int] = (200, 200),
+        activation: str = "leaky_relu",
+    ):
+        super().__init__(latent_dim)
+        self.decoder = MLP([latent_dim, *hidden, event_size], activation, "model")
 
 
 class CategoricalVAE(BernoulliImages):

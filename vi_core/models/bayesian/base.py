@@ -11,53 +11,17 @@ mapped.
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vi_core.errors import ConfigError, DataError, LabError, Unsupported, did_you_mean
+from vi_core.errors import ConfigError, DataError, LabError, Unsupported
 from vi_core.models.base import Factors, Model
-from vi_core.models.bayesian.laws import support_of, unvalidated
+from vi_core.models.bayesian.laws import Named, Prior, Values, support_of, unvalidated
 from vi_core.types import Latent, Latents
-
-Values = dict[str, Tensor]  # one value of each latent, or the columns of the data, by name
-Prior = Distribution | Callable[[Values], Distribution]  # a law, or a function of the latents that were declared before
-
-
-class Named(dict[str, Tensor]):
-    """Values by name that note which are read, and refuse a name that is missing in one line.
-
-    Args:
-        values: Tensors by name.
-        what: What the names are of, for the message: `latent` or `data`.
-    """
-
-    def __init__(self, values: Mapping[str, Tensor], what: str):
-        super().__init__(values)
-        self.what, self.read = what, set[str]()
-
-    def __getitem__(self, name: str) -> Tensor:
-        self.read.add(name)
-        return super().__getitem__(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return super().__iter__()  # with a method of its own, `**z` and `dict(z)` read by __getitem__
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return self[name] if name in self else default  # noqa: SIM401  this is that method
-
-    def values(self) -> Any:
-        return [self[name] for name in self]
-
-    def items(self) -> Any:
-        return [(name, self[name]) for name in self]
-
-    def __missing__(self, name: str) -> Tensor:
-        known = ", ".join(self) or "none"
-        raise DataError(f"there is no {self.what} called '{name}'.{did_you_mean(name, self)} Known: {known}.")
 
 
 class BayesianModel(Model):
@@ -68,6 +32,7 @@ class BayesianModel(Model):
         num_points: N, data points in the whole data set.
         columns: Names of the data that the likelihood reads.
         observables: Names of the observed variables.
+        kept: What `statistics` returned.
         pointwise: Whether each observed variable has one density for each data point, so that minibatches have a
             meaning.
     """
@@ -77,6 +42,7 @@ class BayesianModel(Model):
     columns: frozenset[str]
     observables: frozenset[str]
     pointwise: bool
+    kept: Values
 
     def __new__(cls, *args: Any, **settings: Any) -> Self:
         model = super().__new__(cls)
@@ -107,7 +73,11 @@ class BayesianModel(Model):
         """
 
     def quantities(self, z: Values, data: Values) -> dict[str, Tensor]:
-        """Return functions of the latents that `vi_core.fit` reports like latents; none by default."""
+        """Return functions of the latents that are reported like latents; none by default."""
+        return {}
+
+    def statistics(self, data: Values) -> Values:
+        """Return numbers of all data that the other methods find among the rows of a minibatch too; none by default."""
         return {}
 
     def weights(self, data: Values) -> Tensor | None:
@@ -127,14 +97,25 @@ class BayesianModel(Model):
         self.num_points, name = num_points, type(self).__name__
         if not isinstance(data, Mapping):
             raise Unsupported(f"{name} needs named columns, and these data have none; dataset=eight_schools has them.")
-        known = Named(data, "data")
+        if not any(value.dim() for value in data.values()):
+            raise DataError("data hold no array with a row for each point; every value is a single number.")
+        self.kept, count = {}, next((data[column].shape[1] for column in self.per_replicate), 1)
+        shown = [Named(self.data_of(replicate, data), "data") for replicate in range(count)]
+        each = [self._called("statistics", lambda own=own: self.statistics(own)) for own in shown]
+        clash = [statistic for statistic in each[0] if statistic in data]
+        if clash:
+            raise ConfigError(f"{name}.statistics: '{clash[0]}' is also a name of the data; rename the column.")
+        stacked = {statistic: torch.stack([one[statistic] for one in each]) for statistic in each[0]}
+        self.kept = stacked if self.per_replicate else each[0]
+        known = Named(self.data_of(0, data), "data")
         with torch.random.fork_rng(devices=[]):
             draw = self._declare(known)
             with unvalidated():
                 found = self._called("prior", lambda: list(self.prior(known)))
                 self.laws: dict[str, Prior] = dict(found)
-                self._check_likelihood(draw, known)
-        two = {latent: torch.stack([value, value])[:, None, None] for latent, value in draw.items()}
+                for replicate in range(count):
+                    self._check_likelihood(draw, self.data_of(replicate, data))
+        two = {latent: value.expand(2, count, 1, *value.shape) for latent, value in draw.items()}
         try:
             self.factors(two, data)
         except RuntimeError as error:
@@ -146,6 +127,25 @@ class BayesianModel(Model):
     @property
     def has_points(self) -> bool:
         return self.pointwise
+
+    @property
+    def has_quantities(self) -> bool:
+        """Whether the class has `quantities` of its own."""
+        return type(self).quantities is not BayesianModel.quantities
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """The axis of replicates of each name that has one, empty where all replicates see the same data."""
+        return dict.fromkeys(self.per_replicate, 1) | (dict.fromkeys(self.kept, 0) if self.per_replicate else {})
+
+    def data_of(self, replicate: int, x: Mapping[str, Tensor]) -> Values:
+        """Return data and statistics as `prior` and `likelihood` of one replicate see them."""
+        axes = self.axes
+        return {n: v.select(axes[n], replicate) if n in axes else v for n, v in {**self.kept, **x}.items()}
+
+    def seen_by(self, replicate: int, x: Values) -> Values:
+        axes = self.axes
+        return {n: v.narrow(axes[n], replicate, 1) if n in axes else v for n, v in {**self.kept, **x}.items()}
 
     def _called(self, method: str, call: Callable[[], Any]) -> Any:
         """Return what a method of the subclass returns; its errors become one line that names it."""
@@ -198,9 +198,9 @@ class BayesianModel(Model):
                 "between constant bounds, and compute from it in the likelihood."
             )
 
-    def _check_likelihood(self, draw: Values, data: Named) -> None:
+    def _check_likelihood(self, draw: Values, known: Values) -> None:
         """Set the scopes of the likelihood's factors; check names, supports and shapes of the observed data."""
-        z, owner, data = Named(draw, "latent"), f"{type(self).__name__}.likelihood", Named(dict(data), "data")
+        z, owner, data = Named(draw, "latent"), f"{type(self).__name__}.likelihood", Named(known, "data")
         laws = self._called("likelihood", lambda: self._laws(z, data))
         densities: list[Tensor] = []
         for name, law in laws.items():
@@ -223,7 +223,7 @@ class BayesianModel(Model):
             raise ConfigError(f"{owner} uses no latent.")
         self.pointwise = all(density.dim() == 1 for density in densities)
         self.scopes |= dict.fromkeys(laws, frozenset(z.read))
-        self.columns, self.observables = frozenset(data.read), frozenset(laws)
+        self.columns, self.observables = frozenset(data.read) - self.kept.keys(), frozenset(laws)
         self._check_others(draw, data)
 
     def _check_others(self, draw: Values, data: Named) -> None:
@@ -244,13 +244,10 @@ class BayesianModel(Model):
         found = self.likelihood(z, data)
         return found if isinstance(found, dict) else {self.observed: found}
 
-    def _prior_law(self, name: str, z: Values) -> Distribution:
-        law = self.laws[name]
-        return law if isinstance(law, Distribution) else law(z)
-
     def _densities(self, z: Values, data: Values) -> Values:
         """Return the log density of each factor at one value of each latent; likelihoods stand for all N points."""
-        found = {name: self._prior_law(name, z).log_prob(z[name]).sum() for name in self.laws}
+        laws = dict(self.prior(data)) if self.per_replicate else self.laws
+        found = {name: at(law, z).log_prob(z[name]).sum() for name, law in laws.items()}
         weights = self.weights(data)
         for name, density in self._points(z, data).items():
             density = density if weights is None else weights * density
@@ -264,7 +261,7 @@ class BayesianModel(Model):
         return {name: law.log_prob(observations(data[name], z)) for name, law in self._laws(z, data).items()}
 
     def mapped(self, function: Callable[[Values, Values], Values], z: Latents, data: Values) -> Values:
-        """Return function(z_s, data) for each draw, mapped over the axes that all latents share.
+        """Return function(z_s, data) for each draw, and the data of its replicate, mapped over the axes that all share.
 
         Args:
             function: Of one value of each latent.
@@ -274,11 +271,16 @@ class BayesianModel(Model):
         Returns:
             Its results by name, each (K, R, 1, *shape).
         """
-        shape = next(iter(z.values())).shape[:3]
-        flat = {name: z[name].flatten(0, 2) for name in self.latents}
+        seen, axes = {**self.kept, **data}, self.axes
         with unvalidated():
-            found = torch.func.vmap(function, in_dims=(0, None))(flat, dict(data))
-        return {name: value.reshape(*shape, *value.shape[1:]) for name, value in found.items()}
+            if not axes:
+                shape = next(iter(z.values())).shape[:3]
+                flat = {name: z[name].flatten(0, 2) for name in self.latents}
+                found = torch.func.vmap(function, in_dims=(0, None))(flat, seen)
+                return {name: value.reshape(*shape, *value.shape[1:]) for name, value in found.items()}
+            own = {name: z[name].squeeze(2) for name in self.latents}
+            each = torch.func.vmap(function, in_dims=(0, {name: axes.get(name) for name in seen}))
+            return {n: v.unsqueeze(2) for n, v in torch.func.vmap(each, in_dims=(0, None))(own, seen).items()}
 
     def factors(self, z: Latents, x: Any) -> Factors:
         values = self.mapped(self._densities, z, x)
@@ -305,21 +307,22 @@ class BayesianModel(Model):
     def prior_draw(self) -> Values:
         """Return one value of each latent, drawn from the prior."""
         drawn = Values()
-        for name in self.laws:
-            drawn[name] = self._prior_law(name, drawn).sample()
+        for name, law in self.laws.items():
+            drawn[name] = at(law, drawn).sample()
         return drawn
 
-    def predictive(self, draws: Values, data: Mapping[str, Tensor]) -> Values:
+    def predictive(self, draws: Values, data: Mapping[str, Tensor], replicate: int = 0) -> Values:
         """Draw observations, one set for each draw of the latents.
 
         Args:
             draws: Values of the latents, (S, *event) by name.
             data: Rows to predict for, by name; the observed variables are not needed.
+            replicate: Whose data they are, where each replicate has its own.
 
         Returns:
             Observed variables by name, (S, B, *shape).
         """
-        known = Named(data, "data")
+        known = Named(self.data_of(replicate, data), "data")
         with torch.no_grad(), unvalidated():
             found = [
                 self._called("likelihood", lambda z=z: self._drawn(dict(zip(draws, z, strict=True)), known))
@@ -329,6 +332,11 @@ class BayesianModel(Model):
 
     def _drawn(self, z: Values, data: Values) -> Values:
         return {name: law.sample() for name, law in self._laws(z, data).items()}
+
+
+def at(law: Prior, z: Values) -> Distribution:
+    """Return the law of a latent, given those that were declared before."""
+    return law if isinstance(law, Distribution) else law(z)
 
 
 def observations(value: Tensor, z: Values) -> Tensor:

@@ -1,14 +1,18 @@
-"""What a `torch.distributions` law says about a latent variable: its support, and how its densities are mapped."""
+"""Laws of `torch.distributions` as parts of a model: their supports, how densities are mapped, and values by name."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from torch import Tensor
 from torch.distributions import Distribution, biject_to, constraints
 
 from vi_core.distributions import supports
 from vi_core.distributions.supports import Support
-from vi_core.errors import Unsupported
+from vi_core.errors import DataError, Unsupported, did_you_mean
+
+Values = dict[str, Tensor]  # one value of each latent, or the columns of the data, by name
+Prior = Distribution | Callable[[Values], Distribution]  # a law, or a function of the latents that were declared before
 
 NAMED = {
     type(constraints.real): supports.real,
@@ -74,3 +78,36 @@ def _interval(constraint: constraints.Constraint) -> Support:
     if scalars:
         return supports.bounded(float(low), float(high))
     return Support(f"between {low} and {high}", constraint, biject_to(constraint))
+
+
+class Named(dict[str, Tensor]):
+    """Values by name that note which are read, and refuse a name that is missing in one line.
+
+    Args:
+        values: Tensors by name.
+        what: What the names are of, for the message: `latent` or `data`.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor], what: str):
+        super().__init__(values)
+        self.what, self.read = what, set[str]()
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return super().__iter__()  # with a method of its own, `**z` and `dict(z)` read by __getitem__
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self else default  # noqa: SIM401  this is that method
+
+    def values(self) -> Any:
+        return [self[name] for name in self]
+
+    def items(self) -> Any:
+        return [(name, self[name]) for name in self]
+
+    def __missing__(self, name: str) -> Tensor:
+        known = ", ".join(self) or "none"
+        raise DataError(f"there is no {self.what} called '{name}'.{did_you_mean(name, self)} Known: {known}.")

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, InverseGamma, Normal, Poisson
 
+from vi_core.distributions.gamma import log_gamma_ratio
 from vi_core.distributions.normal import HALF_LOG_2PI
 from vi_core.errors import DataError
 from vi_core.models.bayesian.base import BayesianModel, Prior, Values
@@ -176,9 +177,11 @@ class LinearRegression(Regression):
         evidence -= float(self._scales(len(found.mean)).log().sum())
         answers = {}
         if self.sigma is None:
-            a, b = self.concentration + 0.5 * found.total, self.rate + 0.5 * found.squares
-            evidence += self.concentration * math.log(self.rate) - a * math.log(b)
-            evidence += math.lgamma(a) - math.lgamma(self.concentration)
+            half, gain = 0.5 * found.total, 0.5 * found.squares
+            a, b = self.concentration + half, self.rate + gain
+            ratio = log_gamma_ratio(*torch.tensor([self.concentration, half], dtype=torch.float64))
+            evidence += float(ratio) + half * math.log(self.concentration / b)
+            evidence -= self.concentration * math.log1p(gain / self.rate)
             variance = b / (a - 1) if a > 1 else math.inf
             answers = {"sigma2": variance, "sigma2.std": variance / math.sqrt(a - 2) if a > 2 else math.inf}
         else:

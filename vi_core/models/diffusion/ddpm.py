@@ -19,7 +19,6 @@ from torch import Tensor
 from vi_core.distributions import supports
 from vi_core.distributions.normal import Normal, kl_normal, standard_normal
 from vi_core.errors import Unsupported, require
-from vi_core.execution.recording import is_recorded
 from vi_core.models.base import Denoising, Factors, Model
 from vi_core.models.diffusion.process import Diffusion, ReverseVariance, Schedule
 from vi_core.models.diffusion.reverse import Decoder, Denoiser
@@ -104,15 +103,8 @@ class DDPM(Model):
         terms = kl_normal(self.process.posterior(start, state, t), back).sum(dim=-1)
         first = (t == 1).expand_as(terms)
         start, loc, scale = (value.expand_as(state) for value in (start, back.loc, back.scale))
-        if is_recorded():  # where shapes must not depend on values, everything is decoded
-            terms = torch.where(first, self._decoding(start, loc, scale), terms)
-        else:
-            terms = terms.masked_scatter(first, self._decoding(start[first], loc[first], scale[first]))
-        return Denoising((noise - predicted).square().sum(dim=-1), terms)
-
-    def _decoding(self, start: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
-        """Return −log p(x_0 | x_1), (...), for x_0 and the Normal of x_1's reverse step, each (..., D)."""
-        return -self.decoder.log_prob(start, Normal(loc, scale)).sum(dim=-1)
+        decoding = -self.decoder.log_prob(start, Normal(loc, scale)).sum(dim=-1)  # at every t: no shape depends on t
+        return Denoising((noise - predicted).square().sum(dim=-1), torch.where(first, decoding, terms))
 
     def affine_optimum(self, mean: Tensor, covariance: Tensor) -> Tensor:
         process, variance = self.process, self.variance

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from vi_core.distributions.grey_levels import off_grid
 from vi_core.distributions.normal import Normal
 from vi_core.errors import Unsupported, require
 from vi_core.networks.mlp import MLP
@@ -250,9 +251,3 @@ class GreyLevelDenoiser(Denoiser):
 def beside(state: Tensor, clock: Tensor) -> Tensor:
     """Concatenate states (..., D) and the Fourier features of their times (..., 2 F), of shapes that broadcast."""
     return torch.cat([state, clock.expand(*state.shape[:-1], -1)], dim=-1)
-
-
-def off_grid(x: Tensor, levels: int) -> bool:
-    """Whether a number is none of 0, 1/(n − 1), ..., 1, for n = `levels`."""
-    steps = x * (levels - 1)
-    return bool(((x < 0) | (x > 1) | ((steps - steps.round()).abs() > 1e-3)).any())

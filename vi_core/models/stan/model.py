@@ -49,11 +49,11 @@ class StanModel(Model):
         super().__init__()
         require(bool(path), "model=stan needs a program: model.path=<my.stan>.")
         self.file, _ = located(str(path))
-        kinds = (".stan", *LIBRARIES)
-        require(self.file.suffix in kinds, f"model.path={path} must end in one of {', '.join(kinds)}.")
+        wanted = "must end in .stan, or in .so, .dylib or .dll where BridgeStan compiled it"
+        require(self.file.suffix in (".stan", *LIBRARIES), f"model.path={path} {wanted}.")
         self.content = read(self.file, checksum)
         self.transformed, self.generated = transformed_parameters, generated_quantities
-        self.latents, self.warned = {}, False
+        self.latents, self.told = {}, False
 
     def observe(self, data: Mapping[str, Tensor], num_points: int) -> None:
         """Give the program its data, and declare a latent for each of its parameters.
@@ -87,10 +87,10 @@ class StanModel(Model):
         return torch.cat([z[name].reshape(*z[name].shape[:3], -1) for name in self.latents], dim=-1)
 
     def _tell_errors(self) -> None:
-        """Say once that the program failed at a draw, and why; forget what it said since."""
-        if self.program.errors and not self.warned:
-            log.warning("%s fails at a draw, whose density is zero: %s", self.file.name, self.program.errors[0])
-            self.warned = True
+        """Say once that the program failed at a point, and why; forget what it said since."""
+        if self.program.errors and not self.told:
+            log.info("%s fails at a point, whose density is zero: %s", self.file.name, self.program.errors[0])
+            self.told = True
         self.program.errors.clear()
 
     def reported(self, z: Latents, x: Any) -> dict[str, Tensor]:
@@ -118,13 +118,15 @@ class LogDensity(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, program: Program) -> Tensor:
+        """Return the values (S,), and keep the gradients."""
         value, slope = program.gradients(numbers(u))
         ctx.save_for_backward(torch.from_numpy(slope).to(u))
         return torch.from_numpy(value).to(u)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        """Return the gradients (S, D), each times the derivative by its value."""
         (slope,) = ctx.saved_tensors
         return upstream.unsqueeze(-1) * slope, None
 

@@ -88,7 +88,7 @@ class Program:
         try:
             return bridgestan.StanModel(str(self.file), data, warn=False)
         except (OSError, AttributeError) as error:
-            raise ConfigError(f"{self.file} is no library that BridgeStan made ({one_line(str(error))}).") from None
+            raise ConfigError(f"{self.file} is no library that BridgeStan made: {one_line(str(error))}") from None
 
     def _lacks_constants(self) -> bool:
         """Whether the library refuses to keep constants, and no other error says so."""
@@ -232,10 +232,11 @@ def refusal(file: Path, message: str, data: Mapping[str, Tensor]) -> LabError:
         return DataError(f"{file} needs data '{name}', which are not there.{did_you_mean(name, data)} Known: {known}.")
     if re.match("(Syntax|Semantic) error|Ill-", text):
         return ConfigError(f"{file}: {text}")
-    return DataError(f"{file} refuses the data: {text}")
+    return DataError(f"{file} cannot be made with these data: {text}")
 
 
 def one_line(message: str) -> str:
     """Return Stan's message without the lines of the program that it shows."""
     lines = [line for line in message.splitlines() if line.strip() and not re.match(r"\s{3}", line)]
-    return re.sub(" in '[^']*', line", " in line", " ".join(" ".join(lines).split()))
+    text = re.sub(" in '[^']*', line", " in line", " ".join(" ".join(lines).split()))
+    return text.removeprefix("stanli compile: ").rstrip(".!") + "."

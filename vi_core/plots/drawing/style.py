@@ -5,12 +5,11 @@ Ito 2008, which readers with any common colour vision can tell apart. A figure i
 bytes for the same figure.
 """
 
-import functools
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, ParamSpec
+from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
@@ -19,8 +18,6 @@ from matplotlib.figure import Figure
 
 from vi_core.errors import require
 from vi_core.files import replacing
-
-P = ParamSpec("P")
 
 PALETTE: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
 DASHES: Final = ((0, (6, 2)), (0, (1.2, 1.4)), (0, (6, 2, 1.2, 2)), (0, (3, 1.5)))
@@ -33,22 +30,14 @@ STYLE: Final = mpl.rc_params_from_file(Path(__file__).with_name("theme.mplstyle"
 
 @contextmanager
 def theme() -> Iterator[None]:
-    """Context manager: `STYLE` on matplotlib's own defaults is in force; the user's settings come back afterwards."""
+    """Context manager and, as `@theme()`, decorator: `STYLE` on matplotlib's own defaults is in force inside.
+
+    The user's settings come back afterwards.
+    """
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
         yield
-
-
-def themed(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Decorator: `draw` runs under the theme."""
-
-    @functools.wraps(draw)
-    def draw_in_theme(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with theme():
-            return draw(*args, **kwargs)
-
-    return draw_in_theme
 
 
 def blank(width: float, height: float, title: str) -> Figure:

@@ -54,9 +54,9 @@ def estimators(problem: Problem) -> dict[str, Quantity]:
     found = {
         f"{kind}[{name}]": average(column, exact[name])
         for kind, part in parts.items()
-        for name, column in by_name(gradients(problem, part, problem.num_samples // SAMPLES)).items()
+        for name, column in by_name(gradients(problem, part, problem.family(problem.num_samples // SAMPLES))).items()
     }
-    closed = by_name(gradients(problem, Exact(), 1))
+    closed = by_name(gradients(problem, Exact(), problem.family(1)))
     return found | {f"exact_gradient[{name}]": Quantity(g.item(), None, exact[name]) for name, g in closed.items()}
 
 
@@ -65,13 +65,14 @@ def stored_gradient(problem: Problem) -> dict[str, float]:
     return {name: SLOPES[name] * g for name, g in Rule().gradient(problem).items()}
 
 
-def gradients(problem: Problem, estimator: Estimator, replicates: int) -> Tensor:
-    """Return an estimator's gradient at q in the stored parameters of independent replicates, (R, 4)."""
-    return gradient_of(problem, estimator, problem.family(replicates))
+def gradients(problem: Problem, estimator: Estimator, family: Family) -> Tensor:
+    """Return an estimator's gradient in the stored parameters of a family, (R, 4), in the order of `NAMES`.
 
-
-def gradient_of(problem: Problem, estimator: Estimator, family: Family) -> Tensor:
-    """Return an estimator's gradient in the stored parameters of a family, (R, 4), in the order of `NAMES`."""
+    Args:
+        problem: The model and its data.
+        estimator: Of the ELBO.
+        family: With R replicates at one q: independent estimates, from which the error of their mean follows.
+    """
     estimate = estimator(problem.model, family, ELBO(), problem.x)
     (gradient,) = torch.autograd.grad(estimate.surrogate.sum(), list(family.parameters()))
     return gradient.squeeze(1)
@@ -86,7 +87,7 @@ def landing(problem: Problem) -> dict[str, Quantity]:
     """At the exact posterior each sample's path derivative is zero: questions 3.1.21 and 3.1.24."""
     family = NormalGammaFamily(problem.model.latents, 100, positive=Exponential()).double()
     family.assign(base.normal_gamma(*(value.expand(100, 1) for value in problem.model.posterior(problem.x))))
-    return {"landing": largest(gradient_of(problem, StickingTheLanding(num_samples=1), family))}
+    return {"landing": largest(gradients(problem, StickingTheLanding(num_samples=1), family))}
 
 
 def control_variate(problem: Problem) -> dict[str, Quantity]:

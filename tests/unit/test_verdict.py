@@ -1,0 +1,178 @@
+"""The verdict on fits whose distance from the target is known in closed form, and moments corrected by weights.
+
+The target is N(0, I) in D dimensions with log evidence −7, and q is N(m, s² I): KL(q ‖ p) = D (s² − 1 + m²)/2 − D log s.
+"""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+
+import vi_core
+from vi_core.diagnostics.importance import smoothed_weights
+from vi_core.diagnostics.verdict import Verdict, Weighed, judge
+from vi_core.problem import default_dtype
+from vi_core.trust import corrected as corrected_moments
+from vi_core.trust import draws_for, verdict, weigh
+
+EVIDENCE, DIMENSIONS, DRAWS = -7.0, 4, 4000
+ALIVE = torch.ones(2, dtype=torch.bool)
+
+
+def weighed(scale: float, *offsets: float, seed: int = 0, below: tuple[float, ...] = ()) -> Weighed:
+    """Draws of N(offset, scale²) for each replicate, and weights towards N(0, 1); `below` lowers the evidence of some."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(DRAWS, len(offsets), DIMENSIONS, generator=generator, dtype=torch.float64)
+    z = torch.tensor(offsets, dtype=torch.float64)[:, None] + scale * noise
+    one = torch.ones((), dtype=torch.float64)
+    log_w = (Normal(0 * one, one).log_prob(z) - Normal(0 * one, scale * one).log_prob(scale * noise)).sum(-1) + EVIDENCE
+    return Weighed({"z": z}, log_w - torch.tensor(below) if below else log_w)
+
+
+def test_the_posterior_itself_is_trusted() -> None:
+    found = judge(weighed(1.0, 0.0, 0.0), ALIVE)
+    assert (found.trust, found.k_hat, found.agreement) == ("good", -1.0, 1.0)
+    assert found.kl_gap == pytest.approx(0.0, abs=1e-9)
+    assert found.ess == pytest.approx(DRAWS)
+    assert [mode.replicates for mode in found.modes] == [(0, 1)]
+    assert found.modes[0].log_evidence == pytest.approx(EVIDENCE)
+
+
+def test_a_q_that_is_too_narrow_is_not_trusted() -> None:
+    """Deviations of 0.5 in four dimensions: KL = 1.27, and a tail that no draw reaches."""
+    found = judge(weighed(0.5, 0.0, 0.0), ALIVE, ways_out="family=wider")
+    assert found.trust == "poor"
+    assert found.k_hat is not None
+    assert found.k_hat > 0.7
+    assert "try family=wider" in found.line
+
+
+def test_a_q_that_is_too_wide_is_corrected() -> None:
+    """Deviations of 1.5: KL = 0.878 nats, bounded weights. The estimate of KL has a standard error below 0.05."""
+    found = judge(weighed(1.5, 0.0, 0.0), ALIVE)
+    assert found.trust == "corrected"
+    assert found.kl_gap == pytest.approx(DIMENSIONS * (0.625 - math.log(1.5)), abs=0.2)
+    assert found.line.startswith("CORRECTED")
+
+
+def test_a_replicate_that_is_averaged_over_must_be_near_the_best() -> None:
+    """The second replicate ended in the same place, 3 nats lower: the best alone is trusted, both are not."""
+    both = weighed(1.0, 0.0, 0.0, below=(0.0, 3.0))
+    assert judge(both, ALIVE).trust == "good"
+    assert judge(both, ALIVE).agreement == 0.5
+    assert judge(both, ALIVE, ALIVE).trust == "poor"
+
+
+def test_modes_are_told_apart_and_weighted_by_their_evidence() -> None:
+    """Two modes ten deviations apart, the second with e^(-1/2) of the evidence: neither is the posterior."""
+    here, there = weighed(1.0, 0.0, seed=1), weighed(1.0, 0.0, seed=2, below=(0.5,))
+    z = torch.cat([here.z["z"], there.z["z"] + 10, here.z["z"] + 0.3], dim=1)
+    log_w = torch.cat([here.log_w, there.log_w, here.log_w], dim=1)
+    found = judge(Weighed({"z": z}, log_w), torch.ones(3, dtype=torch.bool))
+    assert found.trust == "poor"
+    assert [mode.replicates for mode in found.modes] == [(0, 2), (1,)]
+    assert found.modes[1].weight == pytest.approx(1 / (1 + math.exp(0.5)))
+    assert "combine=evidence" in found.line
+
+
+def test_a_mode_of_negligible_evidence_does_no_harm() -> None:
+    here, there = weighed(1.0, 0.0), weighed(1.0, 0.0, below=(34.0,))
+    z = torch.cat([here.z["z"], there.z["z"] + 10], dim=1)
+    found = judge(Weighed({"z": z}, torch.cat([here.log_w, there.log_w], dim=1)), ALIVE)
+    assert found.trust == "good"
+    assert "1 other mode" in found.line
+
+
+def test_one_replicate_says_what_it_cannot_see() -> None:
+    found = judge(weighed(1.0, 0.0), ALIVE[:1])
+    assert (found.trust, found.agreement) == ("good", None)
+    assert "cannot see other modes" in found.line
+
+
+def test_draws_where_the_density_is_zero() -> None:
+    broken = weighed(1.0, 0.0)
+    broken.log_w[5] = -math.inf
+    assert judge(broken, ALIVE[:1]).trust == "poor"
+    assert json.dumps(judge(broken, ALIVE[:1]).as_dict(), allow_nan=False)
+
+
+def test_smoothed_weights_have_the_quantiles_of_their_law() -> None:
+    """Weights that are generalised Pareto with shape 0.4: the tail is smooth, ordered as before, and sums to one."""
+    uniform = torch.rand(DRAWS, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    raw = 1 + (uniform ** (-0.4) - 1) / 0.4
+    smoothed = smoothed_weights(raw.log())
+    assert smoothed.sum().item() == pytest.approx(1.0)
+    tail = raw.argsort()[-150:]
+    assert bool((smoothed[tail].diff() >= 0).all())
+    levels = 1 - (torch.arange(1, 101, dtype=torch.float64) - 0.5).flip(0) / DRAWS
+    law = 1 + ((1 - levels) ** (-0.4) - 1) / 0.4
+    found = (
+        smoothed.sort().values[-100:]
+        / smoothed[raw.argsort()[: DRAWS // 2]].mean()
+        * raw.sort().values[: DRAWS // 2].mean()
+    )
+    torch.testing.assert_close(found[:80], law[:80], rtol=0.1, atol=0)
+    assert smoothed_weights(torch.zeros(100)).tolist() == pytest.approx([0.01] * 100)
+
+
+class Location(vi_core.BayesianModel):
+    """y_n ~ N(mu, 1), mu ~ N(0, 1): the posterior is N(Σy/(N + 1), 1/(N + 1))."""
+
+    def prior(self, data: Any) -> Any:
+        yield "mu", Normal(0.0, 1.0)
+
+    def likelihood(self, z: Any, data: Any) -> Any:
+        return Normal(z["mu"] + 0 * data["y"], 1.0)
+
+    def quantities(self, z: Any, data: Any) -> dict[str, Tensor]:
+        return {"pair": torch.stack([z["mu"], 2 * z["mu"]])}
+
+
+Y = np.array([0.3, 1.2, -0.4, 0.9, 2.0])
+
+
+@pytest.fixture(scope="module")
+def narrow() -> Any:
+    """A fit of one step that stands where q is twice too wide."""
+    fit = vi_core.fit(Location(), {"y": Y}, steps=1, replicates=2, scale=2.0)
+    return fit
+
+
+def test_corrected_moments_are_those_of_the_posterior(narrow: Any) -> None:
+    """4,000 draws, effective size about 2,700: within five standard errors, 0.1 posterior deviations."""
+    found: Verdict = narrow.verdict
+    assert found.trust == "corrected"
+    sd = 1 / math.sqrt(6)
+    rows = narrow.corrected()
+    assert rows["mu"].mean == pytest.approx(Y.sum() / 6, abs=0.1 * sd)
+    assert rows["mu"].sd == pytest.approx(sd, rel=0.08)
+    assert rows["mu"].q05 == pytest.approx(Y.sum() / 6 - 1.645 * sd, abs=0.15 * sd)
+    assert rows["pair[1]"].mean == pytest.approx(2 * rows["mu"].mean)
+    table = narrow.summary()
+    assert table["mu"]["corrected sd"] == pytest.approx(rows["mu"].sd)
+    assert "CORRECTED" in repr(table)
+
+
+def test_the_verdict_leaves_random_streams_and_parameters(narrow: Any) -> None:
+    problem = narrow.run.problem
+    before, raw = torch.get_rng_state(), problem.family.packed.raw.detach().clone()
+    with default_dtype(torch.float64):
+        first = weigh(problem, 300)
+        verdict(problem, first)
+        corrected_moments(problem, first, np.array([True, False]))
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(raw, problem.family.packed.raw.detach())
+
+
+def test_draws_come_in_pieces_and_their_number_has_bounds(narrow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = narrow.run.problem
+    assert draws_for(problem, 1) == DRAWS
+    monkeypatch.setattr("vi_core.trust.MOST_DENSITIES", 70)  # seven draws of two replicates and five points at a time
+    assert weigh(problem, 20).log_w.shape == (20, 2)
+    assert draws_for(problem, 1) == 200
+    assert draws_for(problem, 1000) == 2400
