@@ -6,14 +6,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from vi_core.plots.drawing.style import GREY, INK, PALETTE, blank_panels, legend_below, themed
+from vi_core.plots.drawing.style import GREY, INK, PALETTE, blank_panels, legend_below, theme
 
 LIMIT = 0.3  # posterior deviations, the largest error of a good fit's means
 LEAST, MOST = 1e-2, 1e3  # of the axis; points outside stand on its ends
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 
 
-@themed
+@theme()
 def league_figure(records: Mapping[str, ndarray], *, title: str = "") -> Figure:
     """Draw one line for each posterior, with a mark for each fit: filled where the verdict trusts it.
 
@@ -29,14 +29,11 @@ def league_figure(records: Mapping[str, ndarray], *, title: str = "") -> Figure:
     error = np.nan_to_num(records["mean_error"], nan=MOST).clip(LEAST, MOST)
     for i, method in enumerate(methods):
         height = 0.6 * ((i + 0.5) / len(methods) - 0.5)
-        for trusted in (True, False):
-            chosen = (records["method"] == method) & ((records["trust"] == "good") == trusted)
-            color = PALETTE[i % len(PALETTE)]
-            axes.plot(
-                error[chosen], rows[chosen] - height, linestyle="none", marker=MARKERS[i % len(MARKERS)], markersize=3.6,
-                color=color, markerfacecolor=color if trusted else "none", markeredgewidth=0.8,
-                label=method if trusted or not (records["method"] == method)[records["trust"] == "good"].any() else "",
-            )  # fmt: skip
+        own, trusted = records["method"] == method, records["trust"] == "good"
+        look = {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)], "markersize": 3.6}
+        look |= {"linestyle": "none", "markeredgewidth": 0.8}
+        axes.plot(error[own & trusted], rows[own & trusted] - height, label=method, **look)
+        axes.plot(error[own & ~trusted], rows[own & ~trusted] - height, markerfacecolor="none", **look)
     axes.axvline(LIMIT, color=INK, linewidth=0.8)
     axes.plot([], [], "o", color=GREY, markersize=3.6, linestyle="none", label="filled: trusted")
     axes.plot(

@@ -1,1 +1,1 @@
-"""Fits of many posteriors by many methods, each beside reference draws: how often a method is right, and its verdict."""
+"""Fits of many posteriors by many methods, each beside reference draws: how often q is right, and the verdict too."""

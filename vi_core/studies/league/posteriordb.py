@@ -9,6 +9,7 @@ program, a data set and a file of draws; data and draws are zipped JSON. Names o
 import json
 import re
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,7 +67,7 @@ class Database:
         """Posteriors whose reference draws are in the clone, in alphabetical order."""
         return [path.stem for path in sorted((self.folder / "posteriors").glob("*.json")) if self._draws(path.stem)]
 
-    def chosen(self, only: tuple[str, ...], without: tuple[str, ...]) -> list[str]:
+    def chosen(self, only: Sequence[str], without: Sequence[str]) -> list[str]:
         """Return the names in `only`, all if it is empty, but for those in `without`; `ConfigError` for others."""
         for name in only:
             if name not in self.names:
