@@ -10,7 +10,7 @@ The parts, the training loop and the numbers are those of the command line.
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vi_core.archive import Archive
 from vi_core.bounds.base import Bound
 from vi_core.datasets.base import Data, Dataset
 from vi_core.datasets.columns import column_data, named_columns
@@ -28,7 +29,7 @@ from vi_core.families.base import VariationalDistribution
 from vi_core.models.bayesian.base import BayesianModel
 from vi_core.optimizers.base import Optimizer
 from vi_core.parts import part
-from vi_core.problem import Loaded, assemble, default_dtype
+from vi_core.problem import Loaded, Problem, assemble, default_dtype
 from vi_core.run import Run
 from vi_core.schema import construct
 from vi_core.training.callbacks import Callback
@@ -100,21 +101,34 @@ class Table:
         return f"<table><caption>{escape(self.title)}</caption><tr>{heading}</tr>{lines}</table>"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Fit:
-    """A fitted model.
+    """A fitted model: of `vi_core.fit`, or a run of the command line that `vi_core.load` has reopened.
 
     Attributes:
-        run: The trained run: problem, loop and history.
+        run: The trained run, or what is in its folder: problem and history.
         settings: The call's arguments by name, for `repr`.
         seconds: What the fit took.
         data: All data by name, as the model saw them.
     """
 
-    run: Run
+    run: Run | Archive
     settings: dict[str, Any]
     seconds: float
-    data: dict[str, Tensor] = field(repr=False)
+    data: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, archive: Archive) -> "Fit":
+        """Return the fit that a folder holds."""
+        config, problem = archive.config, archive.problem
+        parts = config.get("parts") or {}
+        names = {noun: parts.get(noun) or _name(config[noun]) for noun in ("family", "estimator")}
+        return cls(archive, names, archive.summary["timing"]["total_s"], problem.batches.whole(problem.model))
+
+    @property
+    def problem(self) -> Problem:
+        """Data, parts and parameters."""
+        return self.run.problem
 
     @property
     def model(self) -> BayesianModel:
@@ -234,6 +248,12 @@ class Fit:
             figure.savefig(path)
         return figure
 
+    def to_arviz(self, n: int = DRAWS) -> Any:
+        """Return n draws as an `arviz.InferenceData`, described in `vi_core.interchange`; needs the package arviz."""
+        from vi_core.interchange import inference_data
+
+        return inference_data(self, n)
+
     def save(self, path: str | Path) -> None:
         """Write draws of q by name, the ELBO of each replicate and the recorded history to an .npz file."""
         from vi_core.files import replacing
@@ -253,7 +273,7 @@ class Fit:
         parts = ", ".join(str(self.settings[key]) for key in ("family", "estimator"))
         return (
             f"{type(self.model).__name__}: {parts}; ELBO {elbo:.2f} nats, {agree} of {len(self.elbo)} replicates "
-            f"within 1 nat of it; {self.run.loop.done} steps in {self.seconds:.1f} s"
+            f"within 1 nat of it; {int(self.history.step[-1])} steps in {self.seconds:.1f} s"
         )
 
 
