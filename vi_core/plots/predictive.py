@@ -44,7 +44,9 @@ def histograms(axes: Axes, observed: ndarray, replicated: ndarray, name: str) ->
     bins = np.linspace(low, high if high > low else low + 1, BINS + 1)
     for i, values in enumerate(replicated[:CURVES]):
         label = "replicated" if i == 0 else None
-        axes.hist(values, bins, density=True, histtype="step", color=PALETTE[0], alpha=0.25, label=label)
-    axes.hist(observed, bins, density=True, histtype="step", label="observed", **OBSERVED)
+        weights = np.full(len(values), 1 / len(values))
+        axes.hist(values, bins, weights=weights, histtype="step", color=PALETTE[0], alpha=0.25, label=label)
+    weights = np.full(len(observed), 1 / len(observed))
+    axes.hist(observed, bins, weights=weights, histtype="step", label="observed", **OBSERVED)
     axes.set(xlabel=name, yticks=[])
     axes.legend()
