@@ -35,7 +35,8 @@ def inference_data(fit: "Fit", draws: int) -> Any:
         import arviz
     except ImportError as error:
         raise ConfigError("ArviZ is not installed; pip install 'vi-lab[arviz]' adds it.") from error
-    return arviz.from_dict(**groups(fit, draws))
+    found: dict[str, Any] = groups(fit, draws)
+    return arviz.from_dict(**found)
 
 
 def groups(fit: "Fit", draws: int) -> dict[str, Group]:

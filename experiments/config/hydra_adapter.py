@@ -212,7 +212,8 @@ def filed_name(root: DictConfig) -> str:
         root: The whole configuration, with Hydra's node where that is still there.
     """
     node = root.hydra if "hydra" in root else HydraConfig.get()
-    choices, overrides = node.runtime.choices, list(node.overrides.task)
+    choices: Any = node.runtime.choices
+    overrides = list(node.overrides.task)
     if not replaced(choices, overrides):
         return choices.experiment
     path = next((text.partition("=")[2] for text in overrides if text.startswith("model.path=")), "")

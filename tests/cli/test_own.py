@@ -71,7 +71,7 @@ def test_settings_reach_the_model_and_the_copy_is_used(place: Path, tmp_path: Pa
     shutil.copy(place / "my.csv", tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
-        archive = vi_core.load(moved)
+        archive: Any = vi_core.load(moved)
     model: Any = archive.problem.model
     assert (type(model).__name__, model.scale) == ("Logistic", 2.0)
     means = archive.q.moments()["slopes"][0].flatten(0, 1).mean(dim=0).tolist()
@@ -155,11 +155,13 @@ def test_settings_that_a_model_does_not_have(place: Path) -> None:
     assert "Did you mean 'scale'?" in fitted(place, "my_model.py", "model.settings.scal=2.0").err
 
 
-def test_a_model_in_a_file_brings_the_parts_that_fit_it(place: Path) -> None:
+def test_a_model_in_a_file_brings_the_parts_that_fit_it(place: Path, tmp_path: Path) -> None:
     """Without experiment=own, and filed under the name of the file."""
-    result = run_in(place, "model=file", "model.path=my_model.py", *OWN[2:], *FEW, "plot.enabled=false")
+    for name in ("my.csv", "my_model.py"):
+        shutil.copy(place / name, tmp_path)
+    result = run_in(tmp_path, "model=file", "model.path=my_model.py", *OWN[2:], *FEW, "plot.enabled=false")
     assert (result.code, result.err) == (0, "")
-    (run,) = (place / "outputs" / "my_model").iterdir()
+    (run,) = (tmp_path / "outputs" / "my_model").iterdir()
     found = summary(run)
     assert (found["experiment"], found["checks"], found["checks_skipped"]) == ("my_model", [], "")
     parts = read_config(run)["parts"]
@@ -194,7 +196,8 @@ def test_a_loaded_run_is_a_fit(schools: tuple[Path, str]) -> None:
     assert isinstance(fit, Fit)
     row = fit.summary()["mu"]
     assert abs(row["mean"] - found["estimates"]["mu"]["mean"]) < 0.5 * found["estimates"]["mu"]["sd"]
-    assert fit.predict({"sigma": torch.ones(8)}, 10).shape == (10, 8)
+    predicted: Any = fit.predict({"sigma": torch.ones(8)}, 10)
+    assert predicted.shape == (10, 8)
     for thing in (fit, fit.run, fit.problem):
         assert repr(thing).count("\n") < 10 and len(repr(thing)) < 1000
 
