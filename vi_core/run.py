@@ -99,6 +99,10 @@ class Run:
         self.callbacks.publish(Callback.on_end, self.loop, summary)
         return summary
 
+    def __repr__(self) -> str:
+        place = "" if self.folder is None else f" in {self.folder}"
+        return f"Run of {self.problem}: {self.loop.done} of {self.plan.steps} steps{place}"
+
     @property
     def late(self) -> bool:
         """Whether training has taken `trainer.max_seconds`."""
