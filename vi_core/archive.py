@@ -61,7 +61,7 @@ class Archive:
 
     @property
     def gradients(self) -> int:
-        """Gradients of the density that each replicate has taken; 0 where the run is of a version that did not count."""
+        """Gradients of the density that each replicate has taken; 0 of a version that did not count them."""
         return self.summary["timing"].get("gradients", 0)
 
     @property

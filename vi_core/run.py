@@ -52,6 +52,8 @@ class Run:
         self.config, self.problem, self.folder, self.content = config, problem, folder, content
         self.trainer: Trainer = construct(config["trainer"], "trainer")
         self.device, self.diagnostics = problem.step.alive.device, {}
+        if content is not None:  # whose parameters come from a start that is not searched for again
+            problem.step.start_gradients = content.get("start_gradients", 0)
         spent, each = problem.step.start_gradients, problem.estimator.num_samples
         plan = self.trainer.plan(problem.batches.steps_per_epoch, config["replicates"], spent, each)
         self.plan = replace(plan, steps=1) if problem.family.fixed else plan

@@ -106,7 +106,7 @@ def summarize(job: Job, run: Run, history: History) -> Summary:
         "recovery": mixtures.recovery(problem, best),
         "misfit": mixtures.misfit(problem, best),
         "data": summary.data(problem),
-        "timing": summary.timing(run.loop, replicates),
+        "timing": summary.timing(run.loop, replicates, run.gradients),
         "environment": describe_environment(config["seed"], run.device),
     }
     result |= truth.kept(config, problem, result)
