@@ -33,12 +33,15 @@ from .run.streams import forgiving_streams
 
 TASKS_ON_FOLDER = {
     "plot": "results.figures", "collect": "sweeps.collect",
-    "report": "report.render", "truth": "results.truth", "docs_benchmarks": "benchmark.docs",
+    "report": "report.render", "truth": "results.truth", "export": "results.export",
+    "docs_benchmarks": "benchmark.docs",
 }  # fmt: skip
 """Tasks on a finished folder, and their modules, which are imported only where they are asked for."""
 FOLDERS = ("run", "resume", "sweep.resume")
 """Settings that name a folder: all that stands after the equals sign is its path, whatever letters are in it."""
-TASKS = ("fit", *TASKS_ON_FOLDER, "reproduce", "new_model")
+OWN_FOLDER = ("fit", "prior_predictive")
+"""Tasks that make a folder of their own, as a run does."""
+TASKS = (*OWN_FOLDER, *TASKS_ON_FOLDER, "reproduce", "new_model")
 NEW_OBJECTS = 50_000  # between two looks for cycles of garbage: importing torch makes ten times as many
 
 
@@ -61,7 +64,7 @@ def dispatch(arguments: list[str]) -> None:
     """Choose between a job or sweep under Hydra, a task on a finished folder, and what only shows something."""
     options = [a for a in arguments if not is_override(a)]
     own_parts.know(hydra_adapter.own_folder(options))
-    given = {a.partition("=")[0]: a.partition("=")[2] for a in arguments if is_override(a)}
+    given = given_keys(arguments)
     check(given)
     overrides = [a for a in arguments if is_override(a) and a.partition("=")[0] not in FOLDERS]
     folders = {key: Path(given[key]) for key in FOLDERS if given.get(key, "null") != "null"}
@@ -77,14 +80,32 @@ def dispatch(arguments: list[str]) -> None:
         new_model(given)
     elif task == "reproduce":
         reproduce(overrides, folders.get("run"))
-    elif task != "fit":
+    elif task not in OWN_FOLDER:
         on_folder(task, overrides, folders.get("run"))
     elif "resume" in folders:
         resume(folders["resume"], overrides, options)
     else:
+        overrides = with_recipe(given, overrides, options)
         if "sweep.resume" in folders:
             overrides += resumed_sweep(folders["sweep.resume"])
         under_options(options, overrides)
+
+
+def given_keys(arguments: list[str]) -> dict[str, str]:
+    """Return the values that arguments set, by key."""
+    return {a.partition("=")[0]: a.partition("=")[2] for a in arguments if is_override(a)}
+
+
+def with_recipe(given: dict[str, str], overrides: list[str], options: list[str]) -> list[str]:
+    """Return the overrides with what models of prior and likelihood bring along.
+
+    These are the parts of experiment=own where no experiment is chosen, and the model's data where no data set is.
+    """
+    if "model" not in given or given.get("experiment", "own") != "own":
+        return overrides
+    from .config.own_problem import recipe
+
+    return [*recipe(given, hydra_adapter.own_folder(options)), *overrides]
 
 
 def check(given: dict[str, str]) -> None:
@@ -114,7 +135,7 @@ def under_options(options: list[str], overrides: list[str]) -> None:
 def show_settings(folders: dict[str, Path], overrides: list[str], options: list[str], asked: Namespace) -> None:
     """Do what `--cfg` says: show the settings that a run would have, a resumed one those of its folder."""
     if "resume" not in folders:
-        under_options(options, overrides)
+        under_options(options, with_recipe(given_keys(overrides), overrides, options))
     elif asked.cfg != "job":
         raise ConfigError(f"--cfg {asked.cfg} shows settings of Hydra, without which resume= goes on; use --cfg job.")
     else:

@@ -7,13 +7,15 @@ run.q.moments()["mu"]        # posterior mean and deviation per replicate
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from vi_core.errors import DataError
 from vi_core.families.base import VariationalDistribution
 from vi_core.layout import Failure, Finding, FitFinding, FitSettings, Settings, fault
+from vi_core.models.bayesian.base import BayesianModel
 from vi_core.models.bayesian.file import FileModel
 from vi_core.models.stan.model import StanModel
 from vi_core.problem import Problem, assemble, default_dtype
@@ -22,11 +24,15 @@ from vi_core.renamed import ESTIMATES, modernised
 from vi_core.training import checkpoint
 from vi_core.training.history import History, read_history
 
+if TYPE_CHECKING:
+    from vi_core.fitting import Fit
+
+SHOWN = 6  # estimates in the text of a run
 FIT_ONLY = frozenset(("replicates", "objective", "final", "diagnostics"))  # keys of summary.json
 MODELS_IN_FILES = {f"{model.__module__}.{model.__qualname__}" for model in (FileModel, StanModel)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Archive:
     """A finished run.
 
@@ -47,6 +53,35 @@ class Archive:
         """The fitted q(z), for families without an encoder; with one, call `problem.family` on data."""
         with torch.no_grad():
             return self.problem.family.distribution(self.problem.family.variational())
+
+    @property
+    def history(self) -> History:
+        """The history, under the name that it has in a run."""
+        return self.trace
+
+    @property
+    def gradients(self) -> int:
+        """Gradients of the density that each replicate has taken; 0 of a version that did not count them."""
+        return self.summary["timing"].get("gradients", 0)
+
+    @property
+    def alive(self) -> np.ndarray:
+        """(R,) which replicates have not diverged."""
+        return self.problem.step.alive.cpu().numpy()
+
+    def __repr__(self) -> str:
+        found, final = self.summary, self.summary["final"]
+        rows = list(found["estimates"].items())
+        lines = [f"  {name}: mean {shown(row['mean'])}, sd {shown(row.get('sd'))}" for name, row in rows[:SHOWN]]
+        more = [f"  ... and {len(rows) - SHOWN} more"] if len(rows) > SHOWN else []
+        head = f"{found['experiment']}: {found['status']} after {int(self.trace.step[-1])} steps"
+        bound = f"  final {final['name']}: {shown(final['mean'])} nats"
+        return "\n".join([head, f"  {found['subtitle']}", *lines, *more, bound])
+
+
+def shown(value: float | None) -> str:
+    """Return a number with six digits."""
+    return "unknown" if value is None else f"{value:.6g}"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -111,16 +146,28 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return config, summary
 
 
-def load(run: str | Path) -> Archive:
+def load(run: str | Path) -> "Archive | Fit":
     """Read a run's folder and rebuild its problem, on the CPU, with the parameters of the last checkpoint.
 
     Args:
         run: The folder.
 
+    Returns:
+        The run; that of a `BayesianModel` as `vi_core.fit` returns it.
+
     Raises:
         DataError: Where a file is missing or damaged, or the folder holds a study or a run that failed.
     """
-    folder = Path(run)
+    archive = read_archive(Path(run))
+    if not isinstance(archive.problem.model, BayesianModel):
+        return archive
+    from vi_core.fitting import Fit
+
+    return Fit.of(archive)
+
+
+def read_archive(folder: Path) -> Archive:
+    """Return the run in a folder as its files have it; raise like `load`."""
     config, summary = read_run(folder)
     if config.get("study") is not None:
         raise DataError(f"{folder} holds a study, which has no fit; read its summary.json and records.npz.")

@@ -11,7 +11,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vi_core.archive import Archive
 from vi_core.bounds.base import Bound
 from vi_core.datasets.columns import InMemory, column_data, named_columns, rows_first
 from vi_core.diagnostics.verdict import Verdict, Weighed
@@ -31,7 +32,7 @@ from vi_core.models.bayesian.base import BayesianModel
 from vi_core.models.stan.model import StanModel
 from vi_core.optimizers.base import Optimizer
 from vi_core.parts import part
-from vi_core.problem import Loaded, assemble, default_dtype
+from vi_core.problem import Loaded, Problem, assemble, default_dtype
 from vi_core.run import Run
 from vi_core.schema import construct
 from vi_core.tables import Table
@@ -47,23 +48,36 @@ QUANTILES = (0.05, 0.95)
 RECIPES = {"auto": 7875, "none": 1000}  # steps
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Fit:
-    """A fitted model.
+    """A fitted model: of `vi_core.fit`, or a run of the command line that `vi_core.load` has reopened.
 
     Attributes:
-        run: The trained run: problem, loop and history.
+        run: The trained run, or what is in its folder: problem and history.
         settings: The call's arguments by name, for `repr`.
         seconds: What the fit took.
         data: All data by name, as the model saw them.
         replicate: Whose q the methods describe; None for that with the highest ELBO.
     """
 
-    run: Run
+    run: Run | Archive
     settings: dict[str, Any]
     seconds: float
-    data: dict[str, Tensor] = field(repr=False)
+    data: dict[str, Tensor]
     replicate: int | None = None
+
+    @classmethod
+    def of(cls, archive: Archive) -> "Fit":
+        """Return the fit that a folder holds."""
+        config, problem = archive.config, archive.problem
+        parts = config.get("parts") or {}
+        names = {noun: parts.get(noun) or _name(config[noun]) for noun in ("family", "estimator")}
+        return cls(archive, names, archive.summary["timing"]["total_s"], problem.batches.whole(problem.model))
+
+    @property
+    def problem(self) -> Problem:
+        """Data, parts and parameters."""
+        return self.run.problem
 
     @property
     def model(self) -> BayesianModel | StanModel:
@@ -79,6 +93,11 @@ class Fit:
         return family.distribution(detached(family.variational()))
 
     @property
+    def done(self) -> int:
+        """Steps that were made."""
+        return int(self.history.step[-1])
+
+    @property
     def gradients(self) -> int:
         """Gradients of the density that each replicate has taken, those of its start included."""
         return self.run.gradients
@@ -91,7 +110,7 @@ class Fit:
     @cached_property
     def _weighed(self) -> Weighed:
         """Draws of q with their importance weights, which leave every random stream as it was."""
-        return weigh(self.run.problem, draws_for(self.run.problem, self.run.loop.done))
+        return weigh(self.run.problem, draws_for(self.run.problem, self.done))
 
     @cached_property
     def elbo(self) -> np.ndarray:
@@ -221,6 +240,12 @@ class Fit:
             figure.savefig(path)
         return figure
 
+    def to_arviz(self, n: int = DRAWS) -> Any:
+        """Return n draws as an `arviz.InferenceData`, described in `vi_core.interchange`; needs the package arviz."""
+        from vi_core.interchange import inference_data
+
+        return inference_data(self, n)
+
     def save(self, path: str | Path) -> None:
         """Write draws of q by name, the ELBO of each replicate and the recorded history to an .npz file."""
         from vi_core.files import replacing
@@ -245,7 +270,7 @@ class Fit:
         parts = ", ".join(str(self.settings[key]) for key in ("family", "estimator"))
         return (
             f"{type(self.model).__name__}: {parts}; ELBO {elbo:.2f} nats{up_to}, {agree} of {len(self.elbo)} "
-            f"replicates within 1 nat of it; {self.run.loop.done} steps, {self.gradients} gradients each, in "
+            f"replicates within 1 nat of it; {self.done} steps, {self.gradients} gradients each, in "
             f"{self.seconds:.1f} s\n{self.verdict}"
         )
 

@@ -50,7 +50,7 @@ KINDS: dict[str, type | tuple[type, ...]] = {
 }
 
 
-@dataclass
+@dataclass(repr=False)
 class Problem:
     """Data and parts of one run, with the step that trains them.
 
@@ -70,6 +70,11 @@ class Problem:
     estimator: Estimator
     step: Step
     batches: Batches
+
+    def __repr__(self) -> str:
+        parts = (self.model, self.family, self.bound, self.estimator)
+        names = ", ".join(type(part).__name__ for part in parts)
+        return f"{names} on {len(self.data.train)} points, {self.family.replicates} replicates"
 
     def held_out(self) -> Tensor:
         """Return the bound per data point averaged over the held-out part, or over all data where there is none, (R,).
@@ -105,7 +110,7 @@ class Problem:
             return self.model.log_joint(z, x) - q.log_prob(z)
 
 
-@dataclass
+@dataclass(repr=False)
 class StackedProblem(Problem):
     """Several problems that are trained as one, with their networks stacked; `singles` are its parts."""
 

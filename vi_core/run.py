@@ -52,6 +52,8 @@ class Run:
         self.config, self.problem, self.folder, self.content = config, problem, folder, content
         self.trainer: Trainer = construct(config["trainer"], "trainer")
         self.device, self.diagnostics = problem.step.alive.device, {}
+        if content is not None:  # whose parameters come from a start that is not searched for again
+            problem.step.start_gradients = content.get("start_gradients", 0)
         spent, each = problem.step.start_gradients, problem.estimator.num_samples
         plan = self.trainer.plan(problem.batches.steps_per_epoch, config["replicates"], spent, each)
         self.plan = replace(plan, steps=1) if problem.family.fixed else plan
@@ -98,6 +100,10 @@ class Run:
             raise
         self.callbacks.publish(Callback.on_end, self.loop, summary)
         return summary
+
+    def __repr__(self) -> str:
+        place = "" if self.folder is None else f" in {self.folder}"
+        return f"Run of {self.problem}: {self.loop.done} of {self.plan.steps} steps{place}"
 
     @property
     def late(self) -> bool:

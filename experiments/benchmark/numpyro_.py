@@ -18,8 +18,10 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax.example_libraries import stax
+from jax.example_libraries.optimizers import exponential_decay
 from numpyro.distributions.constraints import positive
 from numpyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
+from numpyro.infer.autoguide import AutoMultivariateNormal
 
 from .images import PIXELS, read_images
 from .protocol import Answer, Contender, Settings, seconds_of
@@ -31,7 +33,8 @@ SCAN, SCAN_IMAGES = 200, 10
 
 def build(settings: Settings) -> Contender:
     """Return the loop of a problem."""
-    return BlackBox(settings) if settings["problem"] == "bbvi" else Autoencoder(settings)
+    kinds = {"bbvi": BlackBox, "logistic": FullRank}
+    return kinds.get(settings["problem"], Autoencoder)(settings)
 
 
 class BlackBox(Contender):
@@ -85,6 +88,50 @@ class BlackBox(Contender):
         found = {name: float(value) for name, value in self.svi.get_params(self.state).items()}
         elbo = -float(np.mean([np.asarray(losses) for losses in self.losses]))
         return {"mu": found["loc"], "tau": found["concentration"] / found["rate"], "elbo": elbo}
+
+
+class FullRank(Contender):
+    """A full-rank Normal for logistic regression, K particles at once, with a rate that falls to a tenth.
+
+    Its settings are `data`, an .npz file, `num_samples`, `lr` and `steps`, over which the rate falls.
+    """
+
+    stride = SCAN
+
+    def __init__(self, settings: Settings):
+        with np.load(settings["data"]) as data:
+            self.x, self.y = jnp.asarray(data["x"], jnp.float32), jnp.asarray(data["y"], jnp.float32)
+        self.guide = AutoMultivariateNormal(self.model)
+        rate = exponential_decay(settings["lr"], settings["steps"], 0.1)
+        loss = Trace_ELBO(num_particles=settings["num_samples"])
+        self.svi = SVI(self.model, self.guide, numpyro.optim.Adam(rate), loss)
+        self.state = self.svi.init(jax.random.PRNGKey(settings.get("seed", 0)))
+        self.scan = jax.jit(lambda state: jax.lax.scan(lambda s, _: self.svi.update(s), state, None, length=SCAN))
+        self.losses: list[Any] = []
+
+    def model(self) -> None:
+        """p(y, alpha, beta)."""
+        alpha = numpyro.sample("alpha", dist.Normal(0.0, 10.0))
+        beta = numpyro.sample("beta", dist.Normal(0.0, 2.5).expand([self.x.shape[1]]).to_event(1))
+        with numpyro.plate("data", len(self.y)):
+            numpyro.sample("y", dist.Bernoulli(logits=alpha + self.x @ beta), obs=self.y)
+
+    def run(self, steps: int) -> float:
+        """Make more updates; return the seconds."""
+        self.losses = []
+        return seconds_of(lambda: self._scans(steps // SCAN))
+
+    def _scans(self, count: int) -> None:
+        for _ in range(count):
+            self.state, losses = self.scan(self.state)
+            self.losses.append(losses)
+        jax.block_until_ready((self.state, self.losses))
+
+    def answer(self) -> Answer:
+        """Return what has been found."""
+        median = self.guide.median(self.svi.get_params(self.state))
+        elbo = -float(np.mean([np.asarray(losses) for losses in self.losses]))
+        return {"alpha": float(median["alpha"]), "beta": float(median["beta"].mean()), "elbo": elbo}
 
 
 def layers(*sizes: int) -> tuple[Callable[..., Any], Callable[..., Any]]:

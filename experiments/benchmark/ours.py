@@ -41,7 +41,8 @@ def compose(overrides: list[str]) -> DictConfig:
 class Run(Contender):
     """A run of this program.
 
-    Its settings are `overrides`, `threads`, and for images their file `data` and `batch_size`.
+    Its settings are `overrides`, `threads`, for images their file `data` and `batch_size`, and `model`, a class in
+    place of the one that the overrides choose.
     """
 
     def __init__(self, settings: Settings):
@@ -53,6 +54,8 @@ class Run(Contender):
             target = f"{__package__}.images.StoredImages"
             stored = {"_target_": target, "path": settings["data"], "batch_size": settings["batch_size"]}
             cfg.dataset = OmegaConf.create(stored)
+        if "model" in settings:
+            cfg.model = OmegaConf.create({"_target_": settings["model"]})
         self.problem, self.loop = self._assemble(cfg)
         several = self.loop.execution.mode in ("replay", "compiled")
         self.stride = 1 if not several else STRIDE if self.problem.batches.full is not None else CHUNK

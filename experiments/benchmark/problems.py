@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 
-from . import commands, conjugate, networks
+from . import commands, conjugate, networks, regression
 from .entries import Place, Problem
 
 PROBLEMS: dict[str, Callable[[Place], Problem]] = {
     "bbvi": conjugate.bbvi,
     "bbvi_large": conjugate.bbvi_large,
     "bbvi_replicates": conjugate.bbvi_replicates,
+    "logistic": regression.logistic,
     "vae": networks.vae,
     "iwae": networks.iwae,
     "memory": networks.memory,
@@ -23,7 +24,7 @@ PROBLEMS: dict[str, Callable[[Place], Problem]] = {
 ON_IMAGES = {"vae", "iwae", "memory", "cost_threads"}
 """Problems that need the file of images."""
 CONTENDERS = (
-    "ours", "ours_float64", "ours_bfloat16", "report_000", "report_001", "pyro", "numpyro", "numpyro_k1",
+    "ours", "ours_float64", "ours_bfloat16", "by_factors", "report_000", "report_001", "pyro", "numpyro", "numpyro_k1",
     "numpyro_k1_scan", "jax_scan", "whole", "one_by_one", "off", "help", "default_run", "figures",
 )  # fmt: skip
 AXES = {
@@ -37,6 +38,7 @@ TITLES = {
     "bbvi": "black-box VI, Normal–Gamma, n = 100, K = 50, one run",
     "bbvi_large": "the same with n = 100,000",
     "bbvi_replicates": "the same with n = 100, 512 replicates",
+    "logistic": "logistic regression 569 × 31, full-rank Normal, K = 8, 8 replicates",
     "vae": "VAE 784-200-200-20, batch 128, an epoch of 60,000 images",
     "iwae": "IWAE with K = 50, the same network and batch",
     "memory": "peak memory of steps of that IWAE",

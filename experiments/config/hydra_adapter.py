@@ -7,6 +7,7 @@ an attribute of another package.
 import argparse
 import os
 import pickle
+import re
 import warnings
 from argparse import Namespace
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_omega_conf_dumper
 
 from vi_core.errors import ConfigError
-from vi_core.files import explained
+from vi_core.files import explained, file_and_name
 from vi_core.reading import check_yaml
 
 from ..run.jobs import refused, relative
@@ -66,6 +67,7 @@ def install() -> None:
     SourcesRegistry.instance().resolve("file").load_config = _load_checked  # type: ignore[method-assign]
     register_schema()
     OmegaConf.register_new_resolver("after", lambda number, last: int(number) + int(last) + 1, replace=True)
+    OmegaConf.register_new_resolver("filed", lambda key, *, _root_: filed_name(_root_), replace=True)
 
 
 def _load_checked(self: FileConfigSource, config_path: str) -> ConfigResult:
@@ -194,19 +196,55 @@ def overrides_dirname(overrides: Sequence[Override], settings: Any) -> str:
     return get_overrides_dirname(list(overrides), **settings)  # it is no public function
 
 
-def part_settings(group: str, name: str) -> dict[str, Any]:
+def part_settings(group: str, name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
     """Return the plain settings of a part, as its YAML file and those that it starts from have them.
 
-    The file is found on Hydra's search path: among the program's own, or in the folder of `--config-dir`.
+    The file is found on Hydra's search path: among the program's own, or in the folder of `--config-dir`; while Hydra
+    composes nothing yet, in `folders`.
     """
     composing = GlobalHydra.instance().is_initialized()
     place = nullcontext() if composing else hydra.initialize_config_module(CONF, version_base="1.3")
     with place, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "In '.*': Defaults list is missing `_self_`")  # it is no whole run's
-        node = OmegaConf.select(hydra.compose(f"{group}/{name}"), group)
+        path = [f"hydra.searchpath=['file://{folder.absolute()}']" for folder in folders]
+        node = OmegaConf.select(hydra.compose(f"{group}/{name}", path), group)
     content = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_dict(node) else {}
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items() if not isinstance(value, dict)}
+
+
+def filed_name(root: DictConfig) -> str:
+    """Return the name of a run: that of its experiment, or of the model where the command line replaces model or data.
+
+    Args:
+        root: The whole configuration, with Hydra's node where that is still there.
+    """
+    node = root.hydra if "hydra" in root else HydraConfig.get()
+    choices: Any = node.runtime.choices
+    overrides = list(node.overrides.task)
+    if not replaced(choices, overrides):
+        return choices.experiment
+    path = next((text.partition("=")[2] for text in overrides if text.startswith("model.path=")), "")
+    stem = file_and_name(path.strip("'\""))[0].stem if choices.model == "file" else choices.model
+    return stem if re.fullmatch(r"[\w-]+", stem) else choices.model
+
+
+def replaced(choices: Any, overrides: Sequence[str]) -> bool:
+    """Whether the command line chooses another model or data set than the experiment has.
+
+    Args:
+        choices: Names of the parts, and of the experiment, of a job.
+        overrides: Its command line.
+    """
+    given = {text.lstrip("+~").partition("=")[0] for text in overrides} & {"model", "dataset"}
+    return bool(given) and any(choices[group] != own_choices(choices.experiment)[group] for group in given)
+
+
+@lru_cache(maxsize=64)
+def own_choices(experiment: str) -> dict[str, str]:
+    """Return the names of the parts that an experiment has by itself."""
+    composed = hydra.compose("config", [f"experiment={experiment}"], return_hydra_config=True)
+    return dict(composed.hydra.runtime.choices)
 
 
 def own_folder(options: Sequence[str]) -> list[Path]:

@@ -206,7 +206,7 @@ def config_hash(config: Any) -> str:
     essential = essential_settings(config)
     model = essential.get("model")
     if isinstance(model, dict) and model.get("checksum"):  # what is in a file matters, and which class of it
-        essential["model"] = model | {"path": file_and_name(model["path"])[1]}
+        essential |= {"model": model | {"path": file_and_name(model["path"])[1]}, "name": "own"}
     digest = hashlib.sha256(json.dumps(essential, sort_keys=True, default=str).encode()).hexdigest()
     return f"{IDENTITY_VERSION}-{digest[:16]}"
 

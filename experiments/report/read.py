@@ -25,6 +25,8 @@ CAPTIONS = {
     "bound": "the bound over the steps",
     "expectations": "posterior means over the steps",
     "density": "fitted density over the data",
+    "predictive": "data that the model replicates beside the observed ones",
+    "prior_predictive": "data drawn from the prior beside the observed ones",
     "reconstructions": "test images and their reconstructions",
     "generated": "images from noise",
     "parameters": "parameters of q over the steps",

@@ -7,7 +7,7 @@ import itertools
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ import torch
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from vi_core.archive import load, read_run
+from vi_core.archive import read_archive, read_run
 from vi_core.arrays import Arrays, read_arrays
 from vi_core.models.base import HasPredictive, Model
 from vi_core.plots.density import counts_figure, density_figure, map_figure
 from vi_core.plots.drawing.style import save
 from vi_core.plots.images import image_figure, noise_figure, reverse_figure, terms_figure
+from vi_core.plots.predictive import predictive_figure
 from vi_core.plots.trajectories import bound_figure, trajectories_figure
 from vi_core.problem import Problem
 from vi_core.reading import damaged
@@ -29,6 +30,7 @@ from vi_core.training.history import History
 
 from ..config.places import benchmark_module
 from .mixtures import Scene, scene
+from .predictive import Pair, replicated_by_fit
 
 log = logging.getLogger(__name__)
 IMAGES = {"test", "reconstruction", "generated", "data"}  # arrays whose elements are like data points
@@ -47,6 +49,7 @@ class Finished:
         data: Univariate data, (N,), or None for others.
         model: The fitted model, on the CPU.
         scene: Arrays of a mixture of places and counts, or None for other models.
+        predictive: Observed and replicated data by name, of a model of prior and likelihood.
     """
 
     summary: dict[str, Any]
@@ -55,6 +58,7 @@ class Finished:
     data: np.ndarray | None
     model: Model
     scene: Scene | None = None
+    predictive: dict[str, Pair] = field(default_factory=dict)
 
 
 def run(cfg: DictConfig, folder: Path) -> None:
@@ -78,14 +82,15 @@ def run(cfg: DictConfig, folder: Path) -> None:
 
 def redraw_fit(cfg: DictConfig, folder: Path) -> list[Path]:
     """Redraw the figures of a fit, from its checkpoint, trace.csv and samples.npz; return their paths."""
-    archived = load(folder)
+    archived = read_archive(folder)
     samples = read_arrays(folder / "samples.npz")
     check_samples(samples, archived.problem, folder / "samples.npz")
     train = archived.problem.data.train
     data = train.double().numpy() if train.dim() == 1 else None
     problem, summary = archived.problem, archived.summary
     found = scene(problem, summary["best_replicate"] or 0)
-    finished = Finished(summary, archived.trace, samples, data, problem.model, found)
+    pairs = replicated_by_fit(problem, samples, summary["final"]["values"])
+    finished = Finished(summary, archived.trace, samples, data, problem.model, found, pairs)
     return draw(finished, folder / "plots", cfg.plot)
 
 
@@ -134,6 +139,8 @@ def figures(run: Finished, smoothing: int) -> Iterator[tuple[str, Figure]]:
         yield "parameters", _trajectories(run, parameters, title)
     if run.data is not None and isinstance(run.model, HasPredictive) and expectations:
         yield "density", _density(run, run.data, run.model, title)
+    if run.predictive:
+        yield "predictive", predictive_figure(run.predictive, title=f"{title}, replicated data")
     if run.scene is not None:
         yield "map", _map(run.scene, title)
         yield "counts", _counts(run.scene, title)

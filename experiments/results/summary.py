@@ -244,8 +244,14 @@ def blankets(problem: Problem) -> dict[str, Any]:
     return {"blankets": {name: {"factors": [*kept.factors], "q": [*kept.terms]} for name, kept in found.items()}}
 
 
-def timing(loop: Loop, replicates: int) -> dict[str, Any]:
-    """Return the entry `timing`; the total is filled in when everything is written."""
+def timing(loop: Loop, replicates: int, gradients: int) -> dict[str, Any]:
+    """Return the entry `timing`; the total is filled in when everything is written.
+
+    Args:
+        loop: That has ended.
+        replicates: R.
+        gradients: Of the density, that each replicate has taken.
+    """
     making = loop.execution.seconds
     each = 1e6 * (loop.seconds - making) / max(1, loop.done)
     return {
@@ -254,6 +260,7 @@ def timing(loop: Loop, replicates: int) -> dict[str, Any]:
         "compile_s": making,
         "execution": loop.execution.used,
         "iterations": loop.done,
+        "gradients": gradients,
         "us_per_iteration": each,
         "us_per_replicate_iteration": each / replicates,
     }

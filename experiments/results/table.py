@@ -68,6 +68,12 @@ def study_report(summary: Summary, figures: Sequence[str]) -> str:
     return "\n".join(["", head, *_estimate_lines(summary["estimates"], COMPUTED), *_verdict_lines(summary, figures)])
 
 
+def prior_report(summary: Summary, figures: Sequence[str]) -> str:
+    """Return the table of the prior; the arguments are those of `report`."""
+    head = f"{summary['experiment']}: {summary['subtitle']}"
+    return "\n".join(["", head, *_estimate_lines(summary["estimates"], POSTERIOR), *_verdict_lines(summary, figures)])
+
+
 def restarts_line(values: Sequence[float], best: int) -> str:
     """Say which restart was kept and how far below it the others ended, so that local optima are seen.
 

@@ -126,7 +126,7 @@ def work_of(job: Job) -> Callable[[Job], Summary]:
     """
     if job.cfg.benchmark is not None:
         return benchmark_module("task").benchmark
-    kind = "study" if job.cfg.study is not None else "fit"
+    kind = "study" if job.cfg.study is not None else job.cfg.task
     return getattr(import_module(f"{PROGRAM}.run.{kind}"), kind)  # torch, once a job starts
 
 

@@ -27,7 +27,7 @@ from vi_core.training.loop import Loop
 
 from ..config.hydra_adapter import yaml_text
 from ..config.schema import config_hash
-from ..results import diagnostics, diffusion, expectations, mixtures, summary, table, trust, truth
+from ..results import diagnostics, diffusion, expectations, mixtures, predictive, summary, table, trust, truth
 from ..results.files import write_json, write_npz, write_text
 from .jobs import Job, Summary
 from .owner import Occupied
@@ -106,7 +106,7 @@ def summarize(job: Job, run: Run, history: History) -> Summary:
         "recovery": mixtures.recovery(problem, best),
         "misfit": mixtures.misfit(problem, best),
         "data": summary.data(problem),
-        "timing": summary.timing(run.loop, replicates),
+        "timing": summary.timing(run.loop, replicates, run.gradients),
         "environment": describe_environment(config["seed"], run.device),
     }
     result |= truth.kept(config, problem, result)
@@ -211,7 +211,8 @@ def draw_figures(
     train_data = problem.data.train
     data = train_data.cpu().double().numpy() if train_data.dim() == 1 else None
     scene = mixtures.scene(problem, results_of(problem, problem.step.alive.cpu().numpy())[1])
-    finished = Finished(result, history, samples, data, problem.model.cpu(), scene)
+    pairs = predictive.replicated_by_fit(problem, samples, result["final"]["values"])
+    finished = Finished(result, history, samples, data, problem.model.cpu(), scene, pairs)
     return [str(path) for path in draw(finished, job.folder / "plots", job.cfg.plot)]
 
 

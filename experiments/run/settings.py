@@ -3,14 +3,16 @@
 import logging
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
 from vi_core.archive import MODELS_IN_FILES
 from vi_core.errors import ConfigError, LabError
 from vi_core.models.files import checksum_of
 
-from ..config.hydra_adapter import part_settings
+from ..config.hydra_adapter import part_settings, replaced
 from ..config.messages import keys_of
+from ..config.schema import Report
 from ..config.validate import PARTS, plain_values, use_present_names, validate
 from ..results.expectations import chosen_key
 from .jobs import Job
@@ -65,27 +67,29 @@ def adapted(job: Job) -> dict[str, Any]:
         drop_parts(job)
     elif not job.resume:
         drop_foreign_settings(job)
+        drop_background(job)
         note_model_file(job)
     use_present_names(job.cfg, {chosen_key(text) for text in job.overrides})
     return plain_values(job.cfg)
 
 
 def note_model_file(job: Job) -> None:
-    """Fill in the checksum of a model in a file, by which a run knows it; refuse to fit it with bbvi's parts by chance.
-
-    Raises:
-        ConfigError: Where neither an experiment nor a family was chosen for it.
-    """
+    """Fill in the checksum of a model in a file, by which a run knows it."""
     model = job.cfg.model
     if model is None or model.get("_target_") not in MODELS_IN_FILES or not model.get("path"):
         return
-    if not {"experiment", "family"} & set(map(chosen_key, job.overrides)):
-        raise ConfigError(
-            f"model={job.cfg.parts['model']} needs parts that fit a model of your own: add experiment=own, or choose "
-            "family=<name>."
-        )
     if model.checksum is None:
         model.checksum = checksum_of(model.path)
+
+
+def drop_background(job: Job) -> None:
+    """Leave out what an experiment says of its own problem where the command line gives it another one.
+
+    These are the expected numbers, the note, and the place in the reports.
+    """
+    choices = HydraConfig.get().runtime.choices
+    if replaced(choices, job.overrides):
+        job.cfg.expected, job.cfg.note, job.cfg.report = [], "", OmegaConf.structured(Report)
 
 
 def drop_parts(job: Job) -> None:

@@ -39,5 +39,5 @@ class Logistic(BayesianModel):
         return data.get("weights")
 
     def quantities(self, z: dict[str, Tensor], data: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return functions of the latents, which `vi_core.fit` reports too: here the odds ratio of each feature."""
+        """Return functions of the latents, which are reported too: here the odds ratio of each feature."""
         return {"odds_ratio": z["slopes"].exp()}

@@ -30,7 +30,7 @@ from ..config.messages import configuration_groups
 from ..config.schema import set_setting
 from ..run.jobs import Job, make_job, relative
 
-CHOICE = re.compile(r"\$\{hydra:runtime\.choices\.\w+\}")
+CHOICE = re.compile(r"\$\{(?:hydra:runtime\.choices\.\w+|filed:name)\}")
 
 
 @cache

@@ -11,6 +11,8 @@ import torch
 
 import vi_core
 from tests.conftest import Result, run_in
+from vi_core.archive import read_config
+from vi_core.fitting import Fit
 
 OWN = ("experiment=own", "model=file", "dataset=table", "dataset.path=my.csv", "dataset.target=y")
 FEW = ("trainer.steps=40", "replicates=2", "trainer.final_samples=50")
@@ -55,11 +57,12 @@ def summary(run: Path) -> dict[str, Any]:
 
 def test_a_run_has_estimates_samples_and_figures(place: Path) -> None:
     found = summary(place / "run")
-    assert set(found["estimates"]) == {"intercept", "slopes[0]", "slopes[1]"}
+    own = {"intercept", "slopes[0]", "slopes[1]"}
+    assert set(found["estimates"]) == own | {"odds_ratio[0]", "odds_ratio[1]"}
     assert found["estimates"]["slopes[0]"]["mean"] > 0.5 > -0.2 > found["estimates"]["slopes[1]"]["mean"]
     with np.load(place / "run" / "samples.npz") as samples:
         assert samples["slopes"].shape == (2, 500, 2)
-    assert {path.stem for path in (place / "run" / "plots").iterdir()} >= {"bound", "expectations"}
+    assert {path.stem for path in (place / "run" / "plots").iterdir()} >= {"bound", "expectations", "predictive"}
 
 
 def test_settings_reach_the_model_and_the_copy_is_used(place: Path, tmp_path: Path) -> None:
@@ -68,11 +71,11 @@ def test_settings_reach_the_model_and_the_copy_is_used(place: Path, tmp_path: Pa
     shutil.copy(place / "my.csv", tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
-        archive = vi_core.load(moved)
+        archive: Any = vi_core.load(moved)
     model: Any = archive.problem.model
     assert (type(model).__name__, model.scale) == ("Logistic", 2.0)
     means = archive.q.moments()["slopes"][0].flatten(0, 1).mean(dim=0).tolist()
-    estimates = archive.summary["estimates"]
+    estimates = archive.run.summary["estimates"]
     assert means == pytest.approx([estimates[f"slopes[{i}]"]["mean"] for i in range(2)], rel=1e-6)
     assert run_in(tmp_path, "task=report", "run=moved").code == 0
     assert (moved / "report.html").is_file()
@@ -152,10 +155,90 @@ def test_settings_that_a_model_does_not_have(place: Path) -> None:
     assert "Did you mean 'scale'?" in fitted(place, "my_model.py", "model.settings.scal=2.0").err
 
 
-def test_parts_of_another_model_are_refused_by_name(place: Path) -> None:
-    result = run_in(place, "--run", "model=file", "model.path=my_model.py", *OWN[2:], *FEW)
+def test_a_model_in_a_file_brings_the_parts_that_fit_it(place: Path, tmp_path: Path) -> None:
+    """Without experiment=own, and filed under the name of the file."""
+    for name in ("my.csv", "my_model.py"):
+        shutil.copy(place / name, tmp_path)
+    result = run_in(tmp_path, "model=file", "model.path=my_model.py", *OWN[2:], *FEW, "plot.enabled=false")
+    assert (result.code, result.err) == (0, "")
+    (run,) = (tmp_path / "outputs" / "my_model").iterdir()
+    found = summary(run)
+    assert (found["experiment"], found["checks"], found["checks_skipped"]) == ("my_model", [], "")
+    parts = read_config(run)["parts"]
+    assert (parts["family"], parts["estimator"]) == ("full_rank_normal", "sticking_the_landing")
+
+
+@pytest.fixture(scope="module")
+def schools(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The run of `model=eight_schools`, and what it said."""
+    folder = tmp_path_factory.mktemp("schools")
+    result = run_in(folder, "model=eight_schools", *FEW, "plot.enabled=false")
+    assert (result.code, result.err) == (0, "")
+    (run,) = (folder / "outputs" / "eight_schools").iterdir()
+    return run, result.out
+
+
+def test_a_model_runs_on_its_own_data(schools: tuple[Path, str]) -> None:
+    """With the recipe of experiment=own, and without what bbvi says of its data."""
+    run, out = schools
+    found, config = summary(run), read_config(run)
+    assert (found["experiment"], config["parts"]["dataset"]) == ("eight_schools", "eight_schools")
+    assert (found["checks"], found["checks_skipped"], config["report"]["says"]) == ([], "", "")
+    assert {f"theta[{i}]" for i in range(8)} < found["estimates"].keys()
+    assert found["data"]["numbers"]["y"]["mean"] == pytest.approx(8.75)
+    with np.load(run / "samples.npz") as samples:
+        assert samples["theta"].shape == (2, 500, 8)
+    assert "theta[7]" in out and "8 points" in out
+
+
+def test_a_loaded_run_is_a_fit(schools: tuple[Path, str]) -> None:
+    fit, found = vi_core.load(schools[0]), summary(schools[0])
+    assert isinstance(fit, Fit)
+    row = fit.summary()["mu"]
+    assert abs(row["mean"] - found["estimates"]["mu"]["mean"]) < 0.5 * found["estimates"]["mu"]["sd"]
+    predicted: Any = fit.predict({"sigma": torch.ones(8)}, 10)
+    assert predicted.shape == (10, 8)
+    for thing in (fit, fit.run, fit.problem):
+        assert repr(thing).count("\n") < 10 and len(repr(thing)) < 1000
+
+
+def test_export_writes_draws_for_arviz(schools: tuple[Path, str], finished_run: Path) -> None:
+    arviz = pytest.importorskip("arviz")
+    result = run_in(schools[0].parent, "task=export", f"run={schools[0]}")
+    assert (result.code, result.err) == (0, "")
+    assert arviz.from_netcdf(str(schools[0] / "posterior.nc")).posterior["theta"].shape == (1, 2000, 8)
+    refused = run_in(schools[0].parent, "task=export", f"run={finished_run}")
+    assert (refused.code, refused.err.count("\n")) == (1, 1) and "samples.npz" in refused.err
+
+
+def test_other_data_replace_the_background_of_an_experiment(place: Path) -> None:
+    """Another data set under bbvi drops title, checks and folder name; the experiment's own data keep them."""
+    few = ("trainer.steps=5", "replicates=2", "plot.enabled=false")
+    assert run_in(place, "dataset=gamma", *few, "model.loc=1").code == 0
+    (run,) = (place / "outputs" / "normal_gamma").iterdir()
+    assert (summary(run)["checks_skipped"], read_config(run)["report"]["says"]) == ("", "")
+    assert run_in(place, "dataset=normal", *few).code == 0
+    (run,) = (place / "outputs" / "bbvi").iterdir()
+    assert "settings differ" in summary(run)["checks_skipped"] and read_config(run)["report"]["says"]
+
+
+def test_a_model_without_data_says_what_it_needs(place: Path) -> None:
+    result = run_in(place, "model=linear_regression")
     assert (result.code, result.err.count("\n")) == (1, 1)
-    assert "add experiment=own" in result.err
+    assert "needs data: add dataset=table" in result.err
+
+
+def test_the_prior_and_its_data(place: Path) -> None:
+    """Of the eight schools: mu ~ N(0, 5²), whose sd and quantiles are known to five standard errors of 2,000 draws."""
+    result = run_in(place, "task=prior_predictive", "model=eight_schools", "hydra.run.dir=prior")
+    assert (result.code, result.err) == (0, "")
+    row = summary(place / "prior")["estimates"]["mu"]
+    assert abs(row["mean"]) < 5 * 5 / np.sqrt(2000) and row["sd"] == pytest.approx(5.0, abs=5 * 5 / np.sqrt(4000))
+    assert row["q95"] == pytest.approx(5 * 1.645, abs=5 * 5 * 2.11 / np.sqrt(2000))
+    assert (place / "prior" / "plots" / "prior_predictive.png").is_file()
+    assert run_in(place, "task=report", "run=prior").code == 0
+    refused = run_in(place, "task=prior_predictive", "hydra.run.dir=none")
+    assert (refused.code, refused.err.count("\n")) == (1, 1) and "NormalGamma is none" in refused.err
 
 
 # --- families that do not start from nothing ------------------------------------------------------------------------

@@ -52,7 +52,7 @@ class FixedStep(Step):
         found = torch.zeros_like(self.alive)
         kept = [torch.zeros_like(tensor) for tensor in (family.origin, cast(Any, family).factor)]
         for _ in range(SEARCHES):
-            whiten(family, self.model, x)
+            self.start_gradients += whiten(family, self.model, x)
             here, places = self._are_modes(x), (family.origin, cast(Any, family).factor)
             for old, new in zip(kept, places, strict=True):
                 old[here & ~found] = new[here & ~found]

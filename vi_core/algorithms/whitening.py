@@ -2,10 +2,12 @@
 
 At a mode u* of log p(u) = log p(T(u)) + log|det ∂T/∂u|, with Hessian −UΛUᵀ, the preconditioner is the lower triangular
 A with A Aᵀ = U |Λ|⁻¹ Uᵀ: in coordinates v of u = u* + A v the curvature is one in all directions, and N(0, I) there is
-Laplace's approximation. The Hessian is taken by central differences of gradients, which every model has. Where the
-search ends at no mode, or at one whose Laplace approximation is far from p, because the density is unbounded or a
-funnel, it begins again elsewhere, and the point of the paths whose approximation has the highest ELBO takes the mode's
-place (Zhang, Carpenter, Gelman, Vehtari 2022).
+Laplace's approximation. The Hessian is taken by central differences of gradients, which every model has; Newton steps
+and Hessians in the coordinates that the last Hessian whitened make both exact where scales differ by many orders.
+Where the search ends at no mode, or at one whose Laplace approximation is far from p, because the density is unbounded
+or a funnel, it begins again elsewhere, and the point of the paths whose approximation has the highest ELBO takes the
+mode's place (Zhang, Carpenter, Gelman, Vehtari 2022). A replicate whose place has hardly any of the evidence takes that
+of the best replicate.
 """
 
 import math
@@ -24,6 +26,9 @@ from vi_core.models.base import Model
 TRIES = 5  # points that are drawn for a replicate, until one has a finite density and gradient
 SEARCHES = 2  # ways up for a replicate, where the first ends at no useful mode
 LEAST_CURVATURE = 1e-10  # smallest |eigenvalue| that counts, relative to the largest
+NEWTON_STEPS = 10  # at most, from the end of a search to the mode
+SETTLED = 1e-4  # of the gradient at a mode, and of the Hessian there plus one, in whitened coordinates
+NEGLIGIBLE = 10.0  # nats that a replicate's place may be below the best one
 CANDIDATES = 8  # points of a path whose Laplace approximations are compared
 DRAWS = 64  # for the ELBO of a candidate
 FAR = 2.0  # nats between ELBO and log evidence of Laplace's approximation at a mode, beyond which others are tried
@@ -44,11 +49,19 @@ class Counted:
 
 
 class Candidate(NamedTuple):
-    """A place for the origin: its ELBO by Laplace's approximation, the point (D,), and A or its diagonal."""
+    """A place for the origin.
+
+    Attributes:
+        elbo: Of Laplace's approximation with the whole curvature, in nats.
+        gap: Log evidence by the same draws, less the ELBO.
+        point: (D,).
+        factor: A, its diagonal, or None for no preconditioner.
+    """
 
     elbo: float
+    gap: float
     point: Tensor
-    factor: Tensor
+    factor: Tensor | None
 
 
 def whiten(family: HasCoordinates, model: Model, x: Any) -> int:
@@ -75,20 +88,23 @@ def whiten(family: HasCoordinates, model: Model, x: Any) -> int:
         counted = Counted(partial(log_density, model.seen_by(replicate, x)))
         found.append(place(counted, like.shape[-1], like, family.start, family.preconditioner))
         most = max(most, counted.count)
-    origins, factors = zip(*found, strict=True)
-    factor = None if factors[0] is None else torch.stack(factors).unsqueeze(1)
-    family.place(torch.stack(origins).unsqueeze(1), factor)
+    if not model.per_replicate:
+        best = max(found, key=lambda candidate: candidate.elbo)
+        found = [best if candidate.elbo < best.elbo - NEGLIGIBLE else candidate for candidate in found]
+    factors = [candidate.factor for candidate in found if candidate.factor is not None]
+    origin = torch.stack([candidate.point for candidate in found]).unsqueeze(1)
+    family.place(origin, torch.stack(factors).unsqueeze(1) if factors else None)
     return most
 
 
-def place(f: LogDensity, size: int, like: Tensor, start: str, preconditioner: str) -> tuple[Tensor, Tensor | None]:
-    """Return the origin (D,) of one replicate, and A, its diagonal, or None for no preconditioner."""
+def place(f: LogDensity, size: int, like: Tensor, start: str, preconditioner: str) -> Candidate:
+    """Return the origin of one replicate, and A; without curvature, all places count as equally good."""
     found: list[Candidate] = []
     searches = 0
     for _ in range(TRIES):
-        first = torch.rand(size, dtype=like.dtype, device=like.device) * 4 - 2
         if searches == SEARCHES:
             break
+        first = torch.rand(size, dtype=like.dtype, device=like.device) * 4 - 2
         with torch.no_grad():
             density = f(first[None])
         if not bool(density.isfinite().all() and gradient(f, first[None]).isfinite().all()):
@@ -96,19 +112,18 @@ def place(f: LogDensity, size: int, like: Tensor, start: str, preconditioner: st
         if start == "random":
             factor = curvature(f, first, preconditioner)
             if factor is None or bool(factor.isfinite().all()):
-                return first, factor
+                return Candidate(0.0, 0.0, first, factor)
             continue
         path = climb(f, first)
         if preconditioner == "none":
-            return path[-1], None
+            return Candidate(0.0, 0.0, path[-1], None)
         searches += 1
         mode = at_mode(f, path[-1], preconditioner)
-        if mode is not None and mode.elbo > -FAR:
-            return mode.point, mode.factor
+        if mode is not None and mode.gap < FAR:
+            return mode
         found += best_of_path(f, path if mode is None else [*path, mode.point], preconditioner)
     if found:
-        best = max(found, key=lambda candidate: candidate.elbo)
-        return best.point, best.factor
+        return max(found, key=lambda candidate: candidate.elbo)
     if searches:
         raise Unsupported("no point on the way to a mode has a finite Hessian; use family.preconditioner=none.")
     raise Unsupported(
@@ -120,19 +135,42 @@ def place(f: LogDensity, size: int, like: Tensor, start: str, preconditioner: st
 def at_mode(f: LogDensity, last: Tensor, preconditioner: str) -> Candidate | None:
     """Return the mode next to the end of a search, or None where there is none.
 
-    In place of the ELBO it has the ELBO of Laplace's approximation with the whole curvature, less the log evidence by the
-    same draws.
+    Newton steps in the coordinates v of u = last + A v: each step moves the origin, and multiplies A by the factor of
+    the Hessian in v, until that is −1 and the gradient 0.
     """
     hessian = differences(f, last)
     if not bool(hessian.isfinite().all()):
         return None
-    values, slope = torch.linalg.eigvalsh(-hessian), gradient(f, last[None])[0]
-    if values[0] <= LEAST_CURVATURE * values[-1] or slope.abs().max() >= 1e-2 * values[-1].sqrt():
-        return None
-    newton = last - torch.linalg.solve(hessian, slope)  # the search ends at rounding of f
-    log_w = log_weights(f, newton, scaled(hessian, "full"), noise_like(last))
-    gap = log_w.mean() - (log_w.logsumexp(dim=0) - math.log(DRAWS))
-    return Candidate(float(gap.nan_to_num(nan=-torch.inf)), newton, scaled(hessian, preconditioner))
+    point, factor, origin = last, scaled(hessian, "full"), torch.zeros_like(last)
+    for _ in range(NEWTON_STEPS):
+        around = partial(_around, f, point, factor)
+        curved, slope = -differences(around, origin), gradient(around, origin[None])[0]
+        if not bool(curved.isfinite().all()) or float(torch.linalg.eigvalsh(curved)[0]) <= LEAST_CURVATURE:
+            return None
+        unit = torch.eye(len(last)).to(last)
+        if bool(slope.abs().max() < SETTLED and (curved - unit).abs().max() < SETTLED):
+            return with_elbo(f, point, factor, preconditioner)
+        step = torch.linalg.solve(curved, slope)
+        with torch.no_grad():
+            gain = around(step[None]) - around(origin[None])
+        if not bool(gain > -SETTLED):
+            return None
+        point, factor = point + factor @ step, factor @ scaled(-curved, "full")
+    return None
+
+
+def _around(f: LogDensity, point: Tensor, factor: Tensor, v: Tensor) -> Tensor:
+    return f(point + v @ factor.mT)
+
+
+def with_elbo(f: LogDensity, point: Tensor, factor: Tensor, preconditioner: str) -> Candidate:
+    """Return Laplace's approximation with covariance A Aᵀ at a mode, and A as the preconditioner has it."""
+    log_w = log_weights(f, point, factor, noise_like(point))
+    elbo, evidence = log_w.mean(), log_w.logsumexp(dim=0) - math.log(DRAWS)
+    root = torch.linalg.solve_triangular(factor, torch.eye(len(point)).to(factor), upper=False)
+    own = root.norm(dim=0).reciprocal() if preconditioner == "diagonal" else factor
+    numbers = elbo.nan_to_num(nan=-torch.inf), (evidence - elbo).nan_to_num(nan=torch.inf)
+    return Candidate(*map(float, numbers), point, own)
 
 
 def gradient(f: LogDensity, u: Tensor) -> Tensor:
@@ -221,5 +259,5 @@ def best_of_path(f: LogDensity, path: list[Tensor], preconditioner: str) -> list
         hessian = differences(f, u)
         if bool(hessian.isfinite().all()):
             factor = scaled(hessian, preconditioner)
-            found.append(Candidate(float(log_weights(f, u, factor, noise).mean()), u, factor))
+            found.append(Candidate(float(log_weights(f, u, factor, noise).mean()), torch.inf, u, factor))
     return [max(found, key=lambda candidate: candidate.elbo)] if found else []

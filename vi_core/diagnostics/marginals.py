@@ -83,7 +83,8 @@ def empirical(value: Tensor) -> tuple[Tensor, ...]:
 def _by_scalar(name: str, numbers: Sequence[Tensor], draws: int = 0) -> dict[str, Marginal]:
     """Return the marginals of each scalar from numbers (R, 1, *event)."""
     columns = [dict(scalars(name, value.squeeze(1).detach().cpu().double().numpy())) for value in numbers]
-    return {scalar: Marginal(*(column[scalar] for column in columns), draws) for scalar in columns[0]}
+    mean, sd, q05, q95 = columns
+    return {scalar: Marginal(mean[scalar], sd[scalar], q05[scalar], q95[scalar], draws) for scalar in mean}
 
 
 def scalars(name: str, values: ndarray) -> Iterator[tuple[str, ndarray]]:

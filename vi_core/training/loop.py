@@ -176,6 +176,7 @@ class Loop:
         return {
             "identity": self.identity,
             "done": self.done,
+            "start_gradients": self.step.start_gradients,
             "ended": self.ended,
             "checksum": self.checksum,
             "seconds": time.perf_counter() - self.started,

@@ -29,6 +29,7 @@ class BayesianModel(Model):
 
     Attributes:
         observed: Name of the observed variable among the data, where `likelihood` returns a single law.
+        own_dataset: Name of the data set on which the command line runs the model where it gives none; empty for none.
         num_points: N, data points in the whole data set.
         columns: Names of the data that the likelihood reads.
         observables: Names of the observed variables.
@@ -38,6 +39,7 @@ class BayesianModel(Model):
     """
 
     observed: ClassVar[str] = "y"
+    own_dataset: ClassVar[str] = ""
     num_points: int
     columns: frozenset[str]
     observables: frozenset[str]
@@ -286,9 +288,13 @@ class BayesianModel(Model):
         values = self.mapped(self._densities, z, x)
         return {name: (value, self.scopes[name]) for name, value in values.items()}
 
+    def log_likelihoods(self, z: Latents, x: Values) -> Values:
+        """Return log p(y_n | z) of each observed variable by name, (K, R, 1, B), or (K, R, 1) without points."""
+        return self.mapped(self._points, z, x)
+
     def log_likelihood_of_points(self, z: Latents, x: Values) -> Tensor:
         """Return log p(y_n | z), (K, R, 1, B), summed over the observed variables."""
-        return torch.stack(list(self.mapped(self._points, z, x).values())).sum(dim=0)
+        return torch.stack(list(self.log_likelihoods(z, x).values())).sum(dim=0)
 
     def log_predictive(self, z: Latents, x: Values) -> Tensor:
         """Return log (1/K) Σ_k p(y_n | z_k) of each data point, (R, B), in nats, for draws z of q."""

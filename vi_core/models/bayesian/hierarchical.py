@@ -100,6 +100,8 @@ class _Schools(BayesianModel):
         tau_scale: Scale of the half-Cauchy prior of tau.
     """
 
+    own_dataset = "eight_schools"
+
     def __init__(self, *, mu_scale: float = 5.0, tau_scale: float = 5.0):
         super().__init__()
         require_positive("model", mu_scale=mu_scale, tau_scale=tau_scale)

@@ -1,0 +1,55 @@
+"""What a model of prior and likelihood brings along on the command line: parts that fit it, and data of its own.
+
+`python run.py model=eight_schools` is `python run.py experiment=own model=eight_schools dataset=eight_schools`.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hydra.errors import HydraException
+
+from vi_core.errors import ConfigError
+from vi_core.models.base import Model
+from vi_core.models.bayesian.base import BayesianModel
+from vi_core.models.bayesian.file import FileModel
+from vi_core.schema import locate
+
+from .hydra_adapter import part_settings
+
+
+def recipe(given: Mapping[str, str], folders: Sequence[Path]) -> list[str]:
+    """Return the overrides that stand before those of the command line; none for models of other kinds.
+
+    Args:
+        given: Values of the command line by key, with `model`; it may sweep over several.
+        folders: Of the user's own YAML files.
+
+    Raises:
+        ConfigError: Where a model has no data of its own, and none are chosen.
+    """
+    names = [name.strip() for name in given["model"].split(",")]
+    try:
+        classes = [model_class(name, folders) for name in names]
+    except HydraException:
+        return []  # composing the whole will say what is wrong
+    if not all(issubclass(cls, (BayesianModel, FileModel)) for cls in classes):
+        return []
+    return ([] if "experiment" in given else ["experiment=own"]) + data_for(names, classes, given)
+
+
+def model_class(name: str, folders: Sequence[Path]) -> type[Model]:
+    """Return the class of a model by the name of its YAML file."""
+    return locate(str(part_settings("model", name, folders).get("_target_")), "model")
+
+
+def data_for(names: Sequence[str], classes: Sequence[type[Model]], given: Mapping[str, str]) -> list[str]:
+    """Return the choice of the data that the models have in common, where none is given."""
+    if "dataset" in given:
+        return []
+    own = {cls.own_dataset if issubclass(cls, BayesianModel) else "" for cls in classes}
+    if len(own) > 1 or "" in own:
+        raise ConfigError(
+            f"model={','.join(names)} needs data: add dataset=table dataset.path=<file.csv> dataset.target=<column>, "
+            "dataset=npz or dataset=json."
+        )
+    return [f"dataset={own.pop()}"]

@@ -1,0 +1,34 @@
+"""`task=export run=<run>`: write `posterior.nc`, the draws of a run in ArviZ's schema."""
+
+import logging
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from vi_core.archive import load
+from vi_core.errors import DataError
+from vi_core.files import replacing
+from vi_core.fitting import Fit
+
+log = logging.getLogger(__name__)
+NAME = "posterior.nc"
+
+
+def run(cfg: DictConfig, folder: Path) -> None:
+    """Write the file into the folder of a run; equal calls write equal draws.
+
+    Raises:
+        DataError: Where the folder holds no run of a model of prior and likelihood.
+    """
+    fit = load(folder)
+    if not isinstance(fit, Fit):
+        raise DataError(
+            f"{folder} holds a run of {type(fit.problem.model).__name__}, and task=export is for models of prior and "
+            "likelihood; its draws are in samples.npz."
+        )
+    torch.manual_seed(cfg.seed)
+    found = fit.to_arviz()
+    with replacing(folder / NAME) as unfinished:
+        found.to_netcdf(str(unfinished), engine="h5netcdf")
+    log.info("draws   %s", folder / NAME)

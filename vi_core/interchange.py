@@ -1,0 +1,66 @@
+"""Exchange with ArviZ: a fit as `arviz.InferenceData`, in the schema that other programs for Bayesian inference write.
+
+The draws of q are independent, so that they are one chain: those of the best replicate. Replicates are no chains, since
+each has a q of its own, and chains of them would show the spread of the optimizer as if it were that of the posterior.
+
+posterior             latents and quantities
+posterior_predictive  observed variables, a new set with each draw
+log_likelihood        log p(y_n | z) of each point, where the likelihood has one density for each
+observed_data         the observed variables
+sample_stats          `lp`, log p(y, z), and `log_weight`, log p(y, z) − log q(z), by which draws can be reweighted
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vi_core.errors import ConfigError
+from vi_core.problem import default_dtype
+
+if TYPE_CHECKING:
+    from vi_core.fitting import Fit
+
+Group = dict[str, np.ndarray]
+
+
+def inference_data(fit: "Fit", draws: int) -> Any:
+    """Return a fit as `arviz.InferenceData`, with `draws` draws of the best replicate as one chain.
+
+    Raises:
+        ConfigError: Where ArviZ is not installed.
+    """
+    try:
+        import arviz
+    except ImportError as error:
+        raise ConfigError("ArviZ is not installed; pip install 'vi-lab[arviz]' adds it.") from error
+    found: dict[str, Any] = groups(fit, draws)
+    return arviz.from_dict(**found)
+
+
+def groups(fit: "Fit", draws: int) -> dict[str, Group]:
+    """Return the groups by name, each with arrays (1, draws, *shape); observed data have no draws."""
+    model, data, best = fit.model, fit.data, fit.best
+    with torch.no_grad(), default_dtype(fit.dtype):
+        q = fit.q
+        z = q.sample(draws)
+        joint = model.log_joint(z, data)
+        weight = joint - q.log_prob(z)
+        own = {name: z[name][:, best : best + 1] for name in model.latents}
+        chain = {name: value[:, 0, 0] for name, value in own.items()}
+        posterior = chain | {name: value[:, 0, 0] for name, value in model.quantities_at(own, data).items()}
+        found = {
+            "posterior": _chain(posterior),
+            "posterior_predictive": _chain(model.predictive(chain, data)),
+            "sample_stats": _chain({"lp": joint[:, best, 0], "log_weight": weight[:, best, 0]}),
+            "observed_data": {name: data[name].cpu().numpy() for name in sorted(model.observables)},
+        }
+        if model.pointwise:
+            densities = model.log_likelihoods(own, data)
+            found["log_likelihood"] = _chain({name: value[:, 0, 0] for name, value in densities.items()})
+    return found
+
+
+def _chain(values: dict[str, Tensor]) -> Group:
+    return {name: value.unsqueeze(0).cpu().numpy() for name, value in values.items()}
