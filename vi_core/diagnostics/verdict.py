@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from vi_core.diagnostics.importance import effective_sample_size, pareto_k
+from vi_core.diagnostics.importance import effective_sample_size, pareto_k, smoothed_weights
 
 Trust = Literal["good", "corrected", "poor"]
 DRAWS = 4000  # of each replicate
@@ -68,6 +68,8 @@ class Verdict:
         k_hat: Pareto's shape of the importance weights; −1 for constant ones.
         kl_gap: Log evidence by importance sampling minus ELBO, in nats.
         ess: Effective number of draws.
+        shift: Largest move of a mean by importance sampling, in deviations of q.
+        stretch: Largest change of a deviation by importance sampling, |log ratio|.
         agreement: Share of the replicates within 1 nat of the best; None for a single replicate.
         modes: Where replicates ended, the one with the most evidence first.
         draws: S, draws of each replicate.
@@ -78,6 +80,8 @@ class Verdict:
     k_hat: float | None
     kl_gap: float | None
     ess: float | None
+    shift: float | None
+    stretch: float | None
     agreement: float | None
     modes: tuple[Mode, ...]
     draws: int
@@ -105,19 +109,23 @@ def _plain(value: Any) -> Any:
 
 
 class Weights(NamedTuple):
-    """What the log-weights of R replicates say, each (R,) in float64; −∞ and NaN of a diverged one are not read.
+    """What draws and log-weights say of R replicates, each (R,) in float64; not read of a diverged one.
 
     Attributes:
         elbo: Mean log-weight.
         log_evidence: Logarithm of the mean weight.
         k_hat: Pareto's shape, at least −1.
         ess: Effective number of draws.
+        shift: Largest move of a mean by smoothed weights, in deviations of q.
+        stretch: Largest change of a deviation by smoothed weights, |log ratio|.
     """
 
     elbo: Tensor
     log_evidence: Tensor
     k_hat: Tensor
     ess: Tensor
+    shift: Tensor
+    stretch: Tensor
 
     @property
     def gap(self) -> Tensor:
@@ -125,12 +133,35 @@ class Weights(NamedTuple):
         return self.log_evidence - self.elbo
 
 
-def measured(log_w: Tensor) -> Weights:
-    """Return what log-weights (S, R) say of each replicate."""
-    log_w = log_w.double()
+def measured(weighed: Weighed) -> Weights:
+    """Return what draws and their weights say of each replicate."""
+    log_w = weighed.log_w.double()
     log_w = torch.where(log_w.isnan(), -math.inf, log_w)
     elbo, evidence = log_w.mean(dim=0), log_w.logsumexp(dim=0) - math.log(len(log_w))
-    return Weights(elbo, evidence, pareto_k(log_w).clamp_min(-1), effective_sample_size(log_w) * len(log_w))
+    ess = effective_sample_size(log_w) * len(log_w)
+    moves = [moments_moved(flattened(weighed.z, r), log_w[:, r]) for r in range(log_w.shape[1])]
+    return Weights(elbo, evidence, pareto_k(log_w).clamp_min(-1), ess, *torch.tensor(moves).double().to(log_w).T)
+
+
+def flattened(z: dict[str, Tensor], replicate: int) -> Tensor:
+    """Return the draws of one replicate with all scalars side by side, (S, D)."""
+    return torch.cat([value[:, replicate].reshape(len(value), -1).double() for value in z.values()], dim=-1)
+
+
+def moments_moved(z: Tensor, log_w: Tensor) -> tuple[float, float]:
+    """Return how far smoothed weights move means, in deviations of q, and deviations, as |log ratio|: the largest.
+
+    Args:
+        z: Draws, (S, D).
+        log_w: Their log-weights, (S,).
+    """
+    if not bool(log_w.isfinite().any()):
+        return math.inf, math.inf
+    weights = smoothed_weights(log_w).unsqueeze(-1)
+    mean, sd = z.mean(dim=0), z.std(dim=0).clamp_min(1e-300)
+    moved = (weights * z).sum(dim=0)
+    stretched = (weights * (z - moved).square()).sum(dim=0).sqrt().clamp_min(1e-300)
+    return float(((moved - mean) / sd).abs().max()), float((stretched / sd).log().abs().max())
 
 
 def judge(weighed: Weighed, alive: Tensor, results: Tensor | None = None, ways_out: str = "") -> Verdict:
@@ -142,17 +173,19 @@ def judge(weighed: Weighed, alive: Tensor, results: Tensor | None = None, ways_o
         results: (R,) replicates over which results are averaged; None for the best one alone.
         ways_out: What to try where q does not fit, such as `family=full_rank_normal`.
     """
-    found = Weights(*(value.cpu() for value in measured(weighed.log_w)))
+    found = Weights(*(value.cpu() for value in measured(weighed)))
     living = alive.cpu() & found.elbo.isfinite()
     draws, elbo = len(weighed.log_w), torch.where(living, found.elbo, -math.inf)
     judged = torch.zeros_like(living).index_fill(0, elbo.argmax(), True) if results is None else results.cpu()
     if not bool(living[judged].all()) or not bool(judged.any()):
         reason = f"no finite ELBO: q has draws where the density is zero; try {ways_out}"
-        return Verdict("poor", (reason,), None, None, None, None, (), draws)
+        return Verdict("poor", (reason,), None, None, None, None, None, None, (), draws)
     seen = _Seen(
         k_hat=nearly_worst(found.k_hat[judged]),
         gap=nearly_worst(found.gap[judged]),
         ess=-nearly_worst(-found.ess[judged]),
+        shift=nearly_worst(found.shift[judged]),
+        stretch=nearly_worst(found.stretch[judged]),
         below=(elbo.max() - elbo).tolist(),
         judged=judged.tolist(),
         modes=clustered(weighed.z, found.log_evidence, elbo),
@@ -160,7 +193,9 @@ def judge(weighed: Weighed, alive: Tensor, results: Tensor | None = None, ways_o
     trust = seen.trust()
     agreement = None if len(elbo) == 1 else seen.near / len(elbo)
     reasons = tuple(seen.reasons(trust, ways_out))
-    return Verdict(trust, reasons, seen.k_hat, seen.gap, seen.ess, agreement, seen.modes, draws)
+    return Verdict(
+        trust, reasons, seen.k_hat, seen.gap, seen.ess, seen.shift, seen.stretch, agreement, seen.modes, draws
+    )
 
 
 def nearly_worst(values: Tensor) -> float:
@@ -198,6 +233,8 @@ class _Seen:
     k_hat: float
     gap: float
     ess: float
+    shift: float
+    stretch: float
     below: list[float]
     judged: list[bool]
     modes: tuple[Mode, ...]

@@ -132,13 +132,11 @@ def judged_rows(found: Fit, posterior: Posterior, key: Key) -> list[Row]:
         verdict = judge(weighed, alive, torch.arange(len(alive)) == r)
         plain = score(own, reference)
         mended = score(own, reference, smoothed_weights(log_w).numpy()) if bool(log_w.isfinite().all()) else plain
-        measured = {name: float("nan") if value is None else value for name, value in vars(verdict).items()}
-        rows.append(
-            Row(
-                *key, r, FITTED, float(elbo), *plain, plain.good, verdict.trust, mended.good,
-                measured["k_hat"], measured["kl_gap"], measured["ess"], found.gradients, found.seconds,
-            )
-        )  # fmt: skip
+        read = {name: getattr(verdict, name) for name in ("k_hat", "kl_gap", "ess", "shift", "stretch")}
+        told = {name: value for name, value in read.items() if value is not None}
+        told |= {"trust": verdict.trust, "gradients": found.gradients, "seconds": found.seconds}
+        close = {**plain._asdict(), "good": plain.good, "corrected_good": mended.good}
+        rows.append(Row(*key, r, FITTED, float(elbo), **close, **told))
     return rows
 
 

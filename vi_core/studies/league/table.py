@@ -25,7 +25,7 @@ class Row:
         good: Whether q is within the limits.
         trust: The verdict: good, corrected or poor.
         corrected_good: Whether the moments corrected by importance sampling are within the limits.
-        k_hat, kl_gap, ess: What the verdict read.
+        k_hat, kl_gap, ess, shift, stretch: What the verdict read.
         gradients: Gradient evaluations of the replicate, those of its start included.
         seconds: Of the fit, over its replicates.
     """
@@ -46,6 +46,8 @@ class Row:
     k_hat: float = float("nan")
     kl_gap: float = float("nan")
     ess: float = float("nan")
+    shift: float = float("nan")
+    stretch: float = float("nan")
     gradients: int = 0
     seconds: float = 0.0
 
