@@ -39,5 +39,6 @@ def rank_figure(records: Mapping[str, ndarray], bins: int, *, title: str = "") -
         row[0].set_ylabel(family.replace("_", " "), fontsize=7.5)
     for axes, parameter in zip(panels[0], parameters, strict=True):
         axes.set_title(parameter, fontsize=8.5)
-    figure.supxlabel("rank of the true value among draws of q (share)", fontsize=8.5)
+    for axes in panels[-1]:
+        axes.set_xlabel("rank of the truth (share)", fontsize=7.5)
     return legend_below(figure)
