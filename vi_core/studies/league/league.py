@@ -37,6 +37,7 @@ class League(Study):
     Args:
         root: Folder of the clone.
         methods: Arguments of `vi_core.fit` by name of the method.
+        compared: Names of the methods that are run; all if empty.
         only: Posteriors; all with reference draws if empty.
         without: Posteriors that are left out.
         apart: Posteriors whose rows stand in the table and do not count in the shares of good fits.
@@ -49,6 +50,7 @@ class League(Study):
         *,
         root: str | None,
         methods: dict[str, Any],
+        compared: list[str],
         only: list[str],
         without: list[str],
         apart: list[str],
@@ -57,7 +59,9 @@ class League(Study):
     ):
         require(root is not None, "study.root is not set; give a clone of https://github.com/stan-dev/posteriordb.")
         require(seeds >= 1 and replicates >= 1, f"study.seeds={seeds} and study.replicates={replicates} start at 1.")
-        require(len(methods) > 0, "study.methods is empty; name at least one.")
+        for name in compared:
+            require(name in methods, f"study.compared={name} is none of {', '.join(methods)}.")
+        methods = {name: methods[name] for name in compared or methods}
         self.database, self.methods, self.seeds, self.replicates = Database(Path(str(root))), methods, seeds, replicates
         self.only, self.without, self.apart = only, without, apart
 
