@@ -45,7 +45,7 @@ from vi_core.types import detached
 DRAWS = 2000  # of q, for quantiles
 LEARNING_RATE = 0.05  # in whitened coordinates; it falls to a tenth
 QUANTILES = (0.05, 0.95)
-RECIPES = {"auto": 1125, "none": 1000}  # steps
+RECIPES = {"auto": 1000, "none": 1000}  # steps
 
 
 @dataclass(eq=False, repr=False)
@@ -309,7 +309,7 @@ def fit(
         num_samples: K, samples per step.
         recipe: `auto` trains in stages of doubling length, each of which ends in an average of its last iterates, until
             a stage changes nothing; `none` makes all steps, at a rate that falls to a tenth.
-        steps: Gradient steps: at most, 1,125 by default; or exactly, 1,000, without a recipe.
+        steps: Gradient steps: at most, 1,000 by default; or exactly, 1,000, without a recipe.
         batch_size: Rows in a step, or None for all of them.
         max_gradients: Gradients of the density that a replicate may take, its start included; None for no limit.
         max_seconds: Ends training after this time; None for no limit.

@@ -24,7 +24,7 @@ from vi_core.families.base import HasCoordinates
 from vi_core.models.base import Model
 
 TRIES = 5  # points that are drawn for a replicate, until one has a finite density and gradient
-SEARCHES = 2  # ways up for a replicate, where the first ends at no useful mode
+SEARCHES = 2  # ways up for a replicate: where every other one ends in a wrong mode, one replicate in four does
 LEAST_CURVATURE = 1e-10  # smallest |eigenvalue| that counts, relative to the largest
 NEWTON_STEPS = 10  # at most, from the end of a search to the mode
 SETTLED = 1e-4  # of the gradient at a mode, and of the Hessian there plus one, in whitened coordinates
@@ -120,8 +120,9 @@ def place(f: LogDensity, size: int, like: Tensor, start: str, preconditioner: st
         searches += 1
         mode = at_mode(f, path[-1], preconditioner)
         if mode is not None and mode.gap < FAR:
-            return mode
-        found += best_of_path(f, path if mode is None else [*path, mode.point], preconditioner)
+            found.append(mode)
+        else:
+            found += best_of_path(f, path if mode is None else [*path, mode.point], preconditioner)
     if found:
         return max(found, key=lambda candidate: candidate.elbo)
     if searches:

@@ -2,12 +2,16 @@
 
 With log-weights log w_s = log p(x, z_s) − log q(z_s), z_s ~ q, a replicate is *good* where
 
-    k-hat < 0.7,   log (1/S) Σ w_s − (1/S) Σ log w_s < 0.2 nats,   and its ELBO is within 1 nat of the best replicate's.
+    log (1/S) Σ w_s − (1/S) Σ log w_s < 0.2 nats,   which estimates KL(q ‖ posterior),
+    smoothed weights move no mean by 0.2 deviations of q, and no deviation by a factor exp(0.25),
+    k-hat < 0.7 or (Σ w)²/Σ w² > 0.8 S,   and its ELBO is within 1 nat of the best replicate's.
 
-The second is the estimated KL(q ‖ posterior). k-hat alone trusts a q that is too narrow in many directions by a little.
-Where a replicate is not good, but k-hat < 0.5 and (Σ w)²/Σ w² ≥ 200, Pareto-smoothed weights correct its moments.
-What no replicate has seen is invisible to all of this: a mode that none of them found, a tail that no draw reached.
-Replicates that end in different modes of comparable evidence are each a part of the posterior, and none is trusted.
+k-hat alone trusts a q that is too narrow in many directions by a little; the KL alone trusts a mean that is off by 0.6
+deviations; and k-hat alone refuses a q whose weights are all but equal, for the sake of the few draws in their tail.
+Where a replicate is not good, but k-hat < 0.5 and (Σ w)²/Σ w² ≥ 200, Pareto-smoothed weights correct its moments. What no
+replicate has seen is invisible to all of this: a mode that none of them found, a tail that no draw reached. Replicates
+that end in different modes of comparable evidence are each a part of the posterior, and none is trusted. The limits were
+chosen on some fits of the posteriors of posteriordb, and docs/trust.md has their error rates on others.
 
 Yao, Vehtari, Simpson, Gelman 2018; Dhaka et al. 2021; Vehtari, Simpson, Gelman, Yao, Gabry 2024.
 """
@@ -24,6 +28,8 @@ from vi_core.diagnostics.importance import effective_sample_size, pareto_k, smoo
 Trust = Literal["good", "corrected", "poor"]
 DRAWS = 4000  # of each replicate
 MOST_K, MOST_GAP, MOST_BELOW = 0.7, 0.2, 1.0  # k-hat, nats, nats: of a good replicate
+MOST_SHIFT, MOST_STRETCH = 0.2, 0.25  # moves by smoothed weights: deviations of q, |log ratio|
+EVEN = 0.8  # share of the draws from which on k-hat does not matter
 CORRECTABLE_K, LEAST_ESS = 0.5, 200  # of a replicate that importance sampling corrects
 APART = 2.0  # distance of two modes, in deviations of q in some coordinate
 NEGLIGIBLE = 0.01  # share of the evidence below which a mode does not matter
@@ -189,6 +195,7 @@ def judge(weighed: Weighed, alive: Tensor, results: Tensor | None = None, ways_o
         below=(elbo.max() - elbo).tolist(),
         judged=judged.tolist(),
         modes=clustered(weighed.z, found.log_evidence, elbo),
+        draws=draws,
     )
     trust = seen.trust()
     agreement = None if len(elbo) == 1 else seen.near / len(elbo)
@@ -238,6 +245,7 @@ class _Seen:
     below: list[float]
     judged: list[bool]
     modes: tuple[Mode, ...]
+    draws: int
 
     @property
     def near(self) -> int:
@@ -250,7 +258,8 @@ class _Seen:
 
     @property
     def fits(self) -> bool:
-        return self.k_hat < MOST_K and self.gap < MOST_GAP
+        tail = self.k_hat < MOST_K or self.ess > EVEN * self.draws
+        return tail and self.gap < MOST_GAP and self.shift < MOST_SHIFT and self.stretch < MOST_STRETCH
 
     @property
     def agree(self) -> bool:
@@ -266,7 +275,10 @@ class _Seen:
     def reasons(self, trust: Trust, ways_out: str) -> list[str]:
         count = len(self.below)
         found = [f"k-hat {self.k_hat:.2f} (below {MOST_K} is good)"]
-        found += [f"ELBO {max(self.gap, 0.0):.3f} nats below the log evidence (below {MOST_GAP} is good)"]
+        found += [f"ELBO {max(self.gap, 0.0):.2g} nats below the log evidence (below {MOST_GAP} is good)"]
+        found += [f"importance weights move means by {self.shift:.2g} sd (below {MOST_SHIFT} is good)"]
+        if self.stretch >= MOST_STRETCH:
+            found.append(f"and deviations by a factor {math.exp(self.stretch):.2f}")
         if count > 1:
             found.append(f"{self.near} of {count} replicates within {MOST_BELOW:g} nat of the best")
         if len(self.rivals) > 1:

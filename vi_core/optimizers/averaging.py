@@ -57,7 +57,7 @@ class Tail(Averaging):
     ends: Tensor
     time: Tensor
 
-    def __init__(self, *, first: int = 125, steps: int = 1125, share: float = 0.25):
+    def __init__(self, *, first: int = 125, steps: int = 1000, share: float = 0.25):
         super().__init__()
         require(first >= 1, f"optimizer.averaging.first={first} must be at least 1.")
         require(steps >= 1, f"optimizer.averaging.steps={steps} must be at least 1.")
@@ -92,7 +92,7 @@ class Doubling(Schedule):
 
     ends: Tensor
 
-    def __init__(self, *, first: int = 125, steps: int = 1125, final: float = 0.1):
+    def __init__(self, *, first: int = 125, steps: int = 1000, final: float = 0.1):
         super().__init__()
         require(first >= 1, f"optimizer.schedule.first={first} must be at least 1.")
         require(steps >= 1, f"optimizer.schedule.steps={steps} must be at least 1.")

@@ -41,7 +41,7 @@ class League(Study):
         only: Posteriors; all with reference draws if empty.
         without: Posteriors that are left out.
         apart: Posteriors whose rows stand in the table and do not count in the shares of good fits.
-        seeds: How many runs of each method, each with its own starting points.
+        seeds: How many runs of each method, with the seed of the whole and those that follow it.
         replicates: Fits of a run.
     """
 
@@ -68,11 +68,11 @@ class League(Study):
     def run(self) -> Finding:
         rows = read_rows(self.folder / TABLE) if self.folder and (self.folder / TABLE).is_file() else []
         done = {row.key for row in rows}
-        names = self.database.chosen(self.only, self.without)
+        names, first = self.database.chosen(self.only, self.without), torch.initial_seed()
         for i, name in enumerate(names):
             posterior = self.database.read(name)
             for method, settings in self.methods.items():
-                for seed in range(self.seeds):
+                for seed in range(first, first + self.seeds):
                     if (name, method, seed) not in done:
                         rows += self._rows(posterior, method, settings, seed)
                         if self.folder:
