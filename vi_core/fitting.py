@@ -45,7 +45,7 @@ from vi_core.types import detached
 DRAWS = 2000  # of q, for quantiles
 LEARNING_RATE = 0.05  # in whitened coordinates; it falls to a tenth
 QUANTILES = (0.05, 0.95)
-RECIPES = {"auto": 1000, "none": 1000}  # steps
+RECIPES = ("auto", "none")
 
 
 @dataclass(eq=False, repr=False)
@@ -285,7 +285,7 @@ def fit(
     optimizer: str | Mapping[str, Any] | Optimizer = "adam",
     num_samples: int = 8,
     recipe: Literal["auto", "none"] = "auto",
-    steps: int | None = None,
+    steps: int = 1000,
     batch_size: int | None = None,
     max_gradients: int | None = None,
     max_seconds: float | None = None,
@@ -309,7 +309,7 @@ def fit(
         num_samples: K, samples per step.
         recipe: `auto` trains in stages of doubling length, each of which ends in an average of its last iterates, until
             a stage changes nothing; `none` makes all steps, at a rate that falls to a tenth.
-        steps: Gradient steps: at most, 1,000 by default; or exactly, 1,000, without a recipe.
+        steps: Gradient steps: at most, or without a recipe exactly.
         batch_size: Rows in a step, or None for all of them.
         max_gradients: Gradients of the density that a replicate may take, its start included; None for no limit.
         max_seconds: Ends training after this time; None for no limit.
@@ -327,7 +327,6 @@ def fit(
         LabError: In one line, for a model or data that cannot be fitted.
     """
     began = time.perf_counter()
-    steps = RECIPES[recipe] if steps is None and recipe in RECIPES else steps
     _check(model, family, recipe, replicates=replicates, steps=steps, seed=seed)
     sparing = isinstance(model, StanModel)
     columns = rows_first(named_columns(data, sparing=sparing), per_replicate, replicates)

@@ -138,7 +138,7 @@ def test_weights_move_scores() -> None:
 
 
 def test_energy_distance_of_two_normals() -> None:
-    """D² = 2 E|X − Y| − E|X − X'| − E|Y − Y'|; E|N(2, 2)| = 2.1996, E|N(0, 2)| = 1.1284."""
+    """With E|N(2, 2)| = 2.1996 and E|N(0, 2)| = 1.1284, D² of N(2, 1) and N(0, 1) is twice the difference."""
     noise = np.random.default_rng(3).normal(size=(2, 5000, 1))
     assert energy_distance(2 + noise[0], noise[1]) == pytest.approx((2 * (2.1996 - 1.1284)) ** 0.5, abs=0.1)
     assert energy_distance(noise[0], noise[1]) < 0.2

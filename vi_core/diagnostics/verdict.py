@@ -8,10 +8,10 @@ With log-weights log w_s = log p(x, z_s) − log q(z_s), z_s ~ q, a replicate is
 
 k-hat alone trusts a q that is too narrow in many directions by a little; the KL alone trusts a mean that is off by 0.6
 deviations; and k-hat alone refuses a q whose weights are all but equal, for the sake of the few draws in their tail.
-Where a replicate is not good, but k-hat < 0.5 and (Σ w)²/Σ w² ≥ 200, Pareto-smoothed weights correct its moments. What no
-replicate has seen is invisible to all of this: a mode that none of them found, a tail that no draw reached. Replicates
-that end in different modes of comparable evidence are each a part of the posterior, and none is trusted. The limits were
-chosen on some fits of the posteriors of posteriordb, and docs/trust.md has their error rates on others.
+Where a replicate is not good, but k-hat < 0.5 and (Σ w)²/Σ w² ≥ 200, Pareto-smoothed weights correct its moments. What
+no replicate has seen is invisible to all of this: a mode that none of them found, a tail that no draw reached.
+Replicates that end in different modes of comparable evidence are each a part of the posterior, and none is trusted. The
+limits were chosen on some fits of the posteriors of posteriordb, and docs/trust.md has their error rates on others.
 
 Yao, Vehtari, Simpson, Gelman 2018; Dhaka et al. 2021; Vehtari, Simpson, Gelman, Yao, Gabry 2024.
 """
