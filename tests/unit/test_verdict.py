@@ -77,7 +77,7 @@ def test_modes_are_told_apart_and_weighted_by_their_evidence() -> None:
     assert found.trust == "poor"
     assert [mode.replicates for mode in found.modes] == [(0, 2), (1,)]
     assert found.modes[1].weight == pytest.approx(1 / (1 + math.exp(0.5)))
-    assert "combine=evidence" in found.line
+    assert "family=mixture_of_normals" in found.line
 
 
 def test_a_mode_of_negligible_evidence_does_no_harm() -> None:

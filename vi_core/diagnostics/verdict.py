@@ -297,5 +297,5 @@ class _Seen:
 
     def _ways_out(self, ways_out: str) -> str:
         if len(self.rivals) > 1:
-            return "combine=evidence, which weights the modes"
+            return "family=mixture_of_normals, or report the modes apart"
         return "more steps, or more replicates" if self.fits else ways_out
