@@ -7,8 +7,8 @@ score, −ε/s, makes it the path derivative −z + ε/s:
     s:  Var(total) = m² + 2s²,    Var(path) = m² + 2(1/s − s)².
 
 In both parameters the score helps where s² < 1/2 and harms above; at s = 1, m = 0 the path derivative has no noise. The
-estimators are the library's. On Normal–Gamma the same is seen in loc of q(mu), beside quadrature, with all but the scale
-of q(mu) at the mean-field optimum.
+estimators are the library's. On Normal–Gamma the same is seen in loc of q(mu), beside quadrature, with the rest of q at
+the mean-field optimum.
 """
 
 from fractions import Fraction

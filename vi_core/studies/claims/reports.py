@@ -8,19 +8,21 @@ import math
 
 import numpy as np
 import torch
-from scipy import special
+from scipy import special, stats
 
+from vi_core.distributions.exponential_family import gamma_log_normalizer, mean_parameters
 from vi_core.distributions.gamma import Exponential
 from vi_core.distributions.normal import Normal
 from vi_core.distributions.transforms import Exponential as Logarithms
 from vi_core.distributions.transforms import Softplus
-from vi_core.estimators.closed_form_kl import DetachedLatent
+from vi_core.estimators.closed_form_kl import ClosedFormKL, DetachedLatent
 from vi_core.estimators.exact import Exact
 from vi_core.estimators.score_function.coefficients import InSample
 from vi_core.estimators.score_function.estimator import ScoreFunction, per_sample_scores
 from vi_core.estimators.score_function.scopes import Everything
 from vi_core.families.mean_field import MeanField
 from vi_core.families.normal_gamma import NormalGammaFamily
+from vi_core.models.diffusion.process import Diffusion, Linear
 from vi_core.models.mixtures.one_pass import Components, log_weights, responsibilities, squared_distances
 from vi_core.studies.base import Quantity, average, doubles
 from vi_core.studies.claims.base import CONCENTRATION, LOC, RATE, SCALE, Problem, Rule, normal_gamma, parameters
@@ -78,7 +80,7 @@ def share(values: torch.Tensor, of: torch.Tensor) -> float:
 
 def report_001(problem: Problem) -> dict[str, Quantity]:
     """The score with ψ(lambda_N), the ELBO as KL(p ‖ q), the inverse, the Hessian in (shape, scale), the NLL."""
-    rule, ratio = Rule(), 100.0
+    rule, ratio, natural = Rule(), 100.0, doubles([-1 / WIDTH, SHAPE - 1])
     log_w = rule.log_weights(problem)
     score = math.log(RATE) + rule.mean(np.log(rule.tau)) - special.digamma(ratio)
     matrix = np.array([[SHAPE * WIDTH**2, WIDTH], [WIDTH, special.polygamma(1, SHAPE)]])
@@ -90,8 +92,23 @@ def report_001(problem: Problem) -> dict[str, Quantity]:
         "report_001_elbo": Quantity(rule.mean(np.exp(log_w - problem.evidence) * log_w), None, rule.mean(log_w)),
         "report_001_inverse": Quantity(float((matrix @ PRINTED_INVERSE)[0, 0]), None, 1.0),
         "report_001_hessian": Quantity(_hessian_in_scale(), None, SHAPE / WIDTH**2),
+        "report_001_mean": Quantity(
+            WIDTH * (1 / WIDTH), None, mean_parameters(gamma_log_normalizer, natural)[0].item()
+        ),
+        "report_001_log_product": log_product(),
         "report_001_likelihood": Quantity(common + term, None, common - term),
     }
+
+
+def log_product() -> Quantity:
+    """Return 4.1.26's −log Π_t q(x_t−1 | x_0)/q(x_t | x_0), by its ends, beside the library's sum of logarithms."""
+    process = Diffusion(Linear().betas(100), lambda state: state)
+    start, t = doubles([[0.5]]), torch.arange(1, 101)
+    laws = [process.marginal(start, step[None]) for step in t]
+    states = [law.loc + 0.3 * law.scale for law in laws]
+    logs = torch.stack([law.log_prob(x).squeeze() for law, x in zip(laws, states, strict=True)])
+    first, last = (stats.norm.logpdf(states[i].item(), laws[i].loc.item(), laws[i].scale.item()) for i in (0, -1))
+    return Quantity(float(last - first), None, (logs[:-1] - logs[1:]).sum().item())
 
 
 def _hessian_in_scale() -> float:
@@ -108,9 +125,11 @@ def report_001_estimators(problem: Problem) -> dict[str, Quantity]:
     in_sample = ScoreFunction(num_samples=FEW, coefficient=InSample(), scope=Everything())
     biased = by_name(gradients(problem, in_sample, problem.family(problem.num_samples // FEW)))
     detached = by_name(gradients(problem, DetachedLatent(num_samples=1), problem.family(100)))
+    pathwise = by_name(gradients(problem, ClosedFormKL(num_samples=1), problem.family(1000)))
     return {
         "report_001_in_sample": average(biased["rate"], exact["rate"]),
         "report_001_detached": Quantity(detached["loc"].mean().item(), None, exact["loc"]),
+        "report_001_instability": Quantity(detached["loc"].std().item(), None, pathwise["loc"].std().item()),
     }
 
 
