@@ -5,9 +5,10 @@ With shape α, scale β, sufficient statistics (x, log x) and natural parameters
     F(η) = [[αβ², β], [β, ψ₁(α)]],    F(α, β) = Jᵀ F(η) J = [[ψ₁(α), 1/β], [1/β, α/β²]],
     J = ∂η/∂(α, β) = [[0, 1/β²], [1, 0]],    F(η)⁻¹ = [[ψ₁/β², −1/β], [−1/β, α]] / (αψ₁ − 1).
 
-In (α, rate = 1/β) it is [[ψ₁(α), −1/rate], [−1/rate, α/rate²]], the matrix of the same form as F(η) with the signs of the
-rate: neither is that in (α, β). The routes are the closed form, automatic differentiation (∇²A of the log-normaliser) and the covariance of the score
-over draws. The information tells how fast KL(p_θ ‖ p_θ+δ) ≈ ½ δᵀF δ grows, which is what the figure shows.
+In (α, rate = 1/β) it is [[ψ₁(α), −1/rate], [−1/rate, α/rate²]], with J = [[0, −1], [1, 0]]: F(η) with its rows in
+another order and other signs, and neither of the two. The routes are the closed form, automatic differentiation (∇²A of
+the log-normaliser) and the covariance of the score over draws. The information tells how fast
+KL(p_θ ‖ p_θ+δ) ≈ ½ δᵀF δ grows, which is what the figure shows.
 """
 
 import math

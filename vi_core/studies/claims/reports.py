@@ -80,10 +80,11 @@ def share(values: torch.Tensor, of: torch.Tensor) -> float:
 
 def report_001(problem: Problem) -> dict[str, Quantity]:
     """The score with ψ(lambda_N), the ELBO as KL(p ‖ q), the inverse, the Hessian in (shape, scale), the NLL."""
-    rule, ratio, natural = Rule(), 100.0, doubles([-1 / WIDTH, SHAPE - 1])
+    rule, ratio = Rule(), 100.0
     log_w = rule.log_weights(problem)
     score = math.log(RATE) + rule.mean(np.log(rule.tau)) - special.digamma(ratio)
     matrix = np.array([[SHAPE * WIDTH**2, WIDTH], [WIDTH, special.polygamma(1, SHAPE)]])
+    mean = mean_parameters(gamma_log_normalizer, doubles([-1 / WIDTH, SHAPE - 1]))[0].item()
     points = gamma_points()
     common = SHAPE * math.log(WIDTH) + math.lgamma(SHAPE) + points.mean().item() / WIDTH
     term = (SHAPE - 1) * points.log().mean().item()
@@ -92,9 +93,7 @@ def report_001(problem: Problem) -> dict[str, Quantity]:
         "report_001_elbo": Quantity(rule.mean(np.exp(log_w - problem.evidence) * log_w), None, rule.mean(log_w)),
         "report_001_inverse": Quantity(float((matrix @ PRINTED_INVERSE)[0, 0]), None, 1.0),
         "report_001_hessian": Quantity(_hessian_in_scale(), None, SHAPE / WIDTH**2),
-        "report_001_mean": Quantity(
-            WIDTH * (1 / WIDTH), None, mean_parameters(gamma_log_normalizer, natural)[0].item()
-        ),
+        "report_001_mean": Quantity(WIDTH * (1 / WIDTH), None, mean),
         "report_001_log_product": log_product(),
         "report_001_likelihood": Quantity(common + term, None, common - term),
     }
