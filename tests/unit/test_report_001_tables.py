@@ -1,4 +1,4 @@
-"""The replay of report 001's random calls: its data, its start and its draws, against the calls as the report has them."""
+"""The replay of report 001's random calls: data, start and draws, against the calls as the report has them."""
 
 import pytest
 import torch
