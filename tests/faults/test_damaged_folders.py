@@ -30,6 +30,8 @@ from vi_core.studies.exponential_inverse_cdf import ExponentialInverseCDF
 from vi_core.studies.gamma_fisher import GammaFisher
 from vi_core.studies.gumbel_softmax import GumbelSoftmaxStudy
 from vi_core.studies.identities import Identities
+from vi_core.studies.report_001_tables import Report001Tables
+from vi_core.studies.score_variance import ScoreVariance
 
 Damage = Callable[[Path], object]
 READERS = ("load", "plot", "report", "collect", "resume")
@@ -316,6 +318,8 @@ STUDIES = {
     "exponential_inverse_cdf": ExponentialInverseCDF(num_draws=50, num_samples=100),
     "gumbel_softmax": GumbelSoftmaxStudy(temperatures=[0.5, 1], num_draws=50, num_samples=100),
     "identities": Identities(num_samples=1000),
+    "report_001_tables": Report001Tables(replicates=2, steps=2, every=1),
+    "score_variance": ScoreVariance(squares=[0.5, 1.0], scales=[0.1], num_samples=100),
 }
 
 

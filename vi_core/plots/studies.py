@@ -201,3 +201,58 @@ def temperature_figure(records: Mapping[str, ndarray], classes: int, *, title: s
     for axes in (largest, bias, deviation):
         axes.set(xscale="log", xlabel="temperature τ")
     return legend_below(figure)
+
+
+@theme()
+def score_figure(
+    grid: tuple[ndarray, ndarray],
+    curves: Mapping[str, ndarray],
+    points: tuple[ndarray, Mapping[str, ndarray]],
+    ratio: ndarray,
+    *,
+    title: str,
+) -> Figure:
+    """Draw the noise of the gradient in loc over s, and a map over (s, m) of which estimator has less in the scale.
+
+    Args:
+        grid: Values of s, (S,), and of m, (M,).
+        curves: Exact deviations on the grid of s, (S,), by `total` and `path`.
+        points: Values of s, (N,), and Monte Carlo deviations there, (N,), by the same names.
+        ratio: log₁₀ of the path derivative's deviation over the total derivative's, (M, S).
+        title: Title of the figure.
+    """
+    figure, (left, right) = blank_panels(8.8, 3.6, title, columns=2)
+    names = {"total": "total derivative, with the score", "path": "path derivative, without"}
+    for (kind, label), color, dash in zip(names.items(), PALETTE, ("solid", *DASHES), strict=False):
+        left.plot(grid[0], curves[kind], color=color, linestyle=dash, label=label)
+        left.plot(points[0], points[1][kind], "o", color=color, markersize=4, label="Monte Carlo" * (kind == "path"))
+    reach = float(np.abs(ratio).max())
+    mesh = right.pcolormesh(*grid, ratio, cmap="RdBu_r", vmin=-reach, vmax=reach, rasterized=True)
+    figure.colorbar(mesh, ax=right, label="log₁₀ of path over total, in the scale")
+    for axes in (left, right):
+        axes.axvline(0.5**0.5, color=INK, linestyle=DASHES[1], linewidth=1.0)
+        axes.set(xlabel="s, the scale of q")
+    left.set(ylabel="deviation of the gradient in loc", ylim=(0, 3), title="dotted: s² = 1/2")
+    right.set(ylabel="m, the mean of q", title="red: the score helps")
+    return legend_below(figure)
+
+
+@theme()
+def replay_figure(records: Mapping[str, ndarray], *, title: str) -> Figure:
+    """Draw E[mu] and E[tau] of two algorithms over the steps: one run in the band of independent ones.
+
+    Args:
+        records: `steps` (T,), and by `table_1` and `table_2` the run `..._replay` (T, 2) and `..._band` (2, T, 2).
+        title: Title of the figure.
+    """
+    figure, panels = blank_panels(8.4, 3.6, title, columns=2)
+    names = {"table_1": "score function", "table_2": "with control variates"}
+    for i, (axes, latent) in enumerate(zip(panels, ("mu", "tau"), strict=True)):
+        for (key, label), color, dash in zip(names.items(), PALETTE, ("solid", *DASHES), strict=False):
+            low, high = records[f"{key}_band"][..., i]
+            band = {"color": color, "alpha": BAND_ALPHA, "linewidth": 0}
+            axes.fill_between(records["steps"], low, high, label=f"{label}, 95 % of runs" * (i == 0), **band)
+            run = records[f"{key}_replay"][:, i]
+            axes.plot(records["steps"], run, color=color, linestyle=dash, label=f"{label}, the report's" * (i == 0))
+        axes.set(xlabel="step", ylabel=f"E[{latent}]")
+    return legend_below(figure)

@@ -5,8 +5,10 @@ With shape α, scale β, sufficient statistics (x, log x) and natural parameters
     F(η) = [[αβ², β], [β, ψ₁(α)]],    F(α, β) = Jᵀ F(η) J = [[ψ₁(α), 1/β], [1/β, α/β²]],
     J = ∂η/∂(α, β) = [[0, 1/β²], [1, 0]],    F(η)⁻¹ = [[ψ₁/β², −1/β], [−1/β, α]] / (αψ₁ − 1).
 
-The routes are the closed form, automatic differentiation (∇²A of the log-normaliser) and the covariance of the score
-over draws. The information tells how fast KL(p_θ ‖ p_θ+δ) ≈ ½ δᵀF δ grows, which is what the figure shows.
+In (α, rate = 1/β) it is [[ψ₁(α), −1/rate], [−1/rate, α/rate²]], with J = [[0, −1], [1, 0]]: F(η) with its rows in
+another order and other signs, and neither of the two. The routes are the closed form, automatic differentiation (∇²A of
+the log-normaliser) and the covariance of the score over draws. The information tells how fast
+KL(p_θ ‖ p_θ+δ) ≈ ½ δᵀF δ grows, which is what the figure shows.
 """
 
 import math
@@ -48,10 +50,16 @@ class GammaFisher(Study):
             **entries("natural", by_autograd, natural),
             **entries("natural_inverse", by_autograd.inverse(), inverse / factor),
             **entries("shape_scale", jacobian.T @ by_autograd @ jacobian, self.information()),
+            **entries("shape_rate", self._in_rate(by_autograd), doubles([[trigamma, -b], [-b, a * b**2]])),
             "determinant_factor": Quantity(by_autograd.det().item() / b**2, None, factor),
             **self._monte_carlo(),
         }
         return Finding(quantities, self._divergence())
+
+    def _in_rate(self, natural: Tensor) -> Tensor:
+        """Return F(α, rate) = JᵀF(η)J, (2, 2), with rate = 1/β and J = ∂η/∂(α, rate) = [[0, −1], [1, 0]]."""
+        jacobian = doubles([[0.0, -1.0], [1.0, 0.0]])
+        return jacobian.T @ natural @ jacobian
 
     def information(self) -> Tensor:
         """Return F(α, β) in closed form, (2, 2)."""

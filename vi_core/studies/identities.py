@@ -18,6 +18,7 @@ from vi_core.studies.claims.base import Problem
 CLAIMS: tuple[Callable[[Problem], dict[str, Quantity]], ...]
 CLAIMS = (*bounds.CLAIMS, *gradients.CLAIMS, *natural.CLAIMS, *reports.CLAIMS)
 """In the order in which they draw from torch's default stream."""
+LIMIT = 5.0  # standard errors: the tolerance of a claim with draws
 MOST_CLAIMS = 500  # that a figure has rows for
 
 
@@ -43,10 +44,11 @@ class Identities(Study):
         return {
             "names": Form(("claims",), "text", most=MOST_CLAIMS),
             "z": Form(("claims",)),
+            "catches": Form(("claims",), least=0),
             "importance": Form((count,), "integer", least=1),
             "iwelbo": Form((count,)),
             "iwelbo_se": Form((count,), least=0),
-            "exact": Form(("first",), most=count),
+            "exact": Form((count,)),
             "evidence": Form(()),
         }
 
@@ -54,13 +56,19 @@ class Identities(Study):
         from vi_core.plots.studies import errors_figure, importance_figure
 
         titles = ("identities: Monte Carlo against exact values", "identities: the IWELBO rises to the log evidence")
-        errors = errors_figure(records["names"].tolist(), records["z"], limit=5.0, title=titles[0])
+        rows = [f"{name}  {size:.2g}" for name, size in zip(records["names"], records["catches"], strict=True)]
+        errors = errors_figure(rows, records["z"], limit=LIMIT, title=f"{titles[0]}, and the least error seen")
         curve = (records[name] for name in ("importance", "iwelbo", "iwelbo_se"))
         exact, evidence = records["exact"], float(records["evidence"])
         return {"errors": errors, "iwelbo": importance_figure(*curve, exact=exact, evidence=evidence, title=titles[1])}
 
 
 def standardised(quantities: Mapping[str, Quantity]) -> dict[str, np.ndarray]:
-    """Return names and standardised errors of the Monte Carlo claims, without the formulas that a report has wrong."""
-    scores = {name: q.z for name, q in quantities.items() if q.z is not None and not name.startswith("report_")}
-    return {"names": np.array(list(scores)), "z": np.array(list(scores.values()), dtype=float)}
+    """Return names and standardised errors of the Monte Carlo claims, without the formulas that a report has wrong.
+
+    `catches` is the smallest error that a claim sees, as a share of its exact value where that is not zero.
+    """
+    drawn = {name: q for name, q in quantities.items() if q.z is not None and not name.startswith("report_")}
+    sizes = [LIMIT * (q.se or 0.0) / abs(q.exact or 1.0) for q in drawn.values()]
+    scores = np.array([q.z for q in drawn.values()], dtype=float)
+    return {"names": np.array(list(drawn)), "z": scores, "catches": np.array(sizes)}

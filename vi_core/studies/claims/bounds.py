@@ -11,7 +11,6 @@ gradient vanishes at the fixed point of these updates.
 
 import math
 from collections.abc import Mapping
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -74,39 +73,30 @@ def log_weights(problem: Problem) -> Tensor:
 def iwelbo(problem: Problem) -> dict[str, Quantity]:
     """ELBO = L_1 ≤ L_K ≤ log p(x), rising in K, and E[w] = p(x): questions 2.1.10, 2.1.11.
 
-    The same draws serve all K: each group of the largest K is divided into groups of K, whose bounds are averaged.
+    The same draws serve all K: each group of the largest K is divided into groups of K, whose bounds are averaged. The
+    exact values lie in the claimed order, so that an estimate that agrees with them has it too.
     """
     log_w, rule = log_weights(problem), Rule()
     bounds = {k: IWELBO()(log_w.reshape(k, LARGEST // k, -1)).mean(dim=0) for k in IMPORTANCE}
-    exact = {1: rule.mean(rule.log_weights(problem)), 2: iwelbo_of_two(problem, rule)}
-    rises = [bounds[high] - bounds[low] for low, high in pairwise(IMPORTANCE)]
-    below = [problem.evidence - bound for bound in bounds.values()]
-    jensen = ELBO()(log_w) - IWELBO()(log_w)
     return {
         "mean_weight": average((log_w.flatten() - problem.evidence).exp(), 1.0),
-        **{f"iwelbo[{k}]": average(bound, exact.get(k)) for k, bound in bounds.items()},
-        "iwelbo_above_evidence": Quantity(worst_shortfall(below), None, 0.0),
-        "iwelbo_falls_in_k": Quantity(worst_shortfall(rises), None, 0.0),
-        "jensen_violations": Quantity(float((jensen > 1e-12).sum()), None, 0.0),
+        "elbo": average(ELBO()(log_w), rule.mean(rule.log_weights(problem))),
+        **{f"iwelbo[{k}]": average(bound, iwelbo_by_quadrature(problem, rule, k)) for k, bound in bounds.items()},
     }
 
 
-def worst_shortfall(positives: list[Tensor]) -> float:
-    """Return the largest number of standard errors by which a mean that should not be negative lies below zero."""
-    scores = [value.mean() / (value.std() / math.sqrt(len(value))) for value in positives]
-    return max(0.0, -min(score.item() for score in scores))
+def iwelbo_by_quadrature(problem: Problem, rule: Rule, k: int) -> float:
+    """Return L_K by quadrature, from the Laplace transform φ(t) = E[e^(−tw)] of one weight.
 
-
-def iwelbo_of_two(problem: Problem, rule: Rule) -> float:
-    """Return L_2 by quadrature over all pairs of nodes that carry weight.
-
-    L_2 = E[log ½(w + w')] for independent draws is a double sum over the nodes; those that are left out weigh less than
-    the rounding of the sum.
+    log S = ∫ (e^(−t) − e^(−tS)) dt/t over t > 0, and a sum S of K independent weights has the transform φ(t)^K. The
+    integral is a sum over log t, which converges exponentially. Nodes that are left out weigh less than rounding.
     """
-    log_w, kept = rule.log_weights(problem), rule.weight > 1e-18
-    values, weights = log_w[kept], rule.weight[kept]
-    pairs = np.logaddexp(values[:, None], values) - math.log(2)
-    return float(weights @ pairs @ weights)
+    kept = rule.weight > 1e-18
+    log_w, weight = rule.log_weights(problem)[kept] - problem.evidence, rule.weight[kept]
+    log_t = np.linspace(-40.0, 5.0 - float(log_w.min()), 4000)
+    transform = np.exp(-np.exp(log_t[:, None] + log_w)) @ weight
+    of_the_sum = float(np.trapezoid(np.exp(-np.exp(log_t)) - transform**k, log_t))
+    return problem.evidence + of_the_sum - math.log(k)
 
 
 def records(problem: Problem, quantities: Mapping[str, Quantity]) -> dict[str, ndarray]:
@@ -117,7 +107,7 @@ def records(problem: Problem, quantities: Mapping[str, Quantity]) -> dict[str, n
         "iwelbo": np.array([q.value for q in found]),
         "iwelbo_se": np.array([q.se for q in found]),
         "evidence": np.array(problem.evidence),
-        "exact": np.array([q.exact for q in found if q.exact is not None]),
+        "exact": np.array([q.exact for q in found], dtype=float),
     }
 
 

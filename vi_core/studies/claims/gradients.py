@@ -7,8 +7,10 @@ log w is constant there.
 """
 
 import torch
+from numpy import ndarray
 from torch import Tensor
 
+from vi_core.bounds.base import Bound
 from vi_core.bounds.elbo import ELBO
 from vi_core.distributions.transforms import Exponential
 from vi_core.estimators.base import Estimator
@@ -17,16 +19,45 @@ from vi_core.estimators.exact import Exact
 from vi_core.estimators.pathwise import Pathwise, StickingTheLanding
 from vi_core.estimators.score_function.coefficients import InSample, LeaveOneOut, NoControl
 from vi_core.estimators.score_function.estimator import ScoreFunction, per_sample_scores
-from vi_core.estimators.score_function.scopes import Everything
+from vi_core.estimators.score_function.scopes import Everything, MarkovBlanket
 from vi_core.families.base import Family
 from vi_core.families.normal_gamma import NormalGammaFamily
-from vi_core.studies.base import Quantity, average
+from vi_core.studies.base import Quantity, average, doubles
 from vi_core.studies.claims import base
-from vi_core.studies.claims.base import CONCENTRATION, NAMES, RATE, SCALE, Problem, Rule, largest, nodes, parameters
+from vi_core.studies.claims.base import (
+    CONCENTRATION,
+    LOC,
+    NAMES,
+    RATE,
+    SCALE,
+    Problem,
+    Rule,
+    largest,
+    nodes,
+    parameters,
+)
 
 # d value / d stored, where positive parameters are stored as logarithms
 SLOPES = {"loc": 1.0, "scale": SCALE, "concentration": CONCENTRATION, "rate": RATE}
 SAMPLES = 10  # K of each estimate
+
+
+class Centred(Bound):
+    """The ELBO with log w − log p(x) as its signal, whose mean product with the score is that of log w.
+
+    Without the baseline the noise of the score function, with |log w| near 186, is as large as its mean.
+    """
+
+    name, additive, linear = "elbo", True, True
+
+    def __init__(self, evidence: float):
+        self.evidence = evidence
+
+    def __call__(self, log_w: Tensor) -> Tensor:
+        return ELBO()(log_w)
+
+    def signal(self, log_w: Tensor) -> Tensor:
+        return ELBO().signal(log_w - self.evidence)
 
 
 def scores(problem: Problem) -> dict[str, Quantity]:
@@ -38,7 +69,15 @@ def scores(problem: Problem) -> dict[str, Quantity]:
     for i, (name, closed) in enumerate(rule.scores().items()):
         found[f"score[{name}]"] = largest(by_autograd[i].flatten().numpy() - closed)
         found[f"mean_score[{name}]"] = average(drawn[i].flatten(), 0.0)
-    return found
+    return found | {"score[precision]": largest(SCALE**3 / -2 * by_autograd[1].flatten().numpy() - of_precision(rule))}
+
+
+def of_precision(rule: Rule) -> ndarray:
+    """Return ∂ log q/∂λ = 1/(2λ) − (mu − loc)²/2 for the precision λ = 1/scale² of q(mu), at the nodes, (M,).
+
+    By the chain rule it is ∂ log q/∂scale times ∂scale/∂λ = −scale³/2.
+    """
+    return SCALE**2 / 2 - (rule.mu - LOC) ** 2 / 2
 
 
 def estimators(problem: Problem) -> dict[str, Quantity]:
@@ -54,10 +93,15 @@ def estimators(problem: Problem) -> dict[str, Quantity]:
     found = {
         f"{kind}[{name}]": average(column, exact[name])
         for kind, part in parts.items()
-        for name, column in by_name(gradients(problem, part, problem.family(problem.num_samples // SAMPLES))).items()
+        for name, column in by_name(estimates(problem, part)).items()
     }
     closed = by_name(gradients(problem, Exact(), problem.family(1)))
     return found | {f"exact_gradient[{name}]": Quantity(g.item(), None, exact[name]) for name, g in closed.items()}
+
+
+def estimates(problem: Problem, part: Estimator) -> Tensor:
+    """Return independent estimates of the gradient in the stored parameters, (N/10, 4), with log p(x) as baseline."""
+    return gradients(problem, part, problem.family(problem.num_samples // SAMPLES), Centred(problem.evidence))
 
 
 def stored_gradient(problem: Problem) -> dict[str, float]:
@@ -65,15 +109,16 @@ def stored_gradient(problem: Problem) -> dict[str, float]:
     return {name: SLOPES[name] * g for name, g in Rule().gradient(problem).items()}
 
 
-def gradients(problem: Problem, estimator: Estimator, family: Family) -> Tensor:
+def gradients(problem: Problem, estimator: Estimator, family: Family, bound: Bound | None = None) -> Tensor:
     """Return an estimator's gradient in the stored parameters of a family, (R, 4), in the order of `NAMES`.
 
     Args:
         problem: The model and its data.
         estimator: Of the ELBO.
         family: With R replicates at one q: independent estimates, from which the error of their mean follows.
+        bound: The ELBO unless given.
     """
-    estimate = estimator(problem.model, family, ELBO(), problem.x)
+    estimate = estimator(problem.model, family, bound or ELBO(), problem.x)
     (gradient,) = torch.autograd.grad(estimate.surrogate.sum(), list(family.parameters()))
     return gradient.squeeze(1)
 
@@ -109,20 +154,23 @@ def control_variate(problem: Problem) -> dict[str, Quantity]:
 def rao_blackwell(problem: Problem) -> dict[str, Quantity]:
     """Factors outside the Markov blanket can be left out of a latent's gradient: question 2.1.12.
 
-    The gradient is in the parameters of q, not the stored ones. The mean of the kept factors is subtracted as a
-    baseline, without which the noise would hide the gradient; over N draws that biases it by a factor 1 − 1/N.
+    The leave-one-out control variate keeps the mean, and without it the noise would hide the gradient.
     """
-    exact, q = Rule().gradient(problem), parameters()
-    z = problem.joint().sample(problem.num_samples)
-    terms = {name: value.flatten() for name, value in problem.joint().log_prob_terms(z).items()}
-    _, h = per_sample_scores(problem.family(1), q, z)
-    found: dict[str, Quantity] = {}
-    latents = [latent for latent, group in q.items() for _ in group]
-    for name, latent, score in zip(NAMES, latents, h.flatten(1), strict=True):
-        factors = problem.model.factors(z, problem.x).values()
-        kept = sum(value.flatten() for value, mentioned in factors if latent in mentioned) - terms[latent]
-        found[f"rao_blackwell[{name}]"] = average((kept - kept.mean()) * score, exact[name])
-    return found
+    part = ScoreFunction(num_samples=SAMPLES, coefficient=LeaveOneOut(), scope=MarkovBlanket())
+    exact = stored_gradient(problem)
+    return {f"rao_blackwell[{name}]": average(g, exact[name]) for name, g in by_name(estimates(problem, part)).items()}
 
 
-CLAIMS = (scores, estimators, landing, control_variate, rao_blackwell)
+def score_left_out(problem: Problem) -> dict[str, Quantity]:
+    """Draw by draw, total derivative − path derivative = −score: question 3.1.21; report 003, 3.1."""
+    family, state = problem.family(100), torch.get_rng_state()
+    total = gradients(problem, Pathwise(num_samples=1), family)
+    torch.set_rng_state(state)
+    path = gradients(problem, StickingTheLanding(num_samples=1), family)
+    torch.set_rng_state(state)
+    params = family.variational(problem.x)
+    score = per_sample_scores(family, params, family.distribution(params).balanced(1))[1].reshape(4, 100).T
+    return {"score_left_out": largest(total - path + score * doubles(list(SLOPES.values())))}
+
+
+CLAIMS = (scores, estimators, landing, score_left_out, control_variate, rao_blackwell)

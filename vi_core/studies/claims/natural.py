@@ -7,7 +7,7 @@ natural gradient F(θ)⁻¹ ∇_θ is the direction of steepest ascent per unit 
 
 import numpy as np
 import torch
-from scipy import stats
+from scipy import special, stats
 from torch import Tensor
 
 from vi_core.algorithms.gradient import GradientStep
@@ -29,6 +29,7 @@ from vi_core.studies.claims.base import Problem, largest, parameters
 from vi_core.types import flatten
 
 SHAPE, WIDTH = 2.0, 3.0  # shape and scale of the Gamma
+START, RATE_OF_STEPS = (0.5, 8.0), 0.1  # of the reports' gradient descent, question 2.2.19
 
 
 def gamma_points() -> Tensor:
@@ -79,23 +80,48 @@ def natural_gradient(_: Problem) -> dict[str, Quantity]:
     }
 
 
-def gamma_gradient(points: Tensor) -> tuple[Tensor, Tensor]:
+def gamma_gradient(points: Tensor, place: tuple[float, float] = (SHAPE, WIDTH)) -> tuple[Tensor, Tensor]:
     """Return the model's gradient of the mean log-likelihood in (shape, scale), (2,), and its information, (2, 2)."""
-    theta = doubles([SHAPE, WIDTH]).requires_grad_()
+    theta = doubles(place).requires_grad_()
     z = {"shape": theta[0].reshape(1, 1, 1), "scale": theta[1].reshape(1, 1, 1)}
     model = GammaLikelihood()
     (gradient,) = torch.autograd.grad(model.log_joint(z, model.summarize(points)).sum(), theta)
     return gradient, model.fisher(z, model.summarize(points)).detach()[0, 0, 0]
 
 
-def finite_differences(points: np.ndarray, step: float = 1e-4) -> tuple[float, float]:
+def first_steps(_: Problem) -> dict[str, Quantity]:
+    """The natural gradient shrinks the step where the law is stiff and lengthens it where it is not: question 2.2.19.
+
+    At the reports' start the information has one large and one small eigenvalue, along shape and along scale. Report
+    001 has it the other way round. The other route is the closed form of F and central differences.
+    """
+    gradient, information = gamma_gradient(points := gamma_points(), START)
+    natural = torch.linalg.solve(information, gradient)
+    (shape, scale), slope = START, np.array(finite_differences(points.numpy(), place=START))
+    matrix = np.array([[special.polygamma(1, shape), 1 / scale], [1 / scale, shape / scale**2]])
+    curvatures, exact = torch.linalg.eigvalsh(information), np.linalg.eigvalsh(matrix)
+    steps = {"gradient_step": (gradient, slope), "natural_gradient_step": (natural, np.linalg.solve(matrix, slope))}
+    found = {
+        f"{name}[{parameter}]": Quantity(RATE_OF_STEPS * step[i].item(), None, RATE_OF_STEPS * float(true[i]))
+        for name, (step, true) in steps.items()
+        for i, parameter in enumerate(("shape", "scale"))
+    }
+    stiffness = {"stiff": 1, "shallow": 0}
+    return found | {
+        f"curvature[{n}]": Quantity(curvatures[i].item(), None, float(exact[i])) for n, i in stiffness.items()
+    }
+
+
+def finite_differences(
+    points: np.ndarray, step: float = 1e-4, place: tuple[float, float] = (SHAPE, WIDTH)
+) -> tuple[float, float]:
     """Return central differences of scipy's mean log-density in shape and scale; their error is O(step²)."""
 
     def value(shape: float, scale: float) -> float:
         return float(stats.gamma.logpdf(points, shape, scale=scale).mean())
 
-    of_shape = value(SHAPE + step, WIDTH) - value(SHAPE - step, WIDTH)
-    of_scale = value(SHAPE, WIDTH + step) - value(SHAPE, WIDTH - step)
+    a, b = place
+    of_shape, of_scale = value(a + step, b) - value(a - step, b), value(a, b + step) - value(a, b - step)
     return of_shape / (2 * step), of_scale / (2 * step)
 
 
@@ -109,4 +135,4 @@ def natural_step(problem: Problem) -> dict[str, Quantity]:
     return {"natural_step": largest(torch.stack([(a / b - 1).detach() for a, b in pairs]))}
 
 
-CLAIMS = (exponential_family, natural_gradient, natural_step)
+CLAIMS = (exponential_family, natural_gradient, first_steps, natural_step)
