@@ -28,7 +28,7 @@ def cancer() -> Columns:
     """569 tumours with 30 measurements, standardised; whether each is benign."""
     from sklearn.datasets import load_breast_cancer
 
-    x, y = load_breast_cancer(return_X_y=True)
+    x, y = map(np.asarray, load_breast_cancer(return_X_y=True))
     return {"x": (x - x.mean(0)) / x.std(0), "y": y}
 
 

@@ -48,7 +48,7 @@ def tumours(folder: Path) -> Path:
 
     path = folder / "tumours.npz"
     if not path.exists():
-        x, y = load_breast_cancer(return_X_y=True)
+        x, y = map(np.asarray, load_breast_cancer(return_X_y=True))
         np.savez(path, x=(x - x.mean(0)) / x.std(0), y=y)
     return path
 

@@ -53,7 +53,8 @@ def test_evidence_and_moments_are_exact() -> None:
     """Against the same Normal law in numpy, with its jitter; moments by the other form of the inverse."""
     model, kernel = GaussianProcess(), covariance()
     data, noise = observed(model, waves()), Z["noise"] ** 2 * np.eye(25)
-    y, evidence = data["y"].numpy(), stats.multivariate_normal(np.zeros(25), kernel + noise).logpdf(data["y"].numpy())
+    y = data["y"].numpy()
+    evidence = stats.multivariate_normal(np.zeros(25), kernel + noise).logpdf(y)  # type: ignore[arg-type]
     assert model.log_evidence(Z, data) == pytest.approx(evidence, abs=1e-8)
     law = model.conditional({name: torch.tensor(value) for name, value in Z.items()}, {"x": data["x"]})
     gain = np.linalg.solve(kernel + noise, kernel - 1e-8 * 1.3**2 * np.eye(25)).T  # the jitter belongs to the noise

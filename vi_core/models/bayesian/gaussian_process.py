@@ -81,8 +81,10 @@ class GaussianProcess(BayesianModel):
         mean = (shared.mT @ standard).squeeze(-1)
         return MultivariateNormal(mean, self.covariance(z, new) - shared.mT @ shared)
 
-    def predictive(self, draws: Values, data: Mapping[str, Tensor]) -> Values:
+    def predictive(self, draws: Values, data: Mapping[str, Tensor], replicate: int = 0) -> Values:
         """Draw observations at new inputs, given those observed: one set for each draw of the hyperparameters."""
+        if self.per_replicate:
+            raise Unsupported("model=gaussian_process predicts from one data set; fit it without per_replicate.")
         with torch.no_grad():
             found = [
                 self.conditional(dict(zip(draws, z, strict=True)), dict(data)).sample()
