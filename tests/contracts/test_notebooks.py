@@ -30,11 +30,12 @@ def run_cell(source: str, space: dict[str, Any], folder: Path) -> Any:
         assert (result.code, result.err) == (0, "")
         return None
     tree = ast.parse(source)
-    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    last = tree.body[-1] if isinstance(tree.body[-1], ast.Expr) else None
+    tree.body = tree.body[:-1] if last else tree.body
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         exec(compile(tree, "<cell>", "exec"), space)
-        return None if last is None else eval(compile(ast.Expression(last.value), "<cell>", "eval"), space)
+        return eval(compile(ast.Expression(last.value), "<cell>", "eval"), space) if last else None
 
 
 def run_notebook(notebook: dict[str, Any], folder: Path) -> list[Any]:

@@ -179,7 +179,7 @@ def prepared(image: "Image", size: tuple[int, int] | None, colour: str) -> np.nd
         image = Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn)
     image = image.convert("L" if grey else "RGB")
     if size is not None and image.size != size[::-1]:
-        image = ImageOps.fit(image, size[::-1], Image.Resampling.BICUBIC)
+        image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)
     return np.asarray(image)
 
 

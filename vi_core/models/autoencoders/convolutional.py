@@ -36,7 +36,6 @@ class ConvolutionalVAE(NormalLatent):
         activation: See `vi_core.networks.mlp.ACTIVATIONS`.
     """
 
-    decoder: ConvolutionalDecoder
     log_scale: Tensor
 
     def __init__(

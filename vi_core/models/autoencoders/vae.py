@@ -69,7 +69,6 @@ class NormalLatent(Model):
     """
 
     layouts = ({"z": frozenset({"loc", "scale"})},)  # diagonal Normals
-    decoder: nn.Module
 
     def __init__(self, latent_dim: int):
         super().__init__()
@@ -92,7 +91,7 @@ class NormalLatent(Model):
         return kl_normal(q, standard_normal(q.loc)).sum(dim=-1)
 
     def sample_prior(self, num_samples: int) -> Latents:
-        weight = next(self.decoder.parameters())
+        weight = next(self.parameters())
         return {"z": torch.randn(num_samples, 1, 1, self.latent_dim, dtype=weight.dtype, device=weight.device)}
 
 
