@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -37,6 +38,7 @@ from vi_core.training.trainer import Trainer
 log = logging.getLogger(__name__)
 PREDICTIVE_DRAWS = 100  # of q, for the predictive density while training
 POINTS_AT_ONCE = 1000  # held-out data points in a call, for the sake of memory
+ROWS, ROWS_EACH = 20_000, 100  # data points at least from which a fit by minibatches starts, and for each coordinate
 KEPT_DIGITS = 100  # least spread of data in units of the distance of neighbouring numbers, for two digits of it
 # Base class of the part of each group.
 KINDS: dict[str, type | tuple[type, ...]] = {
@@ -218,9 +220,19 @@ def assemble(
     multiply_in(config.get("matmul", "auto"), model.to(device), family.to(device))
     step = make_step(model, family, bound, estimator, optimizer).to(device)
     batches = Batches(data, model, dataset.batch_size, generator, wide)
-    if begin:
+    by_rows = isinstance(step, GradientStep) and isinstance(family, HasCoordinates) and batches.full is None
+    if by_rows:
+        step.anchored()
+    if begin and by_rows:
+        begin_by_rows(step, batches, family.origin.shape[-1])
+    elif begin:
         step.begin(batches.whole(model) if isinstance(family, HasCoordinates) else batches.full)
     return Problem(data, checksum, model, family, bound, estimator, step, batches)
+
+
+def begin_by_rows(step: GradientStep, batches: Batches, size: int) -> None:
+    """Let a step that sees minibatches begin from some of the data points, for each of D coordinates a hundred."""
+    step.begin_by_rows(batches.sample(max(ROWS, ROWS_EACH * size)), partial(batches.blocks, ROWS))
 
 
 def can_stack(problem: Problem) -> bool:

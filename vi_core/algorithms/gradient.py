@@ -5,8 +5,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from vi_core.algorithms.anchor import Anchored
 from vi_core.algorithms.base import Metrics, Step, over_batch
-from vi_core.algorithms.whitening import whiten
+from vi_core.algorithms.whitening import Blocks, whiten
 from vi_core.bounds.base import Bound
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import Family, HasCoordinates, HasDomain, HasInformation
@@ -32,11 +33,30 @@ class GradientStep(Step):
         super().__init__(model, family, bound, [bound.name, *names])
         self.estimator, self.optimizer = estimator, optimizer
         confine = family.confine if isinstance(family, HasDomain) else None
+        self.anchor: Anchored | None = None
         optimizer.bind(self.moving, family.replicates, self._information(), confine)
 
     def begin(self, x: Any) -> None:
         if isinstance(self.family, HasCoordinates) and self.family.start in ("random", "mode"):
             self.start_gradients = whiten(self.family, self.model, x)
+
+    def anchored(self) -> None:
+        """Use the control variate of minibatches, where the origin lies at a mode or at the end of an earlier run."""
+        if isinstance(self.family, HasCoordinates) and self.family.start != "random":
+            self.anchor = Anchored(self.model, self.family).to(self.family.origin.device)
+
+    def begin_by_rows(self, few: Any, blocks: Blocks) -> None:
+        """Set the initial parameters from some data points, and then those that all of them are needed for.
+
+        Args:
+            few: Data points at random.
+            blocks: Yields all of them in batches, with their shares of the points.
+        """
+        assert isinstance(self.family, HasCoordinates)
+        if self.family.start in ("random", "mode"):
+            self.start_gradients = whiten(self.family, self.model, few, blocks)
+        if self.anchor is not None:
+            self.anchor.settle(blocks())
 
     def _information(self) -> Information | None:
         """Return the function for the Fisher information of q, or of the likelihood where q is a point mass."""
@@ -71,7 +91,8 @@ class GradientStep(Step):
 
     def estimate(self, x: Any) -> tuple[Tensor, Metrics]:
         """Return the surrogate, summed over replicates, and the metrics, each (R,)."""
-        return estimate(self.model, self.family, self.estimator, self.bound, x)
+        target = self.model if self.anchor is None else self.anchor
+        return estimate(target, self.family, self.estimator, self.bound, x)
 
     def _seen(self, gradients: tuple[Tensor, ...]) -> Tensor:
         """Return the gradient (R, P) where its elements have names, else the norm for each tensor, (R, tensors)."""

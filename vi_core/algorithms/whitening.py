@@ -11,7 +11,7 @@ of the best replicate.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -34,18 +34,70 @@ DRAWS = 64  # for the ELBO of a candidate
 FAR = 2.0  # nats between ELBO and log evidence of Laplace's approximation at a mode, beyond which others are tried
 EVALUATIONS, EVALUATIONS_EACH = 300, 30  # of a search at most, and for each coordinate
 
+DENSITIES = 2**22  # data points under draws that are in memory at once
+
 LogDensity = Callable[[Tensor], Tensor]  # coordinates (S, D) -> log p (S,)
+Blocks = Callable[[], Iterable[tuple[Any, float]]]  # -> batches of all data with their shares of the points
 
 
-class Counted:
-    """A log density that counts the points at which it is evaluated."""
+class Density:
+    """A log density in pieces that memory holds, some blocks of data and some draws at a time; it counts the draws.
 
-    def __init__(self, f: LogDensity):
-        self.f, self.count = f, 0
+    A batch of data stands for all of them, so that log p is the mean over the blocks, weighted by their shares.
+
+    Args:
+        f: log p (S,) of a block of data at coordinates (S, D).
+        blocks: Yields the blocks.
+    """
+
+    def __init__(self, f: Callable[[Any, Tensor], Tensor], blocks: Blocks):
+        self.f, self.blocks, self.count = f, blocks, 0
 
     def __call__(self, u: Tensor) -> Tensor:
         self.count += len(u)
-        return self.f(u)
+        if torch.is_grad_enabled() and u.requires_grad:
+            return _InPieces.apply(u, self)
+        value = u.new_zeros(len(u))
+        for x, share in self.blocks():
+            value += share * torch.cat([self.f(x, piece) for piece in u.split(at_once(x))])
+        return value
+
+    def with_slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log p (S,) and its gradients (S, D)."""
+        value, slope = u.new_zeros(len(u)), torch.zeros_like(u)
+        for x, share in self.blocks():
+            found = [self._piece(x, piece) for piece in u.split(at_once(x))]
+            values, slopes = (torch.cat(parts) for parts in zip(*found, strict=True))
+            value, slope = value + share * values, slope + share * slopes
+        return value, slope
+
+    def _piece(self, x: Any, u: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            u = u.detach().requires_grad_()
+            value = self.f(x, u)
+            (slope,) = torch.autograd.grad(value.sum(), u)
+        return value.detach(), slope
+
+
+class _InPieces(torch.autograd.Function):
+    """Gradients that are computed with the values, so that nothing of a piece is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, density: Density) -> Tensor:
+        value, slope = density.with_slopes(u.detach())
+        ctx.save_for_backward(slope)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None]:
+        return outer[0].unsqueeze(-1) * ctx.saved_tensors[0], None
+
+
+def at_once(x: Any) -> int:
+    """Return at how many draws the density of data is evaluated in a piece."""
+    tensors = x.values() if isinstance(x, dict) else [x]
+    points = max((len(t) for t in tensors if isinstance(t, Tensor) and t.dim()), default=1)
+    return max(1, DENSITIES // points)
 
 
 class Candidate(NamedTuple):
@@ -64,13 +116,14 @@ class Candidate(NamedTuple):
     factor: Tensor | None
 
 
-def whiten(family: HasCoordinates, model: Model, x: Any) -> int:
+def whiten(family: HasCoordinates, model: Model, x: Any, blocks: Blocks | None = None) -> int:
     """Set the coordinates of a family, a replicate at a time, from points that torch's default stream draws.
 
     Args:
         family: Whose `start` and `preconditioner` say what is wanted.
         model: The target.
-        x: All data, as `Model.summarize` returns them.
+        x: All data, as `Model.summarize` returns them, or data points at random.
+        blocks: All data in batches; a mode found from x is moved to theirs.
 
     Returns:
         Evaluations of the density, most of them with a gradient, for the replicate that took most.
@@ -83,11 +136,17 @@ def whiten(family: HasCoordinates, model: Model, x: Any) -> int:
         z, log_det = family.point(u[:, None, None])
         return (model.log_joint(z, seen) + log_det).flatten()
 
+    def seen(replicate: int, blocks: Blocks) -> Density:
+        return Density(log_density, lambda: ((model.seen_by(replicate, part), share) for part, share in blocks()))
+
     like, most, found = family.origin, 0, []
     for replicate in range(len(like)):
-        counted = Counted(partial(log_density, model.seen_by(replicate, x)))
-        found.append(place(counted, like.shape[-1], like, family.start, family.preconditioner))
-        most = max(most, counted.count)
+        density = seen(replicate, lambda: [(x, 1.0)])
+        candidate = place(density, like.shape[-1], like, family.start, family.preconditioner)
+        most = max(most, density.count)
+        if blocks is not None and family.start == "mode" and candidate.gap < FAR:
+            candidate = moved(seen(replicate, blocks), candidate)
+        found.append(candidate)
     if not model.per_replicate:
         best = max(found, key=lambda candidate: candidate.elbo)
         found = [best if candidate.elbo < best.elbo - NEGLIGIBLE else candidate for candidate in found]
@@ -133,6 +192,13 @@ def place(f: LogDensity, size: int, like: Tensor, start: str, preconditioner: st
     )
 
 
+def moved(f: LogDensity, candidate: Candidate) -> Candidate:
+    """Return a place at the mode of a density close to the one in which it was found; A stays."""
+    factor = torch.ones_like(candidate.point) if candidate.factor is None else candidate.factor
+    last = climb(partial(_around, f, candidate.point, factor), torch.zeros_like(candidate.point))[-1]
+    return candidate._replace(point=candidate.point + _times(factor, last))
+
+
 def at_mode(f: LogDensity, last: Tensor, preconditioner: str) -> Candidate | None:
     """Return the mode next to the end of a search, or None where there is none.
 
@@ -161,7 +227,12 @@ def at_mode(f: LogDensity, last: Tensor, preconditioner: str) -> Candidate | Non
 
 
 def _around(f: LogDensity, point: Tensor, factor: Tensor, v: Tensor) -> Tensor:
-    return f(point + v @ factor.mT)
+    return f(point + _times(factor, v))
+
+
+def _times(factor: Tensor, v: Tensor) -> Tensor:
+    """Return A v for A or its diagonal, and v (..., D)."""
+    return v * factor if factor.dim() == 1 else v @ factor.mT
 
 
 def with_elbo(f: LogDensity, point: Tensor, factor: Tensor, preconditioner: str) -> Candidate:
@@ -244,11 +315,9 @@ def noise_like(u: Tensor) -> Tensor:
 
 def log_weights(f: LogDensity, u: Tensor, factor: Tensor, noise: Tensor) -> Tensor:
     """Return log p − log q of draws u + A ε of a Normal, (S,), for noise ε (S, D)."""
-    diagonal = factor.dim() == 1
-    spread = noise * factor if diagonal else noise @ factor.mT
-    log_det = (factor if diagonal else factor.diagonal()).log().sum()
+    log_det = (factor if factor.dim() == 1 else factor.diagonal()).log().sum()
     with torch.no_grad():
-        density = f(u + spread)
+        density = _around(f, u, factor, noise)
     return torch.where(density.isnan(), -torch.inf, density) + log_det + 0.5 * noise.square().sum(dim=-1)
 
 

@@ -195,6 +195,10 @@ class HasCoordinates(Protocol):
         """Return latents and log|det ∂z/∂u| at unconstrained coordinates (..., D)."""
         ...
 
+    def coordinates(self, z: Latents) -> Tensor:
+        """Return unconstrained coordinates (..., D) of latents."""
+        ...
+
     def place(self, origin: Tensor, factor: Tensor | None) -> None:
         """Set the origin (R, 1, D), and the linear map (R, 1, D) or (R, 1, D, D) where there is one."""
         ...

@@ -68,6 +68,10 @@ class Space:
             pieces.append(own.reshape(*own.shape[: own.dim() - len(latent.unconstrained_shape)], -1))
         return torch.cat(pieces, dim=-1)
 
+    def of(self, z: Latents) -> Tensor:
+        """Return u of latents, which draws remember."""
+        return z.u if isinstance(z, Point) else self.coordinates(z)
+
     def log_dets(self, u: Tensor, z: Latents) -> dict[str, Tensor]:
         """Return log|det ∂z/∂u| of each latent, (...)."""
         return {name: self.latents[name].log_abs_det_jacobian(own, z[name]) for name, own in self.split(u).items()}
@@ -129,7 +133,7 @@ class UnconstrainedDistribution(VariationalDistribution):
 
     def coordinates(self, z: Latents) -> Tensor:
         """Return u, (K, *batch, D), of latents."""
-        return z.u if isinstance(z, Point) else self.space.coordinates(z)
+        return self.space.of(z)
 
     def _whitened(self, z: Latents, u: Tensor) -> Tensor:
         """Return v of latents with coordinates u."""
@@ -297,6 +301,10 @@ class UnconstrainedFamily(Family):
         """Return z = T(u) and log|det ∂z/∂u|, for coordinates (..., D)."""
         z = self.space.values(u)
         return z, torch.stack(list(self.space.log_dets(u, z).values())).sum(dim=0)
+
+    def coordinates(self, z: Latents) -> Tensor:
+        """Return u, (..., D), of latents."""
+        return self.space.of(z)
 
     def place(self, origin: Tensor, factor: Tensor | None) -> None:
         """Set the coordinates: origin (R, 1, D), and A in the shape of `factor`, or None where it stays."""

@@ -5,6 +5,7 @@ no loader process and no work per image.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -77,6 +78,18 @@ class Batches:
     def whole(self, model: Model) -> Any:
         """Return the whole data set, as the model summarizes it, whatever a step sees."""
         return model.summarize(self.data.decode(self.data.train)) if self.full is None else self.full
+
+    def sample(self, rows: int) -> Any:
+        """Return data points at random, drawn from torch's default stream, as a step sees a batch of them."""
+        if rows >= len(self.data.train):
+            return self.data.decode(self.data.train)
+        index = torch.randperm(len(self.data.train))[:rows].to(self.data.train.device)
+        return self.data.decode(self.data.train.index_select(0, index))
+
+    def blocks(self, rows: int) -> Iterator[tuple[Any, float]]:
+        """Yield all data in batches of `rows` points, each with its share of the points."""
+        for stored in self.data.train.split(rows):
+            yield self.data.decode(stored), len(stored) / len(self.data.train)
 
     def next(self) -> tuple[Any, int]:
         """Return the next batch and its number of data points."""
