@@ -9,14 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from vi_core.plots.drawing.style import PALETTE, blank, themed
+from vi_core.plots.drawing.style import PALETTE, blank, theme
 
 CURVES = 30  # replicated data sets whose histograms are drawn
 BINS = 30
 OBSERVED = {"color": "black", "linewidth": 1.4}
 
 
-@themed
+@theme()
 def predictive_figure(data: dict[str, tuple[ndarray, ndarray]], *, title: str = "") -> Figure:
     """Draw a row for each observed variable: histograms, and means and deviations of the replicated data sets.
 
