@@ -31,6 +31,7 @@ from vi_core.families.unconstrained import (
     StoredFamily,
     normal_log_density,
     solve,
+    times,
 )
 from vi_core.per_replicate import PerReplicate
 from vi_core.types import Graph, Latent, Latents, Params
@@ -99,7 +100,7 @@ class CholeskyNormal(NormalLaw):
         self.cholesky = flat.unflatten(-1, (size, size)) + torch.diag_embed(scale)
 
     def rsample(self, num_samples: int) -> Tensor:
-        return self.loc + (self.cholesky @ noise(num_samples, self.loc).unsqueeze(-1)).squeeze(-1)
+        return self.loc + times(self.cholesky, noise(num_samples, self.loc))
 
     def log_terms(self, v: Tensor) -> Tensor:
         return normal_log_density(solve(self.cholesky, v - self.loc), self.scale.log())
@@ -140,8 +141,8 @@ class LowRankNormal(NormalLaw):
         self.loadings = loadings.reshape(*loc.shape, -1)
 
     def rsample(self, num_samples: int) -> Tensor:
-        shared = noise(num_samples, self.loadings[..., 0, :]).unsqueeze(-1)
-        standard = noise(num_samples, self.loc) + (self.loadings @ shared).squeeze(-1)
+        shared = noise(num_samples, self.loadings[..., 0, :])
+        standard = noise(num_samples, self.loc) + times(self.loadings, shared)
         return torch.addcmul(self.loc, self.scale, standard)
 
     def _inner(self) -> Tensor:
@@ -151,7 +152,7 @@ class LowRankNormal(NormalLaw):
 
     def log_terms(self, v: Tensor) -> Tensor:
         standard, factor = (v - self.loc) / self.scale, self._inner()
-        projected = solve(factor, (self.loadings.mT @ standard.unsqueeze(-1)).squeeze(-1))
+        projected = solve(factor, times(self.loadings.mT, standard))
         square = standard.square().sum(-1) - projected.square().sum(-1)
         return (-0.5 * square - self._log_det(factor) - v.shape[-1] * HALF_LOG_2PI).unsqueeze(-1)
 

@@ -129,7 +129,7 @@ class UnconstrainedDistribution(VariationalDistribution):
         return z
 
     def _times(self, v: Tensor) -> Tensor:
-        return (self.factor @ v.unsqueeze(-1)).squeeze(-1) if self.full else self.factor * v
+        return times(self.factor, v) if self.full else self.factor * v
 
     def coordinates(self, z: Latents) -> Tensor:
         """Return u, (K, *batch, D), of latents."""
@@ -197,6 +197,16 @@ def of_mixture(each: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     means, stds = (torch.stack(values) for values in zip(*each, strict=True))
     mean = means.mean(dim=0)
     return mean, (stds.square() + (means - mean).square()).mean(dim=0).sqrt()
+
+
+def times(factor: Tensor, value: Tensor) -> Tensor:
+    """Return A x for A (*batch, N, M) and x (K, *batch, M), whose batch axes may be A's own; (K, *batch, N).
+
+    The K vectors are the columns of one matrix: A is neither copied nor read for each of them.
+    """
+    if factor.dim() > value.dim():
+        return (factor @ value.unsqueeze(-1)).squeeze(-1)
+    return (factor @ value.movedim(0, -1)).movedim(-1, 0)
 
 
 def solve(factor: Tensor, value: Tensor) -> Tensor:

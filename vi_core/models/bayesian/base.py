@@ -20,7 +20,7 @@ from torch.distributions import Distribution
 
 from vi_core.errors import ConfigError, DataError, LabError, Unsupported
 from vi_core.models.base import Factors, Model
-from vi_core.models.bayesian.laws import Named, Prior, Values, support_of, unvalidated
+from vi_core.models.bayesian.laws import Named, Prior, Values, log_density, support_of, unvalidated
 from vi_core.types import Latent, Latents
 
 
@@ -260,7 +260,7 @@ class BayesianModel(Model):
 
     def _points(self, z: Values, data: Values) -> Values:
         """Return the log density of each observed variable at one value of each latent: (B,), without weights."""
-        return {name: law.log_prob(observations(data[name], z)) for name, law in self._laws(z, data).items()}
+        return {name: log_density(law, observations(data[name], z)) for name, law in self._laws(z, data).items()}
 
     def mapped(self, function: Callable[[Values, Values], Values], z: Latents, data: Values) -> Values:
         """Return function(z_s, data) for each draw, and the data of its replicate, mapped over the axes that all share.

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
-from torch.distributions import Distribution, biject_to, constraints
+from torch.distributions import Bernoulli, Distribution, biject_to, constraints
+from torch.nn.functional import logsigmoid
 
 from vi_core.distributions import supports
 from vi_core.distributions.supports import Support
@@ -31,6 +32,17 @@ def unvalidated() -> Iterator[None]:
         yield
     finally:
         Distribution.set_default_validate_args(before)
+
+
+def log_density(law: Distribution, value: Tensor) -> Tensor:
+    """Return `law.log_prob(value)`, of a Bernoulli law given by its logits η as (y − 1) η + log sigmoid(η).
+
+    Mapped by `torch.func.vmap`, torch's own form of that density takes twice as long, a fifth of a step of a logistic
+    regression.
+    """
+    if type(law) is Bernoulli and "logits" in vars(law):
+        return (value - 1) * law.logits + logsigmoid(law.logits)
+    return law.log_prob(value)
 
 
 def support_of(law: Distribution, name: str) -> Support:
