@@ -1,11 +1,11 @@
 """Twelve small posteriors with references, a bench for recipes and verdicts.
 
-    python -m tests.league [family ...]     # fits each with four replicates and prints a table
+    python -m tests.league 0 full_rank_normal     # fits each with four replicates from seed 0, and prints a table
 
-A replicate is *good* where each mean in unconstrained space is within 0.3 posterior deviations, and each deviation within
-a factor of 0.7 to 1.4. References are exact where the posterior is built from Normals; for eight schools a quadrature
-over mu and tau, given which theta is Normal; for the others importance sampling from a Student-t around the mode, 200,000
-draws, whose effective size is checked.
+A replicate is *good* where each mean in unconstrained space is within 0.3 posterior deviations, and each deviation
+within a factor of 0.7 to 1.4. References are exact where the posterior is built from Normals; for eight schools a
+quadrature over mu and tau, given which theta is Normal; for the others importance sampling from a Student-t around the
+mode, 200,000 draws, whose effective size is checked.
 """
 
 import math
@@ -349,7 +349,8 @@ def main(families: list[str], seeds: list[int], **settings: Any) -> None:
                 print(
                     f"{name:19} {family:18} {seed} good {sum(o.good for o in found)}/4 best {of_best.good!s:5} "
                     f"{of_best.mean_error:5.2f} {of_best.low:4.2f} {of_best.high:5.2f}  {verdict.trust:9} "
-                    f"k {verdict.k_hat:5.2f} gap {verdict.kl_gap:6.3f} ess {verdict.ess:6.0f} modes {len(verdict.modes)} "
+                    f"k {verdict.k_hat:5.2f} gap {verdict.kl_gap:6.3f} ess {verdict.ess:6.0f} "
+                    f"modes {len(verdict.modes)} "
                     f"fixed {fixed.good!s:5} {fixed.mean_error:5.2f} {fixed.low:4.2f} {fixed.high:5.2f} "
                     f"steps {fit.run.loop.done:5} gradients {fit.gradients:6} {fit.seconds:5.1f} s",
                     flush=True,

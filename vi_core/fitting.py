@@ -235,8 +235,8 @@ class Fit:
         parts = ", ".join(str(self.settings[key]) for key in ("family", "estimator"))
         return (
             f"{type(self.model).__name__}: {parts}; ELBO {elbo:.2f} nats, {agree} of {len(self.elbo)} replicates "
-            f"within 1 nat of it; {self.run.loop.done} steps, {self.gradients} gradients each, in {self.seconds:.1f} s\n"
-            f"{self.verdict}"
+            f"within 1 nat of it; {self.run.loop.done} steps, {self.gradients} gradients each, in {self.seconds:.1f} s"
+            f"\n{self.verdict}"
         )
 
 

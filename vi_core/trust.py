@@ -1,4 +1,4 @@
-"""The verdict on a fitted problem, from draws outside the stream of training, and moments that importance weights correct.
+"""The verdict on a fitted problem, from draws outside the stream of training, and moments that weights correct.
 
 The draws cost a tenth of a fit at most: 4,000 of each replicate, fewer where the data are many. Random streams are put
 back, so that no number of the fit changes.

@@ -1,7 +1,7 @@
 """The entry `verdict` of summary.json: whether to believe a fit.
 
-Fits with a latent for each data point have no verdict. Their entry says how many units of q(z | x) are active, which
-depend on x (variance over x of E[z | x] above 0.01; Burda, Grosse, Salakhutdinov 2015), and whether the bound still moved.
+Fits with a latent for each data point have no verdict. Their entry says how many units of q(z | x) are active, that
+is depend on x (variance over x of E[z | x] above 0.01; Burda, Grosse, Salakhutdinov 2015), and how the bound moved.
 """
 
 from typing import Any
@@ -55,7 +55,7 @@ def information(run: Run) -> dict[str, Any]:
 
 @torch.no_grad()
 def active_units(problem: Problem) -> dict[str, tuple[int, int]]:
-    """Return by latent how many of its units are active, and how many there are, on held-out data where there are some."""
+    """Return by latent how many of its units are active, and how many there are, on held-out data if there are any."""
     data = problem.data
     x = data.decode((data.train if data.test is None else data.test)[:POINTS])
     moments = problem.family.distribution(problem.family.variational(x)).moments()

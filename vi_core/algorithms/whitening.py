@@ -117,8 +117,8 @@ def place(f: LogDensity, size: int, like: Tensor, start: str, preconditioner: st
 def at_mode(f: LogDensity, last: Tensor, preconditioner: str) -> Candidate | None:
     """Return the mode next to the end of a search, or None where there is none.
 
-    In place of the ELBO it has the ELBO of Laplace's approximation with the whole curvature, less the log evidence by the
-    same draws.
+    In place of the ELBO it has the ELBO of Laplace's approximation with the whole curvature, less the log evidence by
+    the same draws.
     """
     hessian = differences(f, last)
     if not bool(hessian.isfinite().all()):

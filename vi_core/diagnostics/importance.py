@@ -84,7 +84,7 @@ def pareto_shape(x: Tensor) -> Tensor:
 
 
 def pareto_fit(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Estimate θ = −k/scale and the shape k of a generalised Pareto law from ordered exceedances x > 0, (n,), ascending.
+    """Estimate θ = −k/scale and the shape k of a generalised Pareto law from exceedances x > 0, (n,), ascending.
 
     The profile likelihood of θ is averaged over a grid that the first quartile of x sets (Zhang, Stephens 2009,
     equations 5 to 9).

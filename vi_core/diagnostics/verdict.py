@@ -176,11 +176,8 @@ def clustered(z: dict[str, Tensor], log_evidence: Tensor, elbo: Tensor) -> tuple
         log_evidence: (R,).
         elbo: (R,), −∞ for replicates that do not count; a mode is led by its replicate with the highest one.
     """
-    draws = (
-        torch.cat([value[:LOCATED].reshape(*value[:LOCATED].shape[:2], -1) for value in z.values()], dim=-1)
-        .double()
-        .cpu()
-    )
+    pieces = [value[:LOCATED].double().cpu() for value in z.values()]
+    draws = torch.cat([piece.reshape(*piece.shape[:2], -1) for piece in pieces], dim=-1)
     ordered = draws.sort(dim=0).values
     low, centre, high = (ordered[round(level * (len(ordered) - 1))] for level in (0.16, 0.5, 0.84))
     width = (0.5 * (high - low)).clamp_min(1e-12)

@@ -2,8 +2,8 @@
 
 A constant share of noise in each gradient keeps the iterates of a stochastic ascent moving around the optimum. Their
 average is closer to it than any of them, by the root of their number in so far as they are independent (Polyak,
-Juditsky 1992; for variational inference Dhaka et al. 2020, Welandawe, Andersen, Vehtari, Huggins 2022). Averages are taken
-over unconstrained parameters: locations, logarithms of scales, entries of a Cholesky factor below its diagonal.
+Juditsky 1992; for variational inference Dhaka et al. 2020, Welandawe, Andersen, Vehtari, Huggins 2022). Averages are
+taken over unconstrained parameters: locations, logarithms of scales, entries of a Cholesky factor below its diagonal.
 
 Stages are of doubling length, so that the last one is half of a run wherever that ends. All is a function of a counter
 on the device, so that steps can be recorded and resumed.
