@@ -2,9 +2,12 @@
 
 With log-weights log w_s = log p(x, z_s) − log q(z_s), z_s ~ q, a replicate is *good* where
 
-    k-hat < 0.7,   log (1/S) Σ w_s − (1/S) Σ log w_s < 0.2 nats,   and its ELBO is within 1 nat of the best replicate's.
+    k-hat < 0.7,   log (1/S) Σ w_s − (1/S) Σ log w_s < 0.2 nats,   and its ELBO is within 1 nat of the best replicate's,
 
-The second is the estimated KL(q ‖ posterior). k-hat alone trusts a q that is too narrow in many directions by a little.
+and where importance weights would not move a mean of q by 0.2 deviations, or change a deviation by a fifth. The second
+is the estimated KL(q ‖ posterior). k-hat alone trusts a q that is too narrow in many directions by a little. It does
+not count where the KL is below 0.05 nats and three quarters of the draws are effective: the tail may be heavy then, but
+q has no deviation that is off by more than a quarter, as log w would vary by more.
 Where a replicate is not good, but k-hat < 0.5 and (Σ w)²/Σ w² ≥ 200, Pareto-smoothed weights correct its moments.
 What no replicate has seen is invisible to all of this: a mode that none of them found, a tail that no draw reached.
 Replicates that end in different modes of comparable evidence are each a part of the posterior, and none is trusted.
@@ -19,11 +22,13 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from vi_core.diagnostics.importance import effective_sample_size, pareto_k
+from vi_core.diagnostics.importance import effective_sample_size, pareto_k, smoothed_weights
 
 Trust = Literal["good", "corrected", "poor"]
 DRAWS = 4000  # of each replicate
 MOST_K, MOST_GAP, MOST_BELOW = 0.7, 0.2, 1.0  # k-hat, nats, nats: of a good replicate
+TINY_GAP, MOST_EFFECTIVE = 0.05, 0.75  # nats, share of the draws: where k-hat does not count
+MOST_SHIFT, MOST_FACTOR = 0.2, 1.25  # of means in deviations, and of deviations, by importance weights
 CORRECTABLE_K, LEAST_ESS = 0.5, 200  # of a replicate that importance sampling corrects
 APART = 2.0  # distance of two modes, in deviations of q in some coordinate
 NEGLIGIBLE = 0.01  # share of the evidence below which a mode does not matter
@@ -35,7 +40,7 @@ class Weighed(NamedTuple):
     """Draws of q and their log-weights.
 
     Attributes:
-        z: (S, R, *event) by latent.
+        z: (S, R, *event) by latent; for a verdict in unconstrained coordinates.
         log_w: (S, R), float64.
     """
 
@@ -153,6 +158,8 @@ def judge(weighed: Weighed, alive: Tensor, results: Tensor | None = None, ways_o
         k_hat=nearly_worst(found.k_hat[judged]),
         gap=nearly_worst(found.gap[judged]),
         ess=-nearly_worst(-found.ess[judged]),
+        draws=draws,
+        moved=max((moved(weighed, r) for r in judged.nonzero().flatten().tolist()), default=0.0),
         below=(elbo.max() - elbo).tolist(),
         judged=judged.tolist(),
         modes=clustered(weighed.z, found.log_evidence, elbo),
@@ -161,6 +168,17 @@ def judge(weighed: Weighed, alive: Tensor, results: Tensor | None = None, ways_o
     agreement = None if len(elbo) == 1 else seen.near / len(elbo)
     reasons = tuple(seen.reasons(trust, ways_out))
     return Verdict(trust, reasons, seen.k_hat, seen.gap, seen.ess, agreement, seen.modes, draws)
+
+
+def moved(weighed: Weighed, replicate: int) -> float:
+    """Return the largest change of a mean or deviation by importance weights, in units of what is allowed."""
+    values = torch.cat([z[:, replicate].reshape(len(z), -1) for z in weighed.z.values()], dim=-1).double()
+    weights = smoothed_weights(weighed.log_w[:, replicate])
+    sd, mean = values.std(dim=0).clamp_min(1e-12), values.mean(dim=0)
+    centre = weights @ values
+    wide = (weights @ (values - centre).square()).sqrt().clamp_min(1e-12)
+    shift = ((centre - mean) / sd).abs() / MOST_SHIFT
+    return float(torch.maximum(shift, (wide / sd).log().abs() / math.log(MOST_FACTOR)).max())
 
 
 def nearly_worst(values: Tensor) -> float:
@@ -193,11 +211,16 @@ def clustered(z: dict[str, Tensor], log_evidence: Tensor, elbo: Tensor) -> tuple
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a verdict is made of: the worst numbers of the judged replicates, nats below the best, and modes."""
+    """What a verdict is made of: the worst numbers of the judged replicates, nats below the best, and modes.
+
+    `moved` is the largest move of a moment by importance weights, in units of what is allowed.
+    """
 
     k_hat: float
     gap: float
     ess: float
+    draws: int
+    moved: float
     below: list[float]
     judged: list[bool]
     modes: tuple[Mode, ...]
@@ -213,7 +236,8 @@ class _Seen:
 
     @property
     def fits(self) -> bool:
-        return self.k_hat < MOST_K and self.gap < MOST_GAP
+        close = self.gap < TINY_GAP and self.ess >= MOST_EFFECTIVE * self.draws
+        return (self.k_hat < MOST_K or close) and self.gap < MOST_GAP and self.moved < 1
 
     @property
     def agree(self) -> bool:
@@ -230,6 +254,8 @@ class _Seen:
         count = len(self.below)
         found = [f"k-hat {self.k_hat:.2f} (below {MOST_K} is good)"]
         found += [f"ELBO {max(self.gap, 0.0):.3f} nats below the log evidence (below {MOST_GAP} is good)"]
+        if self.moved >= 1:
+            found.append(f"importance weights move a mean by {MOST_SHIFT} sd, or an sd by a factor of {MOST_FACTOR}")
         if count > 1:
             found.append(f"{self.near} of {count} replicates within {MOST_BELOW:g} nat of the best")
         if len(self.rivals) > 1:
