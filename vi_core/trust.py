@@ -96,7 +96,8 @@ def verdict(problem: Problem, weighed: Weighed, results: np.ndarray | None = Non
         weighed: What `weigh` returns.
         results: (R,) replicates over which results are averaged; None for the best one alone.
     """
-    continuous = {name: z for name, z in weighed.z.items() if not problem.model.latents[name].support.discrete}
+    supports = {name: latent.support for name, latent in problem.model.latents.items()}
+    continuous = {name: supports[name].inverse(z) for name, z in weighed.z.items() if not supports[name].discrete}
     judged = None if results is None else torch.from_numpy(results)
     return judge(Weighed(continuous, weighed.log_w), problem.step.alive, judged, ways_out(problem))
 

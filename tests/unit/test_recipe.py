@@ -1,0 +1,147 @@
+"""Stages of doubling length: where they end, what is averaged, when a fit has settled, and its resuming and replay."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import vi_core
+from tests.league import Banana, outcomes, posteriors
+from vi_core.optimizers.adam import Adam
+from vi_core.optimizers.averaging import Doubling, Tail, stage_ends
+from vi_core.training.stopping import Settled
+from vi_core.training.trainer import Trainer
+
+
+@pytest.mark.parametrize(
+    ("steps", "ends"),
+    [
+        (1, [1]),
+        (125, [125]),
+        (300, [125, 300]),
+        (500, [125, 500]),
+        (875, [125, 375, 875]),
+        (1400, [125, 375, 875, 1400]),
+    ],
+)
+def test_stages_double_and_the_last_ends_the_run(steps: int, ends: list[int]) -> None:
+    assert stage_ends(125, steps) == ends
+
+
+def test_the_rate_falls_within_each_stage_and_begins_again() -> None:
+    factors = Doubling(first=4, steps=12, final=0.1).factor(torch.arange(12))
+    expected = [0.1 ** (t / 4) for t in range(4)] + [0.1 ** (t / 8) for t in range(8)]
+    torch.testing.assert_close(factors, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_a_stage_ends_in_the_average_of_its_last_part() -> None:
+    """Iterates are numbered 1, 2, ...: of stages of 4 and 8 steps the last quarter is step 4, and steps 11 and 12."""
+    rule, seen = Tail(first=4, steps=12), []
+    parameter = torch.zeros(1)
+    rule.bind([parameter])
+    for step in range(1, 13):
+        parameter.fill_(float(step))
+        rule([parameter])
+        seen.append(parameter.item())
+    assert seen == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 11.5]
+    whole = Tail(first=4, steps=4, share=1.0)
+    whole.bind([parameter])
+    for step in range(1, 5):
+        parameter.fill_(float(step))
+        whole([parameter])
+    assert parameter.item() == 2.5
+
+
+def test_an_average_is_of_the_optimizer_s_own_state() -> None:
+    optimizer = Adam(lr=0.1, averaging=Tail(first=2, steps=2))
+    optimizer.bind([torch.zeros(1, 1, 3)], 1)
+    assert {"averaging.time", "averaging.average_0"} <= set(optimizer.state_dict())
+
+
+def settled(bounds: list[float], places: list[float]) -> list[bool]:
+    """What the rule says at looks of one step each, with one parameter."""
+    rule = Settled(window=1, gain=0.05, movement=0.1)
+    rule.bind([torch.zeros(1, 1)], 1)
+    found = []
+    for bound, place in zip(bounds, places, strict=True):
+        rule.observe(torch.tensor([bound]))
+        found.append(bool(rule.holds([torch.full((1, 1), place)]).item()))
+    return found
+
+
+def test_a_fit_has_settled_where_a_stage_changes_nothing() -> None:
+    """Stages end at looks 1, 3 and 7; nothing can be said of the first, and nothing is said between."""
+    assert settled([0.0] * 7, [0.0] * 7) == [False, False, True, False, False, False, True]
+    assert not any(settled([0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 2.0], [0.0] * 7))
+    assert not any(settled([0.0] * 7, [0.0, 0.0, 0.2, 0.2, 0.2, 0.2, 0.4]))
+
+
+def test_gradients_are_counted_and_limited() -> None:
+    trainer = Trainer(steps=1000, max_gradients=2000, stopping=Settled())
+    assert trainer.plan(1, 4, spent=400, each=8).steps == 200
+    fit = vi_core.fit(Banana(), {"y": np.zeros(1)}, max_gradients=1500, replicates=2)
+    assert 1400 < fit.gradients <= 1500
+    assert fit.gradients == fit.run.problem.step.start_gradients + 8 * fit.run.loop.done
+
+
+def test_a_recipe_ends_by_itself_and_is_good() -> None:
+    """Slopes on predictors that correlate by 0.99, unstandardised scores: four of four replicates, under 10,000."""
+    for name in ("correlated", "kids"):
+        posterior = posteriors()[name]
+        fit = vi_core.fit(posterior.model(), posterior.data, seed=5)
+        assert fit.run.loop.ended == "converged"
+        assert fit.gradients <= 10_000
+        assert all(found.good for found in outcomes(fit, name))
+        assert fit.verdict.trust == "good"
+
+
+def test_a_bad_fit_is_not_trusted() -> None:
+    """Mean field on predictors that correlate by 0.99 has a tenth of the deviations."""
+    posterior = posteriors()["correlated"]
+    fit = vi_core.fit(posterior.model(), posterior.data, family="mean_field_normal", steps=875)
+    assert not any(found.good for found in outcomes(fit, "correlated"))
+    assert fit.verdict.trust == "poor"
+    assert "family=full_rank_normal" in fit.verdict.line
+
+
+@pytest.mark.parametrize("execution", ["eager", "replay"])
+def test_steps_can_be_replayed(execution: str, numbers: dict[str, Any]) -> None:
+    """The same numbers, whoever makes the steps, over the ends of two stages."""
+    from vi_core.parts import part
+
+    before = vi_core.fitting.part
+
+    def chosen(group: str, name: str, **settings: Any) -> Any:
+        return part(group, name, **settings, **({"execution": execution} if group == "trainer" else {}))
+
+    vi_core.fitting.part = chosen
+    try:
+        fit = vi_core.fit(Banana(), {"y": np.zeros(1)}, steps=300, replicates=2)
+    finally:
+        vi_core.fitting.part = before
+    assert fit.run.loop.execution.used == execution
+    raw = fit.run.problem.family.packed.raw.detach()
+    assert torch.equal(numbers.setdefault("raw", raw), raw)
+
+
+@pytest.fixture(scope="module")
+def numbers() -> dict[str, Any]:
+    """Parameters of the first way of making steps."""
+    return {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["full_rank_normal", "mean_field_normal"])
+def test_the_bench(family: str) -> None:
+    """Of fits from a seed that chose no threshold: every one that is trusted is good, every correction is good."""
+    from tests.league import corrected_outcome
+
+    good = kept = 0
+    for name, posterior in posteriors().items():
+        fit = vi_core.fit(posterior.model(), posterior.data, family=family, seed=11)
+        best, trust = outcomes(fit, name)[fit.best], fit.verdict.trust
+        assert trust != "good" or best.good, name
+        assert trust != "corrected" or corrected_outcome(fit, name).good, name
+        good, kept = good + best.good, kept + (best.good and trust != "poor")
+    assert kept >= 0.75 * good
