@@ -21,10 +21,10 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
+from vi_core.algorithms.hamiltonian import Coordinates, hamiltonian
 from vi_core.algorithms.whitening import place
 from vi_core.diagnostics.bridge import bridge_evidence
 from vi_core.diagnostics.chains import effective_size, mean_error, quantile_error, split_rhat
-from vi_core.diagnostics.hamiltonian import Coordinates, hamiltonian
 from vi_core.diagnostics.marginals import scalars
 from vi_core.errors import LabError, Unsupported, require
 from vi_core.families.unconstrained import Space

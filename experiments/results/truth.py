@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from vi_core import truth
-from vi_core.archive import load
+from vi_core.archive import read_archive
 from vi_core.errors import DataError
 from vi_core.problem import Problem
 from vi_core.schema import Config
@@ -26,7 +26,7 @@ Summary = dict[str, Any]
 
 def run(cfg: DictConfig, folder: Path) -> None:
     """Compute the reference of a finished run, unless it is kept already, and write it into its summary.json."""
-    archive = load(folder)
+    archive = read_archive(folder)
     name = truth.key(archive.config, archive.problem.checksum)
     found = truth.recall(name)
     if found is None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-import vi_core
 from tests.conftest import CommandLine, run_in, summary_of
 from vi_core import truth
+from vi_core.archive import read_archive
 
 OWN = ("--run", "experiment=own", "model=eight_schools", "dataset=eight_schools", "plot.enabled=false")
 FEW = ("trainer.steps=20", "replicates=2", "trainer.final_samples=20")
@@ -22,7 +22,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert run_in(tmp_path, *OWN, *FEW, "hydra.run.dir=run").code == 0
     assert "reference" not in summary_of(tmp_path / "run")["estimates"]["mu"]
-    archive = vi_core.load(tmp_path / "run")
+    archive = read_archive(tmp_path / "run")
     return truth.keep(truth.key(archive.config, archive.problem.checksum), ANSWER)
 
 

@@ -495,10 +495,11 @@ def test_a_search_that_ends_at_no_mode_is_made_again(monkeypatch: pytest.MonkeyP
     model, mean, _ = gaussian(3, spread=3.0)
     missed = [1, 0]
 
-    def search(family: Any, model: Any, x: Any) -> None:
-        whiten(family, model, x)
+    def search(family: Any, model: Any, x: Any, **settings: Any) -> int:
+        count = whiten(family, model, x, **settings)
         if missed:
             family.origin[missed.pop(0)] += 1.0
+        return count
 
     monkeypatch.setattr(fixed, "whiten", search)
     step = step_of(model, 2)
@@ -513,9 +514,10 @@ def test_a_replicate_without_a_mode_takes_that_of_another(
 ) -> None:
     model, mean, covariance = gaussian(3, spread=3.0)
 
-    def search(family: Any, model: Any, x: Any) -> None:
-        whiten(family, model, x)
+    def search(family: Any, model: Any, x: Any, **settings: Any) -> int:
+        count = whiten(family, model, x, **settings)
         family.factor[1] *= 2.0
+        return count
 
     monkeypatch.setattr(fixed, "whiten", search)
     step = step_of(model, 2)

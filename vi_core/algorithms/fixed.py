@@ -6,6 +6,7 @@ replicate for which that does not hold takes the mode of another, and the run sa
 """
 
 import logging
+import math
 from typing import Any, cast
 
 import torch
@@ -52,7 +53,7 @@ class FixedStep(Step):
         found = torch.zeros_like(self.alive)
         kept = [torch.zeros_like(tensor) for tensor in (family.origin, cast(Any, family).factor)]
         for _ in range(SEARCHES):
-            self.start_gradients += whiten(family, self.model, x)
+            self.start_gradients += whiten(family, self.model, x, farthest=math.inf)
             here, places = self._are_modes(x), (family.origin, cast(Any, family).factor)
             for old, new in zip(kept, places, strict=True):
                 old[here & ~found] = new[here & ~found]

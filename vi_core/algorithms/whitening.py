@@ -116,7 +116,7 @@ class Candidate(NamedTuple):
     factor: Tensor | None
 
 
-def whiten(family: HasCoordinates, model: Model, x: Any, blocks: Blocks | None = None) -> int:
+def whiten(family: HasCoordinates, model: Model, x: Any, blocks: Blocks | None = None, farthest: float = FAR) -> int:
     """Set the coordinates of a family, a replicate at a time, from points that torch's default stream draws.
 
     Args:
@@ -124,6 +124,7 @@ def whiten(family: HasCoordinates, model: Model, x: Any, blocks: Blocks | None =
         model: The target.
         x: All data, as `Model.summarize` returns them, or data points at random.
         blocks: All data in batches; a mode found from x is moved to theirs.
+        farthest: Nats between ELBO and log evidence of Laplace's approximation at a mode up to which it is taken.
 
     Returns:
         Evaluations of the density, most of them with a gradient, for the replicate that took most.
@@ -142,7 +143,7 @@ def whiten(family: HasCoordinates, model: Model, x: Any, blocks: Blocks | None =
     like, most, found = family.origin, 0, []
     for replicate in range(len(like)):
         density = seen(replicate, lambda: [(x, 1.0)])
-        candidate = place(density, like.shape[-1], like, family.start, family.preconditioner)
+        candidate = place(density, like.shape[-1], like, family.start, family.preconditioner, farthest)
         most = max(most, density.count)
         if blocks is not None and family.start == "mode" and candidate.gap < FAR:
             candidate = moved(seen(replicate, blocks), candidate)
@@ -156,7 +157,7 @@ def whiten(family: HasCoordinates, model: Model, x: Any, blocks: Blocks | None =
     return most
 
 
-def place(f: LogDensity, size: int, like: Tensor, start: str, preconditioner: str) -> Candidate:
+def place(f: LogDensity, size: int, like: Tensor, start: str, preconditioner: str, farthest: float = FAR) -> Candidate:
     """Return the origin of one replicate, and A; without curvature, all places count as equally good."""
     found: list[Candidate] = []
     searches = 0
@@ -178,7 +179,7 @@ def place(f: LogDensity, size: int, like: Tensor, start: str, preconditioner: st
             return Candidate(0.0, 0.0, path[-1], None)
         searches += 1
         mode = at_mode(f, path[-1], preconditioner)
-        if mode is not None and mode.gap < FAR:
+        if mode is not None and mode.gap <= farthest:
             found.append(mode)
         else:
             found += best_of_path(f, path if mode is None else [*path, mode.point], preconditioner)
@@ -214,10 +215,9 @@ def at_mode(f: LogDensity, last: Tensor, preconditioner: str) -> Candidate | Non
         curved, slope = -differences(around, origin), gradient(around, origin[None])[0]
         if not bool(curved.isfinite().all()) or float(torch.linalg.eigvalsh(curved)[0]) <= LEAST_CURVATURE:
             return None
-        unit = torch.eye(len(last)).to(last)
+        step, unit = torch.linalg.solve(curved, slope), torch.eye(len(last)).to(last)
         if bool(slope.abs().max() < SETTLED and (curved - unit).abs().max() < SETTLED):
-            return with_elbo(f, point, factor, preconditioner)
-        step = torch.linalg.solve(curved, slope)
+            return with_elbo(f, point + factor @ step, factor @ scaled(-curved, "full"), preconditioner)
         with torch.no_grad():
             gain = around(step[None]) - around(origin[None])
         if not bool(gain > -SETTLED):

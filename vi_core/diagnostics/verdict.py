@@ -41,7 +41,7 @@ class Weighed(NamedTuple):
     """Draws of q and their log-weights.
 
     Attributes:
-        z: (S, R, *event) by latent; for a verdict in unconstrained coordinates.
+        z: (S, R, *event) by latent.
         log_w: (S, R), float64.
     """
 
@@ -205,17 +205,6 @@ def judge(weighed: Weighed, alive: Tensor, results: Tensor | None = None, ways_o
     )
 
 
-def moved(weighed: Weighed, replicate: int) -> float:
-    """Return the largest change of a mean or deviation by importance weights, in units of what is allowed."""
-    values = torch.cat([z[:, replicate].reshape(len(z), -1) for z in weighed.z.values()], dim=-1).double()
-    weights = smoothed_weights(weighed.log_w[:, replicate])
-    sd, mean = values.std(dim=0).clamp_min(1e-12), values.mean(dim=0)
-    centre = weights @ values
-    wide = (weights @ (values - centre).square()).sqrt().clamp_min(1e-12)
-    shift = ((centre - mean) / sd).abs() / MOST_SHIFT
-    return float(torch.maximum(shift, (wide / sd).log().abs() / math.log(MOST_FACTOR)).max())
-
-
 def nearly_worst(values: Tensor) -> float:
     """Return the value (R,) that a tenth of the replicates may exceed: the largest of ten or fewer."""
     return float(values.sort().values[math.ceil(0.9 * (len(values) - 1))])
@@ -246,10 +235,7 @@ def clustered(z: dict[str, Tensor], log_evidence: Tensor, elbo: Tensor) -> tuple
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a verdict is made of: the worst numbers of the judged replicates, nats below the best, and modes.
-
-    `moved` is the largest move of a moment by importance weights, in units of what is allowed.
-    """
+    """What a verdict is made of: the worst numbers of the judged replicates, nats below the best, and modes."""
 
     k_hat: float
     gap: float
