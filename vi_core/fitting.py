@@ -33,8 +33,8 @@ from vi_core.models.stan.model import StanModel
 from vi_core.optimizers.base import Optimizer
 from vi_core.parts import part
 from vi_core.problem import Loaded, Problem, assemble, default_dtype
+from vi_core.recipes import RECIPES, chosen_estimator, chosen_optimizer, chosen_trainer
 from vi_core.run import Run
-from vi_core.schema import construct
 from vi_core.tables import Table
 from vi_core.training.callbacks import Callback
 from vi_core.training.history import History
@@ -43,9 +43,7 @@ from vi_core.trust import Corrected, corrected, draws_for, verdict, weigh
 from vi_core.types import detached
 
 DRAWS = 2000  # of q, for quantiles
-LEARNING_RATE = 0.05  # in whitened coordinates; it falls to a tenth
 QUANTILES = (0.05, 0.95)
-RECIPES = ("auto", "none")
 
 
 @dataclass(eq=False, repr=False)
@@ -341,9 +339,11 @@ def fit(
         "model": model,
         "family": part("family", family, **settings) if isinstance(family, str) else {**family, **settings},
         "bound": objective,
-        "estimator": _estimator(estimator, objective, num_samples),
-        "optimizer": _optimizer(optimizer, recipe, steps),
-        "trainer": _trainer(recipe, steps=steps, max_gradients=max_gradients, eval_every=0 if test is None else 1),
+        "estimator": chosen_estimator(estimator, objective, num_samples),
+        "optimizer": chosen_optimizer(optimizer, recipe, steps),
+        "trainer": chosen_trainer(
+            recipe, steps=steps, max_gradients=max_gradients, eval_every=0 if test is None else 1
+        ),
         "replicates": replicates,
     }
     target, deadline = torch.device(device), math.inf if max_seconds is None else began + max_seconds
@@ -399,30 +399,6 @@ def require_points(model: Model, what: str) -> None:
         raise Unsupported(
             f"{what} needs a likelihood with one density for each data point, which {type(model).__name__} lacks."
         )
-
-
-def _estimator(estimator: Any, bound: Any, num_samples: int) -> Any:
-    """Return the part; `auto` is sticking the landing where the bound leaves its gradient unbiased, else pathwise."""
-    if not isinstance(estimator, str):
-        return estimator
-    if estimator == "auto":
-        estimator = "sticking_the_landing" if construct(bound, "bound").additive else "pathwise"
-    return part("estimator", estimator, num_samples=num_samples)
-
-
-def _optimizer(optimizer: Any, recipe: str, steps: int) -> Any:
-    if not isinstance(optimizer, str):
-        return optimizer
-    schedule = part("optimizer/schedule", "decay" if recipe == "none" else "doubling", steps=steps)
-    chosen = part("optimizer", optimizer, lr=LEARNING_RATE, schedule=schedule)
-    if recipe == "none" or "averaging" not in chosen:
-        return chosen
-    return chosen | {"averaging": part("optimizer/averaging", "tail", steps=steps)}
-
-
-def _trainer(recipe: str, **settings: Any) -> dict[str, Any]:
-    rule = part("trainer/stopping", "fixed" if recipe == "none" else "settled")
-    return part("trainer", "default", stopping=rule, **settings)
 
 
 def _name(chosen: Any) -> str:
