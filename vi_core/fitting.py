@@ -27,7 +27,7 @@ from vi_core.diagnostics.verdict import Verdict, Weighed
 from vi_core.errors import ConfigError, DataError, LabError, Unsupported
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import VariationalDistribution
-from vi_core.models.base import Model
+from vi_core.models.base import require_points
 from vi_core.models.bayesian.base import BayesianModel
 from vi_core.models.stan.model import StanModel
 from vi_core.optimizers.base import Optimizer
@@ -391,14 +391,6 @@ class _Progress(Callback):
     def on_rows(self, loop: Loop, rows: slice) -> None:
         if loop.recorder.rows:
             self.report(loop.done, float(loop.recorder.latest().max()))
-
-
-def require_points(model: Model, what: str) -> None:
-    """Raise `Unsupported` where a likelihood has no density for each data point."""
-    if not model.has_points:
-        raise Unsupported(
-            f"{what} needs a likelihood with one density for each data point, which {type(model).__name__} lacks."
-        )
 
 
 def _name(chosen: Any) -> str:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from vi_core.errors import Unsupported
 from vi_core.models.diffusion.process import Diffusion
 from vi_core.types import Latent, Latents, Params
 
@@ -289,3 +290,11 @@ def denoising_terms(model: HasDenoisingTerms, x: Tensor, num_samples: int) -> Te
         t = torch.full(noise.shape[:-1], step, device=x.device)
         terms.append(model.denoising(x, t, noise).term.mean(dim=(0, 1)))
     return torch.stack([*terms, model.end_term(x).squeeze(0)])
+
+
+def require_points(model: Model, what: str) -> None:
+    """Raise `Unsupported` where a likelihood has no density for each data point."""
+    if not model.has_points:
+        raise Unsupported(
+            f"{what} needs a likelihood with one density for each data point, which {type(model).__name__} lacks."
+        )
