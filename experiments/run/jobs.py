@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vi_core import own_parts
-from vi_core.errors import LabError
+from vi_core.errors import ConfigError, LabError
 
 from ..config.messages import lacks_memory, one_line
 from ..config.places import PROGRAM, benchmark_module
@@ -29,6 +29,7 @@ from .owner import forget_failure
 log = logging.getLogger(__name__)
 failures: list[str] = []  # jobs of this process that failed, and checks under strict=true
 Summary = dict[str, Any]
+KINDS_OF_WORK = ("fit", "prior_predictive", "study")  # modules of this package, with a function of the same name
 
 
 @dataclass
@@ -127,6 +128,8 @@ def work_of(job: Job) -> Callable[[Job], Summary]:
     if job.cfg.benchmark is not None:
         return benchmark_module("task").benchmark
     kind = "study" if job.cfg.study is not None else job.cfg.task
+    if kind not in KINDS_OF_WORK:
+        raise ConfigError(f"task={kind} is none of {', '.join(KINDS_OF_WORK)} of a job.")
     return getattr(import_module(f"{PROGRAM}.run.{kind}"), kind)  # torch, once a job starts
 
 

@@ -195,7 +195,7 @@ def test_a_loaded_run_is_a_fit(schools: tuple[Path, str]) -> None:
     fit, found = vi_core.load(schools[0]), summary(schools[0])
     assert isinstance(fit, Fit)
     row = fit.summary()["mu"]
-    assert abs(row["mean"] - found["estimates"]["mu"]["mean"]) < 0.5 * found["estimates"]["mu"]["sd"]
+    assert abs(row["mean"] - found["estimates"]["mu"]["mean"]) < found["estimates"]["mu"]["sd"]  # after few steps
     predicted: Any = fit.predict({"sigma": torch.ones(8)}, 10)
     assert predicted.shape == (10, 8)
     for thing in (fit, fit.run, fit.problem):

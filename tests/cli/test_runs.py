@@ -31,7 +31,8 @@ SUMMARY = {
     "schema", "experiment", "status", "objective", "estimates", "final", "checks", "diagnostics", "timing",
     "environment",
 }  # fmt: skip
-TIMING = {"total_s", "loop_s", "compile_s", "execution", "iterations", "us_per_iteration", "us_per_replicate_iteration"}
+TIMING = {"total_s", "loop_s", "compile_s", "execution", "iterations", "gradients"}
+TIMING |= {"us_per_iteration", "us_per_replicate_iteration"}
 ENVIRONMENT = {"python", "torch", "hydra", "platform", "device", "threads", "git_commit", "git_dirty", "seed", "dtype"}
 
 

@@ -274,7 +274,11 @@ class _Seen:
 
     def reasons(self, trust: Trust, ways_out: str) -> list[str]:
         count = len(self.below)
-        found = [f"k-hat {self.k_hat:.2f} (below {MOST_K} is good)"]
+        even = self.k_hat >= MOST_K and self.ess > EVEN * self.draws
+        limit = (
+            f"of no account, as {self.ess / self.draws:.0%} of the draws are effective" if even else "below 0.7 is good"
+        )
+        found = [f"k-hat {self.k_hat:.2f} ({limit})"]
         found += [f"ELBO {max(self.gap, 0.0):.2g} nats below the log evidence (below {MOST_GAP} is good)"]
         found += [f"importance weights move means by {self.shift:.2g} sd (below {MOST_SHIFT} is good)"]
         if self.stretch >= MOST_STRETCH:
