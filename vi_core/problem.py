@@ -78,6 +78,12 @@ class Problem:
         names = ", ".join(type(part).__name__ for part in parts)
         return f"{names} on {len(self.data.train)} points, {self.family.replicates} replicates"
 
+    @property
+    def gradients_each(self) -> int:
+        """Gradients of the density that a replicate takes in a step: at K samples, and at the anchor of minibatches."""
+        anchored = isinstance(self.step, GradientStep) and self.step.anchor is not None
+        return self.estimator.num_samples + anchored
+
     def held_out(self) -> Tensor:
         """Return the bound per data point averaged over the held-out part, or over all data where there is none, (R,).
 

@@ -54,7 +54,7 @@ class Run:
         self.device, self.diagnostics = problem.step.alive.device, {}
         if content is not None:  # whose parameters come from a start that is not searched for again
             problem.step.start_gradients = content.get("start_gradients", 0)
-        spent, each = problem.step.start_gradients, problem.estimator.num_samples
+        spent, each = problem.step.start_gradients, problem.gradients_each
         plan = self.trainer.plan(problem.batches.steps_per_epoch, config["replicates"], spent, each)
         self.plan = replace(plan, steps=1) if problem.family.fixed else plan
         writers: list[Callback] = []
@@ -114,7 +114,7 @@ class Run:
     @property
     def gradients(self) -> int:
         """Gradients of the density that each replicate has taken, those of its start included."""
-        return self.problem.step.start_gradients + self.loop.done * self.problem.estimator.num_samples
+        return self.problem.step.start_gradients + self.loop.done * self.problem.gradients_each
 
     @property
     def alive(self) -> np.ndarray:

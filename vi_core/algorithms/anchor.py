@@ -1,15 +1,14 @@
 """A control variate for minibatches: the first-order expansion of the log density at the origin of the coordinates.
 
-With ℓ_n the log density of data point n, a batch of B points estimates L(u) = Σ_n ℓ_n(u) by
-L_B(u) = (N/B) Σ_{n∈B} ℓ_n(u). At the posterior its gradient has N/B times the variance of one posterior unit: however
-long q is trained, an average over t steps is no closer to the optimum than N/(tB) posterior variances, one deviation
-for each pass over the data. The estimate
+With ℓ_n the log density of data point n, B points at random estimate L(u) = Σ_n ℓ_n(u) by L_B(u) = (N/B) Σ_B ℓ_n(u).
+At the posterior the gradient of L_B has a variance of N/B in units of the posterior: however q is trained, t steps
+leave an error of N/(tB) posterior variances, one deviation after a pass over the data. The estimate
 
     L_B(u) + L(u*) − L_B(u*) + (∇L(u*) − ∇L_B(u*))·(u − u*)
 
-is unbiased too, at the price of one more gradient in a step. Its error is that of the curvature alone, which vanishes
-with u − u*: about √(D/B) of a posterior unit at draws of q around a mode u*. L(u*) and its gradient are computed once,
-from all data. Johnson, Zhang 2013 (SVRG); Baker, Fearnhead, Fox, Nemeth 2019 use the same expansion at a mode.
+is unbiased too, for one more gradient in a step. Its error is that of the curvature alone, which vanishes with u − u*:
+about √(D/B) of that unit at draws of q around a mode u*. L(u*) and its gradient are computed once, from all data.
+Johnson, Zhang 2013 (SVRG); Baker, Fearnhead, Fox, Nemeth 2019 use the same expansion at a mode.
 """
 
 from collections.abc import Iterable

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vi_core.algorithms.base import Metrics, Step, over_batch
-from vi_core.algorithms.whitening import LogDensity, differences, gradient, whiten
+from vi_core.algorithms.whitening import Density, LogDensity, differences, gradient, whiten
 from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported
 from vi_core.estimators.base import Estimator
@@ -77,11 +77,11 @@ class FixedStep(Step):
         return torch.stack([is_mode(self._log_density(origin, root, x), origin) for origin, root in places])
 
     def _log_density(self, origin: Tensor, root: Tensor, x: Any) -> LogDensity:
-        def log_density(v: Tensor) -> Tensor:
+        def log_density(seen: Any, v: Tensor) -> Tensor:
             z, log_det = cast(HasCoordinates, self.family).point((origin + v @ root.mT)[:, None, None])
-            return (self.model.log_joint(z, x) + log_det).flatten()
+            return (self.model.log_joint(z, seen) + log_det).flatten()
 
-        return log_density
+        return Density(log_density, lambda: [(x, 1.0)])
 
     def forward(self, x: Any) -> Metrics:
         value = over_batch(self.estimator.value(self.model, self.family, self.bound, x))
