@@ -13,7 +13,7 @@ import vi_core
 from tests import oracles
 from vi_core.distributions import supports
 from vi_core.errors import LabError
-from vi_core.models.bayesian.laws import Named
+from vi_core.models.bayesian.laws import Named, log_density
 
 N = 12
 
@@ -345,3 +345,14 @@ def test_bounds_that_move_are_refused_and_scales_that_move_are_not() -> None:
 
     with pytest.raises(LabError, match="the bounds of 'top' depend on other latents"):
         observed(Moving(), grouped())
+
+
+def test_a_mapped_bernoulli_density_is_that_of_torch() -> None:
+    """Value and slope in the logits, to 1e-12, for probabilities down to 1e-13."""
+    logits = torch.linspace(-30.0, 30.0, 61).reshape(1, -1).repeat(2, 1).requires_grad_()
+    y = (torch.arange(61) % 2).to(logits)
+    mapped = torch.func.vmap(lambda own: log_density(Bernoulli(logits=own, validate_args=False), y))(logits)
+    right = Bernoulli(logits=logits).log_prob(y.expand_as(logits))
+    torch.testing.assert_close(mapped, right, rtol=1e-12, atol=1e-12)
+    slopes = [torch.autograd.grad(value.sum(), logits)[0] for value in (mapped, right)]
+    torch.testing.assert_close(*slopes, rtol=1e-12, atol=1e-12)

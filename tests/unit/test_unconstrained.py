@@ -19,7 +19,7 @@ from vi_core.distributions import supports
 from vi_core.errors import ConfigError, Unsupported
 from vi_core.estimators.pathwise import Pathwise, StickingTheLanding
 from vi_core.families.normals import FullRankNormal, LowRank, MeanFieldNormal
-from vi_core.families.unconstrained import Point, UnconstrainedFamily
+from vi_core.families.unconstrained import Point, UnconstrainedFamily, solve, times
 from vi_core.models.base import Factors, Model
 from vi_core.types import Latent, Latents
 
@@ -376,3 +376,13 @@ def test_a_density_that_is_finite_nowhere_is_refused() -> None:
     model = Target(latents, lambda z: z["a"].sum(-1) * math.nan)
     with pytest.raises(Unsupported, match="no point of 5 drawn from"):
         whiten(MeanFieldNormal(latents, 1), model, None)
+
+
+def test_one_product_for_all_draws_is_that_of_each_draw() -> None:
+    """A x by sums over its columns, with and without an axis of draws; `solve` takes it back."""
+    factor = torch.randn(3, 1, 4, 4).tril() + 4 * torch.eye(4)
+    draws = torch.randn(5, 3, 1, 4)
+    expected = torch.einsum("rbij,krbj->krbi", factor, draws)
+    torch.testing.assert_close(times(factor, draws), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(times(factor, draws[2]), expected[2], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(solve(factor, times(factor, draws)), draws, rtol=1e-12, atol=1e-12)
