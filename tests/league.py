@@ -315,9 +315,9 @@ def outcomes(fit: Any, name: str) -> list[Outcome]:
     """Return how far each replicate of a fit is from the reference, in unconstrained space."""
     q, wanted = fit.q, reference(name)
     with torch.no_grad():
-        mean = (q.origin + q._times(q.base.mean))[:, 0].numpy()
-        root = q.factor @ q.base.root if q.full else q.factor.unsqueeze(-1) * q.base.root
-        ratio = root.norm(dim=-1)[:, 0].numpy() / wanted.sd
+        centre, covariance = q.coordinate_moments()
+    mean, sd = centre[:, 0].numpy(), covariance.diagonal(dim1=-2, dim2=-1).sqrt()[:, 0].numpy()
+    ratio = sd / wanted.sd
     errors = np.abs(mean - wanted.mean) / wanted.sd
     return [Outcome(float(e.max()), float(r.min()), float(r.max())) for e, r in zip(errors, ratio, strict=True)]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from vi_core.algorithms.whitening import scaled
-from vi_core.archive import load
+from vi_core.archive import read_archive
 from vi_core.errors import ConfigError, LabError
 from vi_core.families.unconstrained import EARLIER, UnconstrainedFamily
 
@@ -23,7 +23,7 @@ def place_as_in_run(family: UnconstrainedFamily) -> None:
     """
     folder = family.start.removeprefix(EARLIER)
     try:
-        run = load(Path(folder))
+        run = read_archive(Path(folder))
     except LabError as error:
         raise ConfigError(f"family.start=run:{folder} cannot be read: {error}") from error
     theirs, values = run.problem.family, run.summary["final"]["values"]

@@ -228,7 +228,7 @@ def test_an_experiment_that_is_a_sweep(cli: CommandLine, tmp_path: Path) -> None
         "  - {quantity: final.median, value: -185.942036, tolerance: 1.0e-5, when: {dataset.num_points: 100}}\n"
         "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      dataset.num_points: 10,100\n"
     )
-    result = cli("--config-dir=conf", "experiment=grid", "plot.enabled=false", "strict=true")
+    result = cli("--config-dir=conf", "experiment=grid", "plot.enabled=false")
     assert (result.code, result.err) == (0, "")
     assert result.out.count("PASS    final.median") == 1
     (folder,) = (tmp_path / "outputs" / "grid" / "multirun").iterdir()

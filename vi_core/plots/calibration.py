@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 from numpy import ndarray
-from scipy import stats
 
 from vi_core.plots.drawing.style import BAND_ALPHA, GREY, INK, PALETTE, blank, legend_below, theme
 
@@ -13,12 +12,13 @@ MOST_COLUMNS = 6  # parameters that are shown
 
 
 @theme()
-def rank_figure(records: Mapping[str, ndarray], bins: int, *, title: str = "") -> Figure:
+def rank_figure(records: Mapping[str, ndarray], bins: int, band: tuple[float, float], *, title: str = "") -> Figure:
     """Draw the counts of ranks in equal bins, with the band that holds 99 % of uniform ones.
 
     Args:
         records: Ranks (R,) by `family.parameter`, and `draws`, the largest rank.
         bins: Of each histogram.
+        band: Counts between which those of uniform ranks lie.
         title: Above the figure.
     """
     names = [name for name in records if name != "draws"]
@@ -30,8 +30,7 @@ def rank_figure(records: Mapping[str, ndarray], bins: int, *, title: str = "") -
     for row, family in zip(panels, families, strict=True):
         for axes, parameter in zip(row, parameters, strict=True):
             ranks = records[f"{family}.{parameter}"]
-            low, high = stats.binom.ppf((0.005, 0.995), len(ranks), 1 / bins)
-            axes.axhspan(low, high, color=GREY, alpha=BAND_ALPHA, linewidth=0, label="99 % of uniform ranks")
+            axes.axhspan(*band, color=GREY, alpha=BAND_ALPHA, linewidth=0, label="99 % of uniform ranks")
             axes.axhline(len(ranks) / bins, color=INK, linewidth=0.8)
             counts = np.bincount(ranks * bins // (int(records["draws"]) + 1), minlength=bins)
             axes.stairs(counts, edges, fill=True, color=PALETTE[0], alpha=0.75)

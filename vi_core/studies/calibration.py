@@ -103,9 +103,12 @@ class Calibration(Study):
         }
 
     def figures(self, records: Records) -> Figures:
+        from scipy import stats  # slow to import, and only used here and below
+
         from vi_core.plots.calibration import rank_figure
 
-        return {"ranks": rank_figure(records, BINS)}
+        low, high = stats.binom.ppf((0.005, 0.995), self.fits, 1 / BINS)
+        return {"ranks": rank_figure(records, BINS, (float(low), float(high)))}
 
 
 def histogram(ranks: ndarray, draws: int) -> ndarray:
@@ -115,7 +118,7 @@ def histogram(ranks: ndarray, draws: int) -> ndarray:
 
 def p_value(ranks: ndarray, draws: int) -> float:
     """Return the p-value of Pearson's test that ranks are uniform."""
-    from scipy import stats  # slow to import, and only used here
+    from scipy import stats
 
     return float(stats.chisquare(histogram(ranks, draws))[1])
 

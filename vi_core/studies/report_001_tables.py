@@ -54,15 +54,14 @@ class Replay:
     def draw(self, params: list[Tensor], own: Latents) -> Latents:
         """Return draws (S, R, 1) with those of replicate 0 in place; `own` are independent ones of all replicates."""
         loc, ratio, a, b = (value[0, 0].detach() for value in params)
-        default = torch.get_rng_state()
-        torch.set_rng_state(self.state)
         law = torch.distributions.Gamma(a, b, validate_args=False)
-        for k in range(NUM_SAMPLES):
-            tau = law.sample()
-            own["mu"][k, 0, 0] = torch.normal(loc, 1 / (ratio * tau).sqrt())
-            own["tau"][k, 0, 0] = tau
-        self.state = torch.get_rng_state()
-        torch.set_rng_state(default)
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.set_state(self.state)
+            for k in range(NUM_SAMPLES):
+                tau = law.sample()
+                own["mu"][k, 0, 0] = torch.normal(loc, 1 / (ratio * tau).sqrt())
+                own["tau"][k, 0, 0] = tau
+            self.state = torch.get_rng_state()
         return own
 
 

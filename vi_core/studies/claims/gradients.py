@@ -163,11 +163,11 @@ def rao_blackwell(problem: Problem) -> dict[str, Quantity]:
 
 def score_left_out(problem: Problem) -> dict[str, Quantity]:
     """Draw by draw, total derivative − path derivative = −score: question 3.1.21; report 003, 3.1."""
-    family, state = problem.family(100), torch.get_rng_state()
-    total = gradients(problem, Pathwise(num_samples=1), family)
-    torch.set_rng_state(state)
-    path = gradients(problem, StickingTheLanding(num_samples=1), family)
-    torch.set_rng_state(state)
+    family = problem.family(100)
+    with torch.random.fork_rng(devices=[]):
+        total = gradients(problem, Pathwise(num_samples=1), family)
+    with torch.random.fork_rng(devices=[]):
+        path = gradients(problem, StickingTheLanding(num_samples=1), family)
     params = family.variational(problem.x)
     score = per_sample_scores(family, params, family.distribution(params).balanced(1))[1].reshape(4, 100).T
     return {"score_left_out": largest(total - path + score * doubles(list(SLOPES.values())))}
