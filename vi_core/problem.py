@@ -226,11 +226,10 @@ def assemble(
     multiply_in(config.get("matmul", "auto"), model.to(device), family.to(device))
     step = make_step(model, family, bound, estimator, optimizer).to(device)
     batches = Batches(data, model, dataset.batch_size, generator, wide)
-    by_rows = isinstance(step, GradientStep) and isinstance(family, HasCoordinates) and batches.full is None
-    if by_rows:
+    if batches.full is None and isinstance(step, GradientStep) and isinstance(family, HasCoordinates):
         step.anchored()
-    if begin and by_rows:
-        begin_by_rows(step, batches, family.origin.shape[-1])
+        if begin:
+            begin_by_rows(step, batches, family.origin.shape[-1])
     elif begin:
         step.begin(batches.whole(model) if isinstance(family, HasCoordinates) else batches.full)
     return Problem(data, checksum, model, family, bound, estimator, step, batches)

@@ -72,7 +72,8 @@ def scored(fit: Fit, means: Tensor, deviations: Tensor) -> Tensor:
 def exact(model: LinearRegression, data: dict[str, np.ndarray]) -> tuple[Tensor, Tensor]:
     found = model.exact({name: torch.from_numpy(value) for name, value in data.items()})
     names = ["alpha", *(f"beta[{i}]" for i in range(data["x"].shape[1]))]
-    return tuple(torch.tensor([found[name + end] for name in names]) for end in ("", ".std"))
+    means, deviations = (torch.tensor([found[name + end] for name in names]) for end in ("", ".std"))
+    return means, deviations
 
 
 def test_batches_with_the_control_variate_average_to_all_data(fit: Fit) -> None:
