@@ -108,18 +108,19 @@ def test_a_bad_fit_is_not_trusted() -> None:
 @pytest.mark.parametrize("execution", ["eager", "replay"])
 def test_steps_can_be_replayed(execution: str, numbers: dict[str, Any]) -> None:
     """The same numbers, whoever makes the steps, over the ends of two stages."""
+    from vi_core import recipes
     from vi_core.parts import part
 
-    before = vi_core.fitting.part
+    before = recipes.part
 
     def chosen(group: str, name: str, **settings: Any) -> Any:
         return part(group, name, **settings, **({"execution": execution} if group == "trainer" else {}))
 
-    vi_core.fitting.part = chosen
+    recipes.part = chosen
     try:
         fit = vi_core.fit(Banana(), {"y": np.zeros(1)}, steps=300, replicates=2)
     finally:
-        vi_core.fitting.part = before
+        recipes.part = before
     assert fit.run.loop.execution.used == execution
     raw = fit.run.problem.family.packed.raw.detach()
     assert torch.equal(numbers.setdefault("raw", raw), raw)

@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions import Categorical
 
 from vi_core.errors import Unsupported
 from vi_core.families.base import HasCoordinates
 from vi_core.models.base import Model
 
 TRIES = 5  # points that are drawn for a replicate, until one has a finite density and gradient
-SEARCHES = 2  # ways up for a replicate: where every other one ends in a wrong mode, one replicate in four does
+SEARCHES = 2  # ways up for a replicate, which takes one of the places found by their shares of the evidence
 LEAST_CURVATURE = 1e-10  # smallest |eigenvalue| that counts, relative to the largest
 NEWTON_STEPS = 10  # at most, from the end of a search to the mode
 SETTLED = 1e-4  # of the gradient at a mode, and of the Hessian there plus one, in whitened coordinates
@@ -184,13 +185,19 @@ def place(f: LogDensity, size: int, like: Tensor, start: str, preconditioner: st
         else:
             found += best_of_path(f, path if mode is None else [*path, mode.point], preconditioner)
     if found:
-        return max(found, key=lambda candidate: candidate.elbo)
+        return found[int(Categorical(logits=evidences(found)).sample())]
     if searches:
         raise Unsupported("no point on the way to a mode has a finite Hessian; use family.preconditioner=none.")
     raise Unsupported(
         f"no point of {TRIES} drawn from (-2, 2) in unconstrained space has a finite log density and gradient; check "
         "the model's scales, or standardise the data."
     )
+
+
+def evidences(found: list[Candidate]) -> Tensor:
+    """Return the log evidence around each place, finite: replicates take places by their share of the evidence."""
+    values = [candidate.elbo + (candidate.gap if math.isfinite(candidate.gap) else 0.0) for candidate in found]
+    return torch.tensor(values).nan_to_num(nan=-1e300, neginf=-1e300)
 
 
 def moved(f: LogDensity, candidate: Candidate) -> Candidate:
