@@ -3,6 +3,7 @@
 A block of n iterations is the last n of a run of `trainer.steps`, with recording and without checkpoints.
 """
 
+from importlib import import_module
 from typing import Any
 
 import hydra
@@ -55,6 +56,7 @@ class Run(Contender):
             stored = {"_target_": target, "path": settings["data"], "batch_size": settings["batch_size"]}
             cfg.dataset = OmegaConf.create(stored)
         if "model" in settings:
+            import_module(settings["model"].rpartition(".")[0])  # classes outside the library are taken where imported
             cfg.model = OmegaConf.create({"_target_": settings["model"]})
         self.problem, self.loop = self._assemble(cfg)
         several = self.loop.execution.mode in ("replay", "compiled")
