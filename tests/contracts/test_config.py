@@ -36,6 +36,7 @@ from vi_core.models.diffusion.process import ReverseVariance, Schedule
 from vi_core.models.diffusion.reverse import Decoder, Denoiser
 from vi_core.models.mixtures.hyperparameters import Hyperparameters
 from vi_core.networks.initialization import Initialization, OutputBias
+from vi_core.optimizers.averaging import Averaging
 from vi_core.optimizers.base import Optimizer
 from vi_core.optimizers.natural_gradient import NaturalGradient
 from vi_core.optimizers.schedules import Schedule as RateSchedule
@@ -65,12 +66,13 @@ KINDS: dict[str, tuple[type, ...]] = {
     "estimator": (Estimator,),
     "optimizer": (Optimizer, CoordinateAscent),
     "optimizer/schedule": (RateSchedule,),
+    "optimizer/averaging": (Averaging,),
     "dataset": (Dataset,),
     "trainer": (Trainer,),
     "trainer/stopping": (StoppingRule,),
     "study": (Study,),
 }
-WITHOUT_TARGET = {"callback", "device", "experiment", "plot", "variant"}
+WITHOUT_TARGET = {"callback", "device", "experiment", "plot", "recipe", "variant"}
 """Folders whose files are values, not parts; `experiments.config.schema` types them."""
 FILES = ("config.yaml", "run.log", "trace.csv", "summary.json", "samples.npz", "checkpoint.pt")
 
