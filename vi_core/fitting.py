@@ -289,7 +289,7 @@ def fit(
         LabError: In one line, for a model or data that cannot be fitted.
     """
     began = time.perf_counter()
-    steps = RECIPES[recipe] if steps is None and recipe in RECIPES else steps
+    steps = RECIPES.get(recipe, 1) if steps is None else steps
     _check(model, family, recipe, replicates=replicates, steps=steps, seed=seed)
     columns = named_columns(data)
     loaded = column_data(columns, f"from Python: {', '.join(columns)}", None if test is None else named_columns(test))
