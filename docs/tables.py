@@ -15,7 +15,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
-NOT_PARTS = ("experiment", "plot")
+NOT_PARTS = ("experiment", "plot", "recipe")
 """Groups with a table, or a place in a table, of their own."""
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 

@@ -1,4 +1,4 @@
-"""Twelve small posteriors with references, a bench for recipes and verdicts.
+"""Thirteen small posteriors with references, a bench for recipes and verdicts.
 
     python -m tests.league 0 full_rank_normal     # fits each with four replicates from seed 0, and prints a table
 
