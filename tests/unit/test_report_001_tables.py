@@ -3,13 +3,14 @@
 import pytest
 import torch
 
+from vi_core.problem import default_dtype
 from vi_core.studies import report_001_tables
 from vi_core.studies.report_001_tables import NUM_SAMPLES, Replay, Report001Tables
 
 
 def as_written() -> tuple[list[float], list[tuple[float, float]]]:
     """Start, and the draws (mu, tau) of the first step, by the report's calls on the default stream."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), default_dtype(torch.float32):
         torch.manual_seed(10)
         torch.normal(1, 1 / torch.sqrt(torch.tensor(0.5)), size=(100,))
         start = [torch.randn(1).item()]
@@ -25,8 +26,9 @@ def as_written() -> tuple[list[float], list[tuple[float, float]]]:
 
 def first_draws() -> torch.Tensor:
     """(S, 2), of replicate 0."""
-    replay, empty = Replay(2), {name: torch.zeros(NUM_SAMPLES, 2, 1) for name in ("mu", "tau")}
-    z = replay.draw(replay.start, empty)
+    with default_dtype(torch.float32):
+        replay, empty = Replay(2), {name: torch.zeros(NUM_SAMPLES, 2, 1) for name in ("mu", "tau")}
+        z = replay.draw(replay.start, empty)
     return torch.stack([z["mu"][:, 0, 0], z["tau"][:, 0, 0]], dim=1)
 
 

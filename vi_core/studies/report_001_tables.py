@@ -20,6 +20,7 @@ from vi_core.estimators.score_function.coefficients import Coefficient, InSample
 from vi_core.estimators.score_function.estimator import per_sample_scores
 from vi_core.families.normal_gamma import NormalGammaFamily
 from vi_core.models.conjugate.normal_gamma import NormalGamma
+from vi_core.problem import default_dtype
 from vi_core.studies.base import Figures, Finding, Form, Quantity, Records, Study
 from vi_core.studies.claims.base import A_0, B_0, LAMBDA_0, MU_0
 from vi_core.types import Latents
@@ -80,6 +81,10 @@ class Report001Tables(Study):
         self.replicates, self.steps, self.every = replicates, steps, every
 
     def run(self) -> Finding:
+        with default_dtype(torch.float32):  # as the report draws
+            return self._run()
+
+    def _run(self) -> Finding:
         found, records = dict[str, Quantity](), {"steps": np.arange(self.every, self.steps + 1, self.every)}
         for name, coefficient in ALGORITHMS.items():
             path = self.ascend(coefficient)
