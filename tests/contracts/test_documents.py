@@ -59,9 +59,13 @@ def test_tables_are_those_of_the_sources(page: Path) -> None:
 
 def test_tables_hold_every_part_and_experiment() -> None:
     text = "".join(page.read_text() for page in PAGES if page.parent.name == "docs")
-    groups = {f"## {path.parent.relative_to(CONF)}" for path in CONF.glob("*/**/*.yaml")} - {"## experiment", "## plot"}
+    groups = {f"## {path.parent.relative_to(CONF)}" for path in CONF.glob("*/**/*.yaml")} - {
+        "## experiment",
+        "## plot",
+        "## recipe",
+    }
     assert {group for group in groups if f"\n{group}\n" not in text} == set()
-    names = [path.stem for path in CONF.glob("*/**/*.yaml") if path.parent.name != "plot"]
+    names = [path.stem for path in CONF.glob("*/**/*.yaml") if path.parent.name not in ("plot", "recipe")]
     assert [name for name in names if f"\n| `{name}` |" not in text] == []
 
 
