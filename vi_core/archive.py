@@ -7,7 +7,7 @@ run.q.moments()["mu"]        # posterior mean and deviation per replicate
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +23,6 @@ from vi_core.reading import damaged, read_json, read_yaml
 from vi_core.renamed import ESTIMATES, modernised
 from vi_core.training import checkpoint
 from vi_core.training.history import History, read_history
-
-if TYPE_CHECKING:
-    from vi_core.fitting import Fit
 
 SHOWN = 6  # estimates in the text of a run
 FIT_ONLY = frozenset(("replicates", "objective", "final", "diagnostics"))  # keys of summary.json
@@ -146,14 +143,14 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return config, summary
 
 
-def load(run: str | Path) -> "Archive | Fit":
+def load(run: str | Path) -> Any:
     """Read a run's folder and rebuild its problem, on the CPU, with the parameters of the last checkpoint.
 
     Args:
         run: The folder.
 
     Returns:
-        The run; that of a `BayesianModel` as `vi_core.fit` returns it.
+        The run as an `Archive`; that of a `BayesianModel` as the `Fit` that `vi_core.fit` returns.
 
     Raises:
         DataError: Where a file is missing or damaged, or the folder holds a study or a run that failed.

@@ -51,14 +51,14 @@ class Fit:
     """A fitted model: of `vi_core.fit`, or a run of the command line that `vi_core.load` has reopened.
 
     Attributes:
-        run: The trained run, or what is in its folder: problem and history.
+        run: The trained `Run`, or the `Archive` of what is in its folder: problem and history.
         settings: The call's arguments by name, for `repr`.
         seconds: What the fit took.
         data: All data by name, as the model saw them.
         replicate: Whose q the methods describe; None for that with the highest ELBO.
     """
 
-    run: Run | Archive
+    run: Any
     settings: dict[str, Any]
     seconds: float
     data: dict[str, Tensor]

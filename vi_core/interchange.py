@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from vi_core.errors import ConfigError
+from vi_core.models.bayesian.base import BayesianModel
 from vi_core.problem import default_dtype
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def inference_data(fit: "Fit", draws: int) -> Any:
         ConfigError: Where ArviZ is not installed.
     """
     try:
-        import arviz
+        import arviz  # pyright: ignore[reportMissingImports]  an extra
     except ImportError as error:
         raise ConfigError("ArviZ is not installed; pip install 'vi-lab[arviz]' adds it.") from error
     found: dict[str, Any] = groups(fit, draws)
@@ -48,14 +49,16 @@ def groups(fit: "Fit", draws: int) -> dict[str, Group]:
         joint = model.log_joint(z, data)
         weight = joint - q.log_prob(z)
         own = {name: z[name][:, best : best + 1] for name in model.latents}
-        chain = {name: value[:, 0, 0] for name, value in own.items()}
-        posterior = chain | {name: value[:, 0, 0] for name, value in model.quantities_at(own, data).items()}
+        posterior = {name: value[:, 0, 0] for name, value in model.reported(own, data).items()}
         found = {
             "posterior": _chain(posterior),
-            "posterior_predictive": _chain(model.predictive(chain, data)),
             "sample_stats": _chain({"lp": joint[:, best, 0], "log_weight": weight[:, best, 0]}),
-            "observed_data": {name: data[name].cpu().numpy() for name in sorted(model.observables)},
         }
+        if not isinstance(model, BayesianModel):  # a program, whose data have no laws of their own
+            return found
+        chain = {name: value[:, 0, 0] for name, value in own.items()}
+        found["posterior_predictive"] = _chain(model.predictive(chain, data))
+        found["observed_data"] = {name: data[name].cpu().numpy() for name in sorted(model.observables)}
         if model.pointwise:
             densities = model.log_likelihoods(own, data)
             found["log_likelihood"] = _chain({name: value[:, 0, 0] for name, value in densities.items()})

@@ -1,5 +1,7 @@
 """The replay of report 001's random calls: data, start and draws, against the calls as the report has them."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -12,7 +14,8 @@ def as_written() -> tuple[list[float], list[tuple[float, float]]]:
     """Start, and the draws (mu, tau) of the first step, by the report's calls on the default stream."""
     with torch.random.fork_rng(), default_dtype(torch.float32):
         torch.manual_seed(10)
-        torch.normal(1, 1 / torch.sqrt(torch.tensor(0.5)), size=(100,))
+        normal: Any = torch.normal  # whose stubs know no tensor with a size
+        normal(1, 1 / torch.sqrt(torch.tensor(0.5)), size=(100,))
         start = [torch.randn(1).item()]
         start += [torch.rand(1).item() * width + low for width, low in ((2, 0.5), (3, 1.0), (3, 0.5))]
         loc, ratio, a, b = map(torch.tensor, start)

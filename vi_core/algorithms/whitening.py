@@ -248,8 +248,8 @@ def with_elbo(f: LogDensity, point: Tensor, factor: Tensor, preconditioner: str)
     elbo, evidence = log_w.mean(), log_w.logsumexp(dim=0) - math.log(DRAWS)
     root = torch.linalg.solve_triangular(factor, torch.eye(len(point)).to(factor), upper=False)
     own = root.norm(dim=0).reciprocal() if preconditioner == "diagonal" else factor
-    numbers = elbo.nan_to_num(nan=-torch.inf), (evidence - elbo).nan_to_num(nan=torch.inf)
-    return Candidate(*map(float, numbers), point, own)
+    gap = float((evidence - elbo).nan_to_num(nan=torch.inf))
+    return Candidate(float(elbo.nan_to_num(nan=-torch.inf)), gap, point, own)
 
 
 def gradient(f: LogDensity, u: Tensor) -> Tensor:

@@ -53,7 +53,8 @@ def bridge_evidence(log_density: LogDensity, draws: ndarray, seed: int, effectiv
     half = draws.shape[1] // 2
     parts = [np.ascontiguousarray(part.reshape(-1, draws.shape[-1])) for part in (draws[:, :half], draws[:, half:])]
     generator = torch.Generator().manual_seed(seed)
-    found = [_one(log_density, *pair, generator, effective / 2) for pair in (parts, parts[::-1])]
+    pairs = ((parts[0], parts[1]), (parts[1], parts[0]))
+    found = [_one(log_density, fitted, used, generator, effective / 2) for fitted, used in pairs]
     values, variances = (np.array(each) for each in zip(*found, strict=True))
     formula = math.sqrt(float(variances.sum())) / 2
     return Evidence(float(values.mean()), max(formula, abs(float(values[0] - values[1])) / 2))
