@@ -196,7 +196,8 @@ def by_importance_sampling(posterior: Posterior, seed: int = 0) -> Moments:
         ends = [climb(f, torch.rand(space.size) * 4 - 2)[-1] for _ in range(4)]
     mode = max(ends, key=lambda u: float(f(u[None])))
     root = torch.linalg.cholesky(torch.linalg.inv(-differences(f, mode))) * 1.1
-    scale = (torch._standard_gamma(torch.full((REFERENCE_DRAWS, 1), 2.5), generator=generator) / 2.5).rsqrt()
+    gamma = np.random.default_rng(seed).gamma(2.5, 1 / 2.5, (REFERENCE_DRAWS, 1))
+    scale = torch.from_numpy(gamma).rsqrt()
     normal = torch.randn(REFERENCE_DRAWS, space.size, generator=generator)
     u = mode + (scale * normal) @ root.mT
     square = (scale * normal).square().sum(-1)

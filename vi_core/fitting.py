@@ -23,6 +23,7 @@ from torch import Tensor
 from vi_core.archive import Archive
 from vi_core.bounds.base import Bound
 from vi_core.datasets.columns import InMemory, column_data, named_columns, rows_first
+from vi_core.diagnostics.marginals import scalars
 from vi_core.diagnostics.verdict import Verdict, Weighed
 from vi_core.errors import ConfigError, DataError, LabError, Unsupported
 from vi_core.estimators.base import Estimator
@@ -80,7 +81,7 @@ class Fit:
     @property
     def model(self) -> BayesianModel | StanModel:
         """The model."""
-        model = self.run.problem.model
+        model = self.problem.model
         assert isinstance(model, (BayesianModel, StanModel))
         return model
 
@@ -89,11 +90,6 @@ class Fit:
         """The fitted q(z) of all replicates."""
         family = self.run.problem.family
         return family.distribution(detached(family.variational()))
-
-    @property
-    def done(self) -> int:
-        """Steps that were made."""
-        return int(self.history.step[-1])
 
     @property
     def gradients(self) -> int:
@@ -108,7 +104,7 @@ class Fit:
     @cached_property
     def _weighed(self) -> Weighed:
         """Draws of q with their importance weights, which leave every random stream as it was."""
-        return weigh(self.run.problem, draws_for(self.run.problem, self.done))
+        return weigh(self.run.problem, draws_for(self.run.problem, int(self.history.step[-1])))
 
     @cached_property
     def elbo(self) -> np.ndarray:
@@ -118,8 +114,13 @@ class Fit:
 
     @cached_property
     def verdict(self) -> Verdict:
-        """Whether to believe q of the best replicate, and why."""
-        return verdict(self.run.problem, self._weighed)
+        """Whether to believe q of the replicate that the methods describe, and why; of data of its own, q alone."""
+        problem, found = self.problem, self._weighed
+        if not self.model.per_replicate:
+            return verdict(problem, found, np.arange(len(self.elbo)) == self.best)
+        own = slice(self.best, self.best + 1)
+        alone = Weighed({name: z[:, own] for name, z in found.z.items()}, found.log_w[:, own])
+        return verdict(problem, alone, np.ones(1, bool), problem.step.alive[own])
 
     def corrected(self) -> dict[str, Corrected]:
         """Return moments and quantiles by importance sampling from q of the best replicate, by name of the scalar."""
@@ -142,6 +143,7 @@ class Fit:
             raise ConfigError(f"there is no replicate {replicate}; choose 0 to {len(self.elbo) - 1}.")
         found = copy.copy(self)
         found.replicate = replicate
+        vars(found).pop("verdict", None)  # of the replicate that was described before
         return found
 
     def draws(self, n: int = DRAWS) -> dict[str, Tensor]:
@@ -166,14 +168,13 @@ class Fit:
         alive = np.flatnonzero(np.isfinite(self.elbo)) if not self.model.per_replicate else np.empty(0, int)
         rows = {}
         for latent, value in z.items():
-            flat = value[:, :, 0].reshape(*value.shape[:2], -1).cpu().numpy()
-            for i in range(flat.shape[-1]):
-                own, means = flat[:, self.best, i], flat[:, alive, i].mean(axis=0)
-                error = float(means.std(ddof=1)) if len(alive) > 1 else None
-                name = (
-                    latent if value.dim() == 3 else f"{latent}{[int(k) for k in np.unravel_index(i, value.shape[3:])]}"
-                )
-                rows[name] = (float(own.mean()), float(own.std()), *map(float, np.quantile(own, QUANTILES)), error)
+            own = scalars(latent, value[:, self.best, 0].cpu().numpy())
+            several = len(alive) > 1
+            means = dict(scalars(latent, value[:, alive, 0].mean(dim=0).cpu().numpy())) if several else {}
+            for name, column in own:
+                error = float(means[name].std(ddof=1)) if several else None
+                numbers = (column.mean(), column.std(), *np.quantile(column, QUANTILES))
+                rows[name] = (*map(float, numbers), error)
         columns: tuple[str, ...] = ("mean", "sd", "q05", "q95", "mc_error")
         if self.verdict.trust == "corrected":
             found = self.corrected()
@@ -268,7 +269,7 @@ class Fit:
         parts = ", ".join(str(self.settings[key]) for key in ("family", "estimator"))
         return (
             f"{type(self.model).__name__}: {parts}; ELBO {elbo:.2f} nats{up_to}, {agree} of {len(self.elbo)} "
-            f"replicates within 1 nat of it; {self.done} steps, {self.gradients} gradients each, in "
+            f"replicates within 1 nat of it; {int(self.history.step[-1])} steps, {self.gradients} gradients each, in "
             f"{self.seconds:.1f} s\n{self.verdict}"
         )
 

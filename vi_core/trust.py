@@ -13,6 +13,7 @@ from torch import Tensor
 from vi_core.algorithms.gradient import GradientStep
 from vi_core.algorithms.whitening import DENSITIES
 from vi_core.diagnostics.importance import smoothed_weights
+from vi_core.diagnostics.marginals import scalars
 from vi_core.diagnostics.verdict import DRAWS, Verdict, Weighed, judge
 from vi_core.families.base import suited_families
 from vi_core.models.base import HasColumns, Model
@@ -88,18 +89,22 @@ def weigh(problem: Problem, draws: int) -> Weighed:
     return Weighed(z, torch.cat(log_w).double())
 
 
-def verdict(problem: Problem, weighed: Weighed, results: np.ndarray | None = None) -> Verdict:
+def verdict(
+    problem: Problem, weighed: Weighed, results: np.ndarray | None = None, alive: Tensor | None = None
+) -> Verdict:
     """Return the verdict on a fitted problem.
 
     Args:
         problem: The problem.
         weighed: What `weigh` returns.
         results: (R,) replicates over which results are averaged; None for the best one alone.
+        alive: (R,) those of `weighed` that have not diverged; None for those of the problem.
     """
     supports = {name: latent.support for name, latent in problem.model.latents.items()}
     continuous = {name: supports[name].inverse(z) for name, z in weighed.z.items() if not supports[name].discrete}
     judged = None if results is None else torch.from_numpy(results)
-    return judge(Weighed(continuous, weighed.log_w), problem.step.alive, judged, ways_out(problem))
+    living = problem.step.alive if alive is None else alive
+    return judge(Weighed(continuous, weighed.log_w), living, judged, ways_out(problem))
 
 
 def ways_out(problem: Problem) -> str:
@@ -132,16 +137,8 @@ def corrected(problem: Problem, weighed: Weighed, results: np.ndarray) -> dict[s
     return {
         name: _corrected(values, weights.ravel() / len(chosen))
         for latent, value in z.items()
-        for name, values in scalars(latent, value.double().cpu().numpy())
+        for name, values in scalars(latent, value.flatten(0, 1).double().cpu().numpy())
     }
-
-
-def scalars(latent: str, value: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Return name and draws of each scalar of a latent (S, R, *event), draws of all replicates in one array."""
-    event = value.shape[2:]
-    flat = value.reshape(value.shape[0] * value.shape[1], -1)
-    places = [""] if not event else [str([int(i) for i in place]) for place in np.ndindex(event)]
-    return [(latent + place, flat[:, i]) for i, place in enumerate(places)]
 
 
 def _corrected(values: np.ndarray, weights: np.ndarray) -> Corrected:

@@ -173,3 +173,19 @@ def test_draws_come_in_pieces_and_their_number_has_bounds(narrow: Any, monkeypat
     assert weigh(problem, 20).log_w.shape == (20, 2)
     assert draws_for(problem, 1) == 200
     assert draws_for(problem, 1000) == 2400
+
+
+def test_the_verdict_is_on_the_replicate_that_is_described() -> None:
+    """Replicate 1 is too narrow by far: it is refused where it is chosen, and the best one is judged otherwise."""
+    fit = vi_core.fit(Location(), {"y": Y}, steps=1, replicates=2, scale=[1.0, 0.2])
+    assert fit.best == 0 and fit.verdict.trust == "good"
+    assert fit.at(1).verdict.trust == "poor"
+    assert fit.at(0).verdict.trust == "good"
+
+
+def test_data_sets_of_their_own_are_judged_alone() -> None:
+    """The second set has a lower evidence by far, and no replicate of the first set says anything of it."""
+    fit = vi_core.fit(Location(), {"y": np.stack([Y, Y + 20])}, replicates=2, per_replicate=["y"])
+    for replicate in (0, 1):
+        verdict = fit.at(replicate).verdict
+        assert (verdict.trust, verdict.agreement) == ("good", None)

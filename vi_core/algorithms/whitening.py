@@ -4,10 +4,10 @@ At a mode u* of log p(u) = log p(T(u)) + log|det ∂T/∂u|, with Hessian −UΛ
 A with A Aᵀ = U |Λ|⁻¹ Uᵀ: in coordinates v of u = u* + A v the curvature is one in all directions, and N(0, I) there is
 Laplace's approximation. The Hessian is taken by central differences of gradients, which every model has; Newton steps
 and Hessians in the coordinates that the last Hessian whitened make both exact where scales differ by many orders.
-Where the search ends at no mode, or at one whose Laplace approximation is far from p, because the density is unbounded
-or a funnel, it begins again elsewhere, and the point of the paths whose approximation has the highest ELBO takes the
-mode's place (Zhang, Carpenter, Gelman, Vehtari 2022). A replicate whose place has hardly any of the evidence takes that
-of the best replicate.
+Where a search ends at no mode, or at one whose Laplace approximation is far from p, because the density is unbounded or
+a funnel, the point of its path whose approximation has the highest ELBO takes the mode's place (Zhang, Carpenter,
+Gelman, Vehtari 2022). Each replicate searches twice and takes one of the places by their shares of the evidence; one
+whose place has hardly any of what the best replicate found takes that.
 """
 
 import math

@@ -11,7 +11,7 @@ deviations; and k-hat alone refuses a q whose weights are all but equal, for the
 Where a replicate is not good, but k-hat < 0.5 and (Σ w)²/Σ w² ≥ 200, Pareto-smoothed weights correct its moments. What
 no replicate has seen is invisible to all of this: a mode that none of them found, a tail that no draw reached.
 Replicates that end in different modes of comparable evidence are each a part of the posterior, and none is trusted. The
-limits were chosen on some fits of the posteriors of posteriordb, and docs/trust.md has their error rates on others.
+limits were chosen on fits beside the reference draws of posteriordb, as docs/trust.md says.
 
 Yao, Vehtari, Simpson, Gelman 2018; Dhaka et al. 2021; Vehtari, Simpson, Gelman, Yao, Gabry 2024.
 """
@@ -257,9 +257,18 @@ class _Seen:
         return [mode for mode in self.modes if mode.weight > NEGLIGIBLE]
 
     @property
+    def even(self) -> bool:
+        """Whether the weights are so even that k-hat does not matter."""
+        return self.ess > EVEN * self.draws
+
+    @property
     def fits(self) -> bool:
-        tail = self.k_hat < MOST_K or self.ess > EVEN * self.draws
-        return tail and self.gap < MOST_GAP and self.shift < MOST_SHIFT and self.stretch < MOST_STRETCH
+        return (
+            (self.k_hat < MOST_K or self.even)
+            and self.gap < MOST_GAP
+            and self.shift < MOST_SHIFT
+            and self.stretch < MOST_STRETCH
+        )
 
     @property
     def agree(self) -> bool:
@@ -274,10 +283,8 @@ class _Seen:
 
     def reasons(self, trust: Trust, ways_out: str) -> list[str]:
         count = len(self.below)
-        even = self.k_hat >= MOST_K and self.ess > EVEN * self.draws
-        limit = (
-            f"of no account, as {self.ess / self.draws:.0%} of the draws are effective" if even else "below 0.7 is good"
-        )
+        effective = f"of no account with {self.ess / self.draws:.0%} effective draws"
+        limit = effective if self.even and self.k_hat >= MOST_K else f"below {MOST_K} is good"
         found = [f"k-hat {self.k_hat:.2f} ({limit})"]
         found += [f"ELBO {max(self.gap, 0.0):.2g} nats below the log evidence (below {MOST_GAP} is good)"]
         found += [f"importance weights move means by {self.shift:.2g} sd (below {MOST_SHIFT} is good)"]
