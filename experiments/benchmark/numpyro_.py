@@ -37,7 +37,39 @@ def build(settings: Settings) -> Contender:
     return kinds.get(settings["problem"], Autoencoder)(settings)
 
 
-class BlackBox(Contender):
+class Scanned(Contender):
+    """Updates of `svi` from `state`, `stride` of them in a compiled call."""
+
+    svi: SVI
+    state: Any
+    stride: int
+
+    def compile(self) -> None:
+        """Compile a call; a stride of one is an update alone."""
+        self.scan = jax.jit(self.svi.update if self.stride == 1 else self._updates)
+        self.losses: list[Any] = []
+
+    def _updates(self, state: Any) -> tuple[Any, Any]:
+        return jax.lax.scan(lambda s, _: self.svi.update(s), state, None, length=self.stride)
+
+    def run(self, steps: int) -> float:
+        """Make more updates; return the seconds."""
+        self.losses = []
+        return seconds_of(lambda: self._scans(steps // self.stride))
+
+    def _scans(self, count: int) -> None:
+        for _ in range(count):
+            self.state, losses = self.scan(self.state)
+            self.losses.append(losses)
+        jax.block_until_ready((self.state, self.losses))
+
+    @property
+    def elbo(self) -> float:
+        """Average over the updates of the last run."""
+        return -float(np.mean([np.asarray(losses) for losses in self.losses]))
+
+
+class BlackBox(Scanned):
     """Mean field on the Normal–Gamma problem, K particles at once.
 
     Its settings are `data`, a .npy file, `num_samples`, `lr`, `start`, the first parameters of q, and `scan`, the
@@ -50,8 +82,7 @@ class BlackBox(Contender):
         self.svi = SVI(self.model, self.guide, numpyro.optim.Adam(settings["lr"]), loss)
         self.state = self.svi.init(jax.random.PRNGKey(settings.get("seed", 0)))
         self.stride = settings.get("scan", SCAN)
-        self.scan = jax.jit(self.svi.update if self.stride == 1 else self._updates)
-        self.losses: list[Any] = []
+        self.compile()
 
     def model(self) -> None:
         """p(x, mu, tau)."""
@@ -69,28 +100,13 @@ class BlackBox(Contender):
         numpyro.sample("tau", dist.Gamma(a, b))
         numpyro.sample("mu", dist.Normal(loc, scale))
 
-    def _updates(self, state: Any) -> tuple[Any, Any]:
-        return jax.lax.scan(lambda s, _: self.svi.update(s), state, None, length=self.stride)
-
-    def run(self, steps: int) -> float:
-        """Make more updates; return the seconds."""
-        self.losses = []
-        return seconds_of(lambda: self._scans(steps // self.stride))
-
-    def _scans(self, count: int) -> None:
-        for _ in range(count):
-            self.state, losses = self.scan(self.state)
-            self.losses.append(losses)
-        jax.block_until_ready((self.state, self.losses))
-
     def answer(self) -> Answer:
         """Return what has been found."""
         found = {name: float(value) for name, value in self.svi.get_params(self.state).items()}
-        elbo = -float(np.mean([np.asarray(losses) for losses in self.losses]))
-        return {"mu": found["loc"], "tau": found["concentration"] / found["rate"], "elbo": elbo}
+        return {"mu": found["loc"], "tau": found["concentration"] / found["rate"], "elbo": self.elbo}
 
 
-class FullRank(Contender):
+class FullRank(Scanned):
     """A full-rank Normal for logistic regression, K particles at once, with a rate that falls to a tenth.
 
     Its settings are `data`, an .npz file, `num_samples`, `lr` and `steps`, over which the rate falls.
@@ -106,8 +122,7 @@ class FullRank(Contender):
         loss = Trace_ELBO(num_particles=settings["num_samples"])
         self.svi = SVI(self.model, self.guide, numpyro.optim.Adam(rate), loss)
         self.state = self.svi.init(jax.random.PRNGKey(settings.get("seed", 0)))
-        self.scan = jax.jit(lambda state: jax.lax.scan(lambda s, _: self.svi.update(s), state, None, length=SCAN))
-        self.losses: list[Any] = []
+        self.compile()
 
     def model(self) -> None:
         """p(y, alpha, beta)."""
@@ -116,22 +131,10 @@ class FullRank(Contender):
         with numpyro.plate("data", len(self.y)):
             numpyro.sample("y", dist.Bernoulli(logits=alpha + self.x @ beta), obs=self.y)
 
-    def run(self, steps: int) -> float:
-        """Make more updates; return the seconds."""
-        self.losses = []
-        return seconds_of(lambda: self._scans(steps // SCAN))
-
-    def _scans(self, count: int) -> None:
-        for _ in range(count):
-            self.state, losses = self.scan(self.state)
-            self.losses.append(losses)
-        jax.block_until_ready((self.state, self.losses))
-
     def answer(self) -> Answer:
         """Return what has been found."""
         median = self.guide.median(self.svi.get_params(self.state))
-        elbo = -float(np.mean([np.asarray(losses) for losses in self.losses]))
-        return {"alpha": float(median["alpha"]), "beta": float(median["beta"].mean()), "elbo": elbo}
+        return {"alpha": float(median["alpha"]), "beta": float(median["beta"].mean()), "elbo": self.elbo}
 
 
 def layers(*sizes: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
