@@ -1,15 +1,20 @@
 """Stages of doubling length: where they end, what is averaged, when a fit has settled, and its resuming and replay."""
 
+import inspect
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 import vi_core
+from tests.conftest import configuration
 from tests.league import Banana, outcomes, posteriors
 from vi_core.optimizers.adam import Adam
 from vi_core.optimizers.averaging import Doubling, Tail, stage_ends
+from vi_core.parts import part
+from vi_core.recipes import RECIPES, chosen_estimator, chosen_optimizer, chosen_trainer
 from vi_core.training.stopping import Settled
 from vi_core.training.trainer import Trainer
 
@@ -146,3 +151,16 @@ def test_the_bench(family: str) -> None:
         assert trust != "corrected" or corrected_outcome(fit, name).good, name
         good, kept = good + best.good, kept + (best.good and trust != "poor")
     assert kept >= 0.75 * good
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_command_line_has_the_same_recipe(recipe: str) -> None:
+    """conf/recipe and `vi_core.recipes` choose equal parts, rates and stages, and as many replicates and steps."""
+    chosen = OmegaConf.to_container(configuration("experiment=own", f"recipe={recipe}", "model=eight_schools"))
+    assert isinstance(chosen, dict)
+    arguments = {name: p.default for name, p in inspect.signature(vi_core.fit).parameters.items()}
+    steps = arguments["steps"]
+    assert chosen["optimizer"] == chosen_optimizer(arguments["optimizer"], recipe, steps)
+    assert chosen["trainer"]["stopping"] == chosen_trainer(recipe)["stopping"]
+    assert chosen["estimator"] == chosen_estimator("auto", part("bound", "elbo"), arguments["num_samples"])
+    assert (chosen["trainer"]["steps"], chosen["replicates"]) == (steps, arguments["replicates"])
