@@ -1,4 +1,4 @@
-"""What a model of prior and likelihood brings along on the command line: parts that fit it, and data of its own.
+"""What a model of prior and likelihood, or a Stan program, brings along: parts that fit it, and data of its own.
 
 `python run.py model=eight_schools` is `python run.py experiment=own model=eight_schools dataset=eight_schools`.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 from hydra.errors import HydraException
 
 from vi_core.errors import ConfigError
-from vi_core.models.base import Model
+from vi_core.models.base import HasColumns, Model
 from vi_core.models.bayesian.base import BayesianModel
 from vi_core.models.bayesian.file import FileModel
 from vi_core.schema import locate
@@ -32,7 +32,7 @@ def recipe(given: Mapping[str, str], folders: Sequence[Path]) -> list[str]:
         classes = [model_class(name, folders) for name in names]
     except HydraException:
         return []  # composing the whole will say what is wrong
-    if not all(issubclass(cls, (BayesianModel, FileModel)) for cls in classes):
+    if not all(issubclass(cls, (HasColumns, FileModel)) for cls in classes):
         return []
     return ([] if "experiment" in given else ["experiment=own"]) + data_for(names, classes, given)
 

@@ -11,6 +11,7 @@ import pytest
 import vi_core
 from tests.conftest import run_in
 from tests.unit.test_stan import DATA, SCHOOLS
+from vi_core.archive import read_config
 
 OWN = ("--run", "experiment=own", "model=stan", "model.path=my.stan", "dataset=json", "dataset.path=my.json")
 FEW = ("trainer.steps=30", "replicates=2", "trainer.final_samples=20", "trainer.log_every=5", "plot.enabled=false")
@@ -92,5 +93,13 @@ def test_mistakes_are_one_line(place: Path) -> None:
     ):
         result = run_in(place, *OWN, *FEW, changed)
         assert (result.code, result.err.count("\n"), said in result.err) == (1, 1, True), result.err
-    result = run_in(place, "--run", *OWN[2:], *FEW)  # which brings the parts of experiment=own
+
+
+def test_a_program_brings_the_parts_that_fit_it(place: Path) -> None:
+    """Without experiment=own; without data it says what it needs."""
+    result = run_in(place, "--run", *OWN[2:], *FEW, "hydra.run.dir=alone")
     assert (result.code, result.err) == (0, "")
+    parts = read_config(place / "alone")["parts"]
+    assert (parts["family"], parts["estimator"]) == ("full_rank_normal", "sticking_the_landing")
+    refused = run_in(place, "model=stan", "model.path=my.stan")
+    assert (refused.code, "needs data: add" in refused.err) == (1, True)
