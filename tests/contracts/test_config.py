@@ -337,6 +337,7 @@ PAIRS += [(model, dataset) for model in ("ddpm", "vae") for dataset in ("gaussia
 PAIRS += [(model, model) for model in names("model") if model in names("dataset")]
 PAIRS += [("eight_schools_centered", "eight_schools")]
 REGRESSIONS = {f"{kind}_regression" for kind in ("hierarchical", "linear", "logistic", "poisson")}
+IMAGES = {name for name in names("model") if name.endswith("vae") or name == "ddpm"}
 WITHOUT_MODE = {"eight_schools_centered", "gamma"}
 """Models whose density has no mode on these data, which Laplace's approximation refuses."""
 NEED_COLUMNS = {"file", "gaussian_process", "lotka_volterra", "stan", *REGRESSIONS}
@@ -344,8 +345,18 @@ NEED_COLUMNS = {"file", "gaussian_process", "lotka_volterra", "stan", *REGRESSIO
 tests/unit/test_regression.py, tests/unit/test_stan.py."""
 
 
+def is_first(model: str, dataset: str) -> bool:
+    """Whether a data set is the one with which a model is tried in the short tests: its own, digits, or numbers."""
+    own = {model, "eight_schools"} if model.startswith("eight_schools") else {model}
+    return dataset in own or (
+        not own & set(names("dataset")) and dataset == ("digits" if model in IMAGES else "normal")
+    )
+
+
 @pytest.mark.parametrize("family", names("family"))
-@pytest.mark.parametrize(("model", "dataset"), PAIRS)
+@pytest.mark.parametrize(
+    ("model", "dataset"), [pytest.param(*pair, marks=() if is_first(*pair) else pytest.mark.slow) for pair in PAIRS]
+)
 def test_every_combination(model: str, family: str, dataset: str) -> None:
     """Two steps of each bound x estimator x optimizer, or a refusal in one line: never a traceback."""
     torch.set_default_dtype(torch.float64)
