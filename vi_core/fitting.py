@@ -284,7 +284,7 @@ def fit(
     optimizer: str | Mapping[str, Any] | Optimizer = "adam",
     num_samples: int = 8,
     recipe: Literal["auto", "none"] = "auto",
-    steps: int = 1000,
+    steps: int = 875,
     batch_size: int | None = None,
     max_gradients: int | None = None,
     max_seconds: float | None = None,

@@ -57,6 +57,8 @@ class Run:
         spent, each = problem.step.start_gradients, problem.gradients_each
         plan = self.trainer.plan(problem.batches.steps_per_epoch, config["replicates"], spent, each)
         self.plan = replace(plan, steps=1) if problem.family.fixed else plan
+        if self.trainer.max_gradients is not None:
+            problem.step.within(plan.steps)
         writers: list[Callback] = []
         if folder is not None:
             writers = [CheckpointWriter(folder / "checkpoint.pt", content), HistoryWriter(folder / "trace.csv")]

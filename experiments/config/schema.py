@@ -181,7 +181,9 @@ OTHERS = {
     "callback": Role(**ASIDE, expected=True),
     "hydra": Role(**ASIDE, expected=True),
     **dict.fromkeys(("trainer.log_every", "trainer.checkpoint_every", "trainer.execution", "trainer.compile"), FREE),
-    **dict.fromkeys(("dataset.root", "dataset.path", "dataset.download"), FREE),  # what is in a file matters
+    **dict.fromkeys(
+        ("dataset.root", "dataset.path", "dataset.download", "study.root"), FREE
+    ),  # what is in a file matters
 }
 """Roles of what the command line sets and `Root` has no field for: groups without a node, and settings of parts."""
 

@@ -13,6 +13,7 @@ from tests.conftest import configuration
 from tests.league import Banana, outcomes, posteriors
 from vi_core.optimizers.adam import Adam
 from vi_core.optimizers.averaging import Doubling, Tail, stage_ends
+from vi_core.optimizers.schedules import Decay
 from vi_core.parts import part
 from vi_core.recipes import RECIPES, chosen_estimator, chosen_optimizer, chosen_trainer
 from vi_core.training.stopping import Settled
@@ -88,6 +89,21 @@ def test_gradients_are_counted_and_limited() -> None:
     fit = vi_core.fit(Banana(), {"y": np.zeros(1)}, max_gradients=1500, replicates=2)
     assert 1400 < fit.gradients <= 1500
     assert fit.gradients == fit.run.problem.step.start_gradients + 8 * fit.run.loop.done
+
+
+def test_a_budget_ends_a_run_in_an_average() -> None:
+    """Of 12 steps a budget leaves 6: the two of the second stage, less than half of it, belong to the first."""
+    for staged in (Tail(first=4, steps=12), Doubling(first=4, steps=12)):
+        staged.within(6)
+        assert staged.ends.tolist() == [6]
+        staged.within(100)
+        assert staged.ends.tolist() == [4, 12]
+    decay = Decay(steps=10, final=0.1)
+    decay.within(5)
+    assert decay.factor(torch.tensor(5)) == pytest.approx(0.1)
+    fit = vi_core.fit(Banana(), {"y": np.zeros(1)}, max_gradients=1500, replicates=2)
+    averaging = fit.run.problem.step.optimizer.averaging  # pyright: ignore[reportAttributeAccessIssue]
+    assert averaging.ends.tolist()[-1] == fit.run.loop.done == averaging.time
 
 
 def test_a_recipe_ends_by_itself_and_is_good() -> None:

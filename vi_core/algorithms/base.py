@@ -71,6 +71,9 @@ class Step(nn.Module, ABC):
     def begin(self, x: Any) -> None:
         """Set the initial parameters from the whole data set x, where they are not those of the family."""
 
+    def within(self, steps: int) -> None:
+        """Prepare for a budget that ends training after so many steps, sooner than the settings do."""
+
     def kept(self, bounds: Tensor) -> Tensor:
         """Return the mask (R,) of the replicates that count as results, given their final bounds (R,)."""
         return self.alive

@@ -40,6 +40,9 @@ class GradientStep(Step):
         if isinstance(self.family, HasCoordinates) and self.family.start in ("random", "mode"):
             self.start_gradients = whiten(self.family, self.model, x)
 
+    def within(self, steps: int) -> None:
+        self.optimizer.within(steps)
+
     def anchored(self) -> None:
         """Use the control variate of minibatches, where the origin lies at a mode or at the end of an earlier run."""
         if isinstance(self.family, HasCoordinates) and self.family.start != "random":

@@ -44,6 +44,10 @@ class Averaging(nn.Module, ABC):
     def forward(self, parameters: Sequence[Tensor]) -> None:
         """Take in the parameters after a step, and replace them in place where a stage ends."""
 
+    @abstractmethod
+    def within(self, steps: int) -> None:
+        """End the last average after so many steps, where a budget ends the run there."""
+
 
 class Tail(Averaging):
     """Averages the last part of each stage.
@@ -62,13 +66,16 @@ class Tail(Averaging):
         require(first >= 1, f"optimizer.averaging.first={first} must be at least 1.")
         require(steps >= 1, f"optimizer.averaging.steps={steps} must be at least 1.")
         require(0 < share <= 1, f"optimizer.averaging.share={share} must lie in (0, 1].")
-        self.share = share
+        self.first, self.steps, self.share = first, steps, share
         self.register_buffer("ends", torch.tensor(stage_ends(first, steps)), persistent=False)
         self.register_buffer("time", torch.zeros((), dtype=torch.long))
 
     def bind(self, parameters: Sequence[Tensor]) -> None:
         for index, parameter in enumerate(parameters):
             self.register_buffer(f"average_{index}", torch.zeros_like(parameter, requires_grad=False))
+
+    def within(self, steps: int) -> None:
+        self.ends = torch.tensor(stage_ends(self.first, min(self.steps, steps)), device=self.ends.device)
 
     def forward(self, parameters: Sequence[Tensor]) -> None:
         self.time.add_(1)
@@ -97,8 +104,11 @@ class Doubling(Schedule):
         require(first >= 1, f"optimizer.schedule.first={first} must be at least 1.")
         require(steps >= 1, f"optimizer.schedule.steps={steps} must be at least 1.")
         require(final > 0, f"optimizer.schedule.final={final} must be positive.")
-        self.final = final
+        self.first, self.steps, self.final = first, steps, final
         self.register_buffer("ends", torch.tensor(stage_ends(first, steps)), persistent=False)
+
+    def within(self, steps: int) -> None:
+        self.ends = torch.tensor(stage_ends(self.first, min(self.steps, steps)), device=self.ends.device)
 
     def factor(self, time: Tensor) -> Tensor:
         begin, end = stage(self.ends, time)

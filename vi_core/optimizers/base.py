@@ -102,6 +102,12 @@ class Optimizer(nn.Module, ABC):
         if self.averaging is not None:
             self.averaging(parameters)
 
+    def within(self, steps: int) -> None:
+        """End schedule and averages after so many steps, where a budget ends the run sooner than they know."""
+        for part in (self.schedule, self.averaging):
+            if part is not None:
+                part.within(steps)
+
     def move(self, parameters: Sequence[Tensor], directions: Sequence[Tensor], alive: Tensor) -> None:
         """Add rate · direction to each parameter in place, where `alive` (R,) holds."""
         rate = self.rate()

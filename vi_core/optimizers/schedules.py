@@ -39,6 +39,9 @@ class Schedule(nn.Module, ABC):
     def factor(self, time: Tensor) -> Tensor:
         """Return the factors of the steps that follow `time` earlier steps, shaped as `time`."""
 
+    def within(self, steps: int) -> None:
+        """Reach the end after so many steps, where a budget ends the run there; nothing for rates without an end."""
+
 
 class Staged(Schedule):
     """Stages i = 1..n of first · growth^(i−1) epochs, with the factor final^((i−1)/(n−1)); the last one goes on.
@@ -100,6 +103,9 @@ class Decay(Schedule):
         require(steps >= 1, f"optimizer.schedule.steps={steps} must be at least 1.")
         require_positive("optimizer.schedule", final=final)
         self.steps, self.final = steps, final
+
+    def within(self, steps: int) -> None:
+        self.steps = min(self.steps, steps)
 
     def factor(self, time: Tensor) -> Tensor:
         return self.final ** (time.double() / self.steps).clamp_max(1.0)
