@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from vi_core.archive import Archive
 from vi_core.bounds.base import Bound
 from vi_core.datasets.columns import InMemory, column_data, named_columns, rows_first
 from vi_core.diagnostics.marginals import scalars
-from vi_core.diagnostics.verdict import Verdict, Weighed
+from vi_core.diagnostics.verdict import Mode, Verdict, Weighed
 from vi_core.errors import ConfigError, DataError, LabError, Unsupported
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import VariationalDistribution
@@ -40,9 +40,11 @@ from vi_core.tables import Table
 from vi_core.training.callbacks import Callback
 from vi_core.training.history import History
 from vi_core.training.loop import Loop
-from vi_core.trust import Corrected, corrected, draws_for, verdict, weigh
-from vi_core.types import detached
+from vi_core.trust import Corrected, combined, corrected, draws_for, reweighted, verdict, verdict_on_mixture, weigh
+from vi_core.types import Latents, detached
 
+Combine = Literal["none", "evidence"]
+COMBINATIONS: tuple[str, ...] = get_args(Combine)
 DRAWS = 2000  # of q, for quantiles
 QUANTILES = (0.05, 0.95)
 
@@ -57,6 +59,7 @@ class Fit:
         seconds: What the fit took.
         data: All data by name, as the model saw them.
         replicate: Whose q the methods describe; None for that with the highest ELBO.
+        combine: `evidence` describes, in place of one replicate, the mixture of the modes in which replicates ended.
     """
 
     run: Any
@@ -64,6 +67,7 @@ class Fit:
     seconds: float
     data: dict[str, Tensor]
     replicate: int | None = None
+    combine: Combine = "none"
 
     @classmethod
     def of(cls, archive: Archive) -> "Fit":
@@ -71,7 +75,8 @@ class Fit:
         config, problem = archive.config, archive.problem
         parts = config.get("parts") or {}
         names = {noun: parts.get(noun) or _name(config[noun]) for noun in ("family", "estimator")}
-        return cls(archive, names, archive.summary["timing"]["total_s"], problem.batches.whole(problem.model))
+        seconds, data = archive.summary["timing"]["total_s"], problem.batches.whole(problem.model)
+        return cls(archive, names, seconds, data, combine=config.get("combine", "none"))
 
     @property
     def problem(self) -> Problem:
@@ -116,16 +121,35 @@ class Fit:
     def verdict(self) -> Verdict:
         """Whether to believe q of the replicate that the methods describe, and why; of data of its own, q alone."""
         problem, found = self.problem, self._weighed
+        if self._mixture is not None:
+            return verdict_on_mixture(problem, self._modes, self._mixture)
         if not self.model.per_replicate:
             return verdict(problem, found, np.arange(len(self.elbo)) == self.best)
         own = slice(self.best, self.best + 1)
         alone = Weighed({name: z[:, own] for name, z in found.z.items()}, found.log_w[:, own])
         return verdict(problem, alone, np.ones(1, bool), problem.step.alive[own])
 
+    @cached_property
+    def _modes(self) -> tuple[Mode, ...]:
+        return reweighted(self.problem, verdict(self.problem, self._weighed).modes, len(self._weighed.log_w))
+
+    @cached_property
+    def _mixture(self) -> Weighed | None:
+        """Weighted draws of the mixture of modes, where that is described."""
+        return self._combined(len(self._weighed.log_w)) if self.combine == "evidence" else None
+
+    def _combined(self, n: int) -> Weighed:
+        return combined(self.problem, self._modes, n)
+
     def corrected(self) -> dict[str, Corrected]:
-        """Return moments and quantiles by importance sampling from q of the best replicate, by name of the scalar."""
+        """Return moments and quantiles by importance sampling from q of the best replicate, by name of the scalar.
+
+        With `combine="evidence"` they are those from the mixture of modes.
+        """
         with default_dtype(self.dtype):
-            return corrected(self.run.problem, self._weighed, np.arange(len(self.elbo)) == self.best)
+            if self._mixture is not None:
+                return corrected(self.problem, self._mixture, np.ones(1, bool))
+            return corrected(self.problem, self._weighed, np.arange(len(self.elbo)) == self.best)
 
     @property
     def best(self) -> int:
@@ -142,20 +166,48 @@ class Fit:
         if not 0 <= replicate < len(self.elbo):
             raise ConfigError(f"there is no replicate {replicate}; choose 0 to {len(self.elbo) - 1}.")
         found = copy.copy(self)
-        found.replicate = replicate
-        vars(found).pop("verdict", None)  # of the replicate that was described before
+        found.replicate, found.combine = replicate, "none"
+        for described in ("verdict", "_mixture"):  # of what was described before
+            vars(found).pop(described, None)
         return found
 
     def draws(self, n: int = DRAWS) -> dict[str, Tensor]:
-        """Return n draws from q of the best replicate, (n, *event) by name, as the model has them in `reported`."""
-        return {name: value[:, self.best, 0].clone() for name, value in self._all_draws(n).items()}
+        """Return n draws from q of the best replicate, (n, *event) by name, as the model has them in `reported`.
+
+        With `combine="evidence"` they are draws of the mixture of modes, one mode after the other.
+        """
+        return {name: value[:, self._column, 0].clone() for name, value in self._all_draws(n).items()}
+
+    @property
+    def _column(self) -> int:
+        """Which of the replicates of `_latents` is described."""
+        return 0 if self.combine == "evidence" else self.best
+
+    def _latents(self, n: int) -> Latents:
+        """Return n draws of the latents of what is described: of all replicates, or of the mixture as of one."""
+        if self.combine == "none":
+            return self.q.sample(n)
+        return {name: value.unsqueeze(2) for name, value in self._combined(n).z.items()}
 
     def _all_draws(self, n: int) -> dict[str, Tensor]:
         """Return n draws of latents and quantities, (n, R, 1, *event) by name."""
         if n < 1:
             raise ConfigError(f"n={n} must be at least 1.")
         with torch.no_grad(), default_dtype(self.dtype):
-            return self.model.reported(self.q.sample(n), self.data)
+            return self.model.reported(self._latents(n), self.data)
+
+    def weighted(self, n: int) -> tuple[Latents, Tensor, Tensor]:
+        """Return n draws of the latents, (n, 1, 1, *event) by name, with log p(x, z) and log-weights, (n,) each."""
+        with torch.no_grad(), default_dtype(self.dtype):
+            if self.combine == "evidence":
+                found = self._combined(n)
+                z = {name: value.unsqueeze(2) for name, value in found.z.items()}
+                return z, self.model.log_joint(z, self.data)[:, 0, 0], found.log_w[:, 0]
+            q, best = self.q, self.best
+            z = q.sample(n)
+            log_joint = self.model.log_joint(z, self.data)
+            log_w = log_joint - q.log_prob(z)
+        return {name: z[name][:, best : best + 1] for name in z}, log_joint[:, best, 0], log_w[:, best, 0]
 
     def summary(self) -> Table:
         """Return mean, deviation, 5 % and 95 % quantile of each scalar under q, and the error of the mean.
@@ -165,10 +217,11 @@ class Fit:
         """
         with torch.random.fork_rng(devices=[]):
             z = self._all_draws(DRAWS)
-        alive = np.flatnonzero(np.isfinite(self.elbo)) if not self.model.per_replicate else np.empty(0, int)
+        one = self.combine == "evidence" or self.model.per_replicate
+        alive = np.empty(0, int) if one else np.flatnonzero(np.isfinite(self.elbo))
         rows = {}
         for latent, value in z.items():
-            own = scalars(latent, value[:, self.best, 0].cpu().numpy())
+            own = scalars(latent, value[:, self._column, 0].cpu().numpy())
             several = len(alive) > 1
             means = dict(scalars(latent, value[:, alive, 0].mean(dim=0).cpu().numpy())) if several else {}
             for name, column in own:
@@ -207,8 +260,8 @@ class Fit:
         require_points(model, "log_predictive")
         assert isinstance(model, BayesianModel)
         with default_dtype(self.dtype):
-            found = model.log_predictive(self.q.sample(n), self._rows(data, model.columns))
-        return found[self.best]
+            found = model.log_predictive(self._latents(n), self._rows(data, model.columns))
+        return found[self._column]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -290,6 +343,7 @@ def fit(
     max_seconds: float | None = None,
     replicates: int = 4,
     per_replicate: Collection[str] = (),
+    combine: Combine = "none",
     seed: int = 0,
     device: str = "cpu",
     dtype: torch.dtype = torch.float64,
@@ -315,6 +369,8 @@ def fit(
         replicates: R, fits from different starting points, trained together.
         per_replicate: Names of data that have a first axis of replicates, (R, N, *shape): R data sets are fitted at
             once, each by one replicate, which `Fit.at` chooses.
+        combine: `evidence` describes the mixture of the modes in which replicates ended, by their shares of the
+            evidence; `none` the replicate with the highest ELBO.
         seed: Of all random numbers; the state of torch's own stream stays as it was.
         device: Of torch.
         dtype: Floating type of data and parameters.
@@ -326,11 +382,13 @@ def fit(
         LabError: In one line, for a model or data that cannot be fitted.
     """
     began = time.perf_counter()
-    _check(model, family, recipe, replicates=replicates, steps=steps, seed=seed)
+    _check(model, family, recipe, combine, replicates=replicates, steps=steps, seed=seed)
     sparing = isinstance(model, StanModel)
     columns = rows_first(named_columns(data, sparing=sparing), per_replicate, replicates)
     held_out = None if test is None else rows_first(named_columns(test), per_replicate, replicates)
     loaded = column_data(columns, f"from Python: {', '.join(columns)}", held_out)
+    if combine == "evidence" and per_replicate:
+        raise Unsupported("replicates with data of their own have no common evidence; leave combine out.")
     if sparing and per_replicate:
         raise Unsupported("a Stan program has one data set for all replicates; leave per_replicate out.")
     model.per_replicate = frozenset(per_replicate)
@@ -360,16 +418,18 @@ def fit(
         run.loop.run()
         names = {noun: _name(config[noun]) for noun in ("family", "estimator")}
         names |= {"family": family} if isinstance(family, str) else {}
-        found = Fit(run, names, time.perf_counter() - began, problem.batches.whole(model))
+        seconds = time.perf_counter() - began
+        found = Fit(run, names, seconds, problem.batches.whole(model), combine=combine)
         if not np.isfinite(found.elbo).any():
             raise LabError("every replicate diverged; standardise the data, or use a smaller optimizer.lr.")
     return found
 
 
-def _check(model: Any, family: Any, recipe: Any, **numbers: Any) -> None:
-    """Raise `ConfigError` for what is no model, family or recipe, or no whole number; zero is a seed alone."""
-    if recipe not in RECIPES:
-        raise ConfigError(f"recipe={recipe!r} must be one of {', '.join(RECIPES)}.")
+def _check(model: Any, family: Any, recipe: Any, combine: Any, **numbers: Any) -> None:
+    """Raise `ConfigError` for a wrong model, family, recipe, combination or number; only a seed may be 0."""
+    for setting, value, allowed in (("recipe", recipe, RECIPES), ("combine", combine, COMBINATIONS)):
+        if value not in allowed:
+            raise ConfigError(f"{setting}={value!r} must be one of {', '.join(allowed)}.")
     if not isinstance(model, (BayesianModel, StanModel)):
         found = f"the class {model.__name__}; make one of it" if isinstance(model, type) else type(model).__name__
         raise ConfigError(f"fit needs a vi_core.BayesianModel with prior and likelihood, not {found}.")

@@ -42,18 +42,11 @@ def inference_data(fit: "Fit", draws: int) -> Any:
 
 def groups(fit: "Fit", draws: int) -> dict[str, Group]:
     """Return the groups by name, each with arrays (1, draws, *shape); observed data have no draws."""
-    model, data, best = fit.model, fit.data, fit.best
+    model, data = fit.model, fit.data
     with torch.no_grad(), default_dtype(fit.dtype):
-        q = fit.q
-        z = q.sample(draws)
-        joint = model.log_joint(z, data)
-        weight = joint - q.log_prob(z)
-        own = {name: z[name][:, best : best + 1] for name in model.latents}
+        own, log_joint, log_w = fit.weighted(draws)
         posterior = {name: value[:, 0, 0] for name, value in model.reported(own, data).items()}
-        found = {
-            "posterior": _chain(posterior),
-            "sample_stats": _chain({"lp": joint[:, best, 0], "log_weight": weight[:, best, 0]}),
-        }
+        found = {"posterior": _chain(posterior), "sample_stats": _chain({"lp": log_joint, "log_weight": log_w})}
         if not isinstance(model, BayesianModel):  # a program, whose data have no laws of their own
             return found
         chain = {name: value[:, 0, 0] for name, value in own.items()}

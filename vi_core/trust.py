@@ -4,6 +4,8 @@ The draws cost a tenth of a fit at most: 4,000 of each replicate, fewer where th
 back, so that no number of the fit changes.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -14,7 +16,7 @@ from vi_core.algorithms.gradient import GradientStep
 from vi_core.algorithms.whitening import DENSITIES
 from vi_core.diagnostics.importance import smoothed_weights
 from vi_core.diagnostics.marginals import scalars
-from vi_core.diagnostics.verdict import DRAWS, Verdict, Weighed, judge
+from vi_core.diagnostics.verdict import DRAWS, Mode, Verdict, Weighed, judge
 from vi_core.families.base import suited_families
 from vi_core.models.base import HasColumns, Model
 from vi_core.problem import Problem, default_dtype
@@ -89,6 +91,55 @@ def weigh(problem: Problem, draws: int) -> Weighed:
     return Weighed(z, torch.cat(log_w).double())
 
 
+def reweighted(problem: Problem, modes: Sequence[Mode], draws: int) -> tuple[Mode, ...]:
+    """Return modes with the shares of p that draws of their mixture find, (1/S) Σ_s w_s q_m share_m/Σ_n q_n share_n.
+
+    The evidence that draws of one mode estimate has a heavy tail where another mode begins; these weights have none.
+    """
+    if len(modes) == 1:
+        return tuple(modes)
+    weights = smoothed_weights(combined(problem, modes, draws).log_w[:, 0])
+    shares = torch.stack([part.sum() for part in weights.split(counts(modes, draws))])
+    return tuple(replace(mode, weight=share) for mode, share in zip(modes, shares.tolist(), strict=True))
+
+
+def counts(modes: Sequence[Mode], draws: int) -> list[int]:
+    """Return how many of S draws each mode has."""
+    shares = torch.tensor([0.0, *(mode.weight for mode in modes)]).double().cumsum(0)
+    return (shares / shares[-1] * draws).round().long().diff().tolist()
+
+
+@torch.no_grad()
+def combined(problem: Problem, modes: Sequence[Mode], draws: int) -> Weighed:
+    """Return draws of the mixture of modes, with its log-weights, as of one replicate.
+
+    With the q_m of the best replicate of each mode, and w_m its share, the mixture is Σ w_m q_m. Draws are stratified:
+    each mode has its share of them, one mode after the other.
+
+    Args:
+        problem: The fitted problem.
+        modes: As a verdict has them.
+        draws: S.
+    """
+    witness, x = problem.step.witness, problem.batches.whole(problem.model)
+    leaders = torch.tensor([mode.leader for mode in modes], device=witness.device)
+    log_shares = torch.tensor([mode.weight for mode in modes], device=witness.device).double().log()
+    source = leaders.repeat_interleave(torch.tensor(counts(modes, draws), device=witness.device))
+    at_once = max(1, min(draws, DENSITIES // (len(problem.data.train) * problem.family.replicates)))
+    pieces: list[dict[str, Tensor]] = []
+    log_w: list[Tensor] = []
+    with same_draws_after(witness.device), default_dtype(witness.dtype):
+        q = problem.family.distribution(problem.family.variational(x))
+        for chosen in source.split(at_once):
+            drawn = q.sample(len(chosen))
+            z = {name: value[torch.arange(len(chosen)), chosen].unsqueeze(1) for name, value in drawn.items()}
+            every = {name: value.expand_as(drawn[name]) for name, value in z.items()}  # under the q of each mode
+            log_q = (q.log_prob(every).squeeze(2)[:, leaders].double() + log_shares).logsumexp(dim=1, keepdim=True)
+            log_w.append(problem.model.log_joint(every, x).squeeze(2)[:, :1].double() - log_q)
+            pieces.append({name: value.squeeze(2) for name, value in z.items()})
+    return Weighed({name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}, torch.cat(log_w))
+
+
 def verdict(
     problem: Problem, weighed: Weighed, results: np.ndarray | None = None, alive: Tensor | None = None
 ) -> Verdict:
@@ -105,6 +156,14 @@ def verdict(
     judged = None if results is None else torch.from_numpy(results)
     living = problem.step.alive if alive is None else alive
     return judge(Weighed(continuous, weighed.log_w), living, judged, ways_out(problem))
+
+
+def verdict_on_mixture(problem: Problem, modes: Sequence[Mode], weighed: Weighed) -> Verdict:
+    """Return the verdict on the mixture of modes, from what `combined` returns."""
+    found = verdict(problem, weighed, np.ones(1, bool), torch.ones(1, dtype=torch.bool))
+    shares = ", ".join(f"{mode.weight:.0%}" for mode in modes)
+    words = f"{len(modes)} modes combined by their shares of the evidence: {shares}"
+    return replace(found, modes=tuple(modes), reasons=(*found.reasons[:-1], words))
 
 
 def ways_out(problem: Problem) -> str:

@@ -168,6 +168,7 @@ class Root:
     seed: int = setting(0, expected=True)
     replicates: int = setting(1, least=1)
     threads: Any = setting("auto", **ASIDE, expected=True)
+    combine: str = setting("none", **ASIDE, choices=("none", "evidence"))
     dtype: str = setting("auto", choices=("auto", "float32", "float64"))
     matmul: str = setting("auto", choices=("auto", "bfloat16", "tf32"))
     strict: bool = setting(False, **ASIDE, batch=True, expected=True)

@@ -4,17 +4,31 @@ Fits with a latent for each data point have no verdict. Their entry says how man
 is depend on x (variance over x of E[z | x] above 0.01; Burda, Grosse, Salakhutdinov 2015), and how the bound moved.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from vi_core.diagnostics.marginals import DRAWS, LEVELS, scalars
+from vi_core.diagnostics.verdict import Mode
+from vi_core.errors import Unsupported
+from vi_core.models.base import HasColumns
 from vi_core.problem import Problem
 from vi_core.run import Run
-from vi_core.trust import can_judge, corrected, draws_for, verdict, weigh
+from vi_core.trust import can_judge, combined, corrected, draws_for, reweighted, verdict, verdict_on_mixture, weigh
 
 ACTIVE = 0.01  # variance over data points of a unit's posterior mean
 POINTS = 1000  # data points that active units are counted from
+
+
+def check_combination(run: Run) -> None:
+    """Raise `Unsupported` where replicates would be combined that have no common evidence."""
+    if run.config["combine"] == "evidence" and not can_judge(run.problem):
+        raise Unsupported(
+            "combine=evidence weights replicates by draws of q with a density over latents that all data share, which "
+            f"{type(run.problem.model).__name__} with family={run.problem.family.name} lacks; leave it out."
+        )
 
 
 def entry(run: Run, results: np.ndarray, kl: float | None) -> dict[str, Any]:
@@ -30,11 +44,38 @@ def entry(run: Run, results: np.ndarray, kl: float | None) -> dict[str, Any]:
         return information(run)
     weighed = weigh(problem, draws_for(problem, run.loop.done))
     found = verdict(problem, weighed, results)
+    if run.config["combine"] == "evidence":
+        modes = reweighted(problem, found.modes, len(weighed.log_w))
+        weighed, results, kl = combined(problem, modes, len(weighed.log_w)), np.ones(1, bool), None
+        found = verdict_on_mixture(problem, modes, weighed)
     exact = "" if kl is None else f"; exact KL {kl:.4g} nats"
     result = found.as_dict() | {"line": found.line + exact}
     if found.trust == "corrected":
         result["corrected"] = {n: row._asdict() for n, row in corrected(problem, weighed, results).items()}
     return result
+
+
+def estimates_of_mixture(run: Run, rows: dict[str, Any], modes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the entry `estimates` with moments and quantiles of the mixture of modes in place of those of replicates.
+
+    Args:
+        run: Trained.
+        rows: The entry for the replicates.
+        modes: Those of the entry `verdict`.
+    """
+    problem = run.problem
+    found = [Mode(**mode) for mode in modes]
+    z = {name: value.unsqueeze(2) for name, value in combined(problem, found, DRAWS).z.items()}
+    model = problem.model
+    values = model.reported(z, problem.batches.whole(model)) if isinstance(model, HasColumns) else z
+    columns = {n: c for latent, v in values.items() for n, c in scalars(latent, v[:, 0, 0].double().cpu().numpy())}
+    return {name: row | _moments(columns[name]) for name, row in rows.items()}
+
+
+def _moments(values: np.ndarray) -> dict[str, float | None]:
+    q05, q95 = np.quantile(values, LEVELS)
+    moments = {"mean": values.mean(), "sd": values.std(), "q05": q05, "q95": q95}
+    return {name: float(value) for name, value in moments.items()} | {"mc_error": None, "replicate_sd": None}
 
 
 def information(run: Run) -> dict[str, Any]:

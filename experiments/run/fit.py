@@ -11,6 +11,7 @@ from vi_core.training import checkpoint
 
 from ..config.schema import config_hash
 from ..results.diagnostics import check_likelihood
+from ..results.trust import check_combination
 from .interrupt import interruptible
 from .jobs import Job, Summary
 from .outcome import ConfigWriter, measure_gradient, write_results
@@ -56,6 +57,7 @@ def fit(job: Job) -> Summary:
             identity=config_hash(config),
         )
         check_likelihood(problem, run.trainer.likelihood_samples)
+        check_combination(run)
         # a resumed run begins with the same parameters and stream
         measure_gradient(problem, run.trainer.gradient_draws, run.diagnostics, "start")
         return run.fit(partial(write_results, job, started))

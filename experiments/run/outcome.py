@@ -111,6 +111,8 @@ def summarize(job: Job, run: Run, history: History) -> Summary:
     }
     result |= truth.kept(config, problem, result)
     result["verdict"] = trust.entry(run, kept, result["final"]["kl_to_posterior"])
+    if config["combine"] == "evidence":
+        result["estimates"] = trust.estimates_of_mixture(run, result["estimates"], result["verdict"]["modes"])
     shared = {} if job.batch is None else {"batch": job.batch}
     return result | shared | judge(job, config, result, history)
 

@@ -294,3 +294,37 @@ def test_a_start_that_is_no_such_run_is_one_line(place: Path, start: str, wrong:
         assert fitted(place, "wide_start.py:Wide", *chosen, "hydra.run.dir=other").code == 0
     result = fitted(place, "my_model.py:Logistic", f"family.start={start}", "hydra.run.dir=refused")
     assert result.code == 1 and result.err.startswith(f"error: {wrong}") and result.err.count("\n") == 1
+
+
+TWO = """
+import torch
+from torch.distributions import Categorical, MixtureSameFamily, Normal
+from vi_core import BayesianModel
+
+class Two(BayesianModel):
+    def prior(self, data):
+        yield "a", MixtureSameFamily(Categorical(torch.tensor([0.7, 0.3])), Normal(torch.tensor([-9.0, 9.0]), 1.0))
+
+    def likelihood(self, z, data):
+        return Normal(0 * z["a"] + 0 * data["y"], 1.0)
+"""
+
+
+def test_modes_combined_by_evidence_are_estimates_and_verdict(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean of 0.7 N(-9, 1) + 0.3 N(9, 1) is -3.6, its deviation 8.31."""
+    (place / "two.py").write_text(TWO)
+    settings = ("replicates=6", "combine=evidence", "plot.enabled=false", "trainer.steps=130", "hydra.run.dir=two")
+    result = fitted(place, "two.py:Two", *settings)
+    assert (result.code, result.err) == (0, "")
+    found = summary(place / "two")
+    assert found["estimates"]["a"]["mean"] == pytest.approx(-3.6, abs=0.1)
+    assert found["estimates"]["a"]["sd"] == pytest.approx(8.31, abs=0.1)
+    assert found["verdict"]["trust"] == "good"
+    assert "2 modes combined" in result.out
+    monkeypatch.chdir(place)
+    assert vi_core.load("two").draws(20_000)["a"].mean().item() == pytest.approx(-3.6, abs=0.1)
+
+
+def test_image_models_have_no_evidence_to_combine_by(tmp_path: Path) -> None:
+    result = run_in(tmp_path, "experiment=vae_digits", "trainer.epochs=1", "combine=evidence", "hydra.run.dir=run")
+    assert result.code == 1 and result.err.startswith("error: combine=evidence weights replicates by draws of q")

@@ -55,11 +55,13 @@ class Mode:
 
     Attributes:
         replicates: Their numbers, from 0.
+        leader: The one with the highest ELBO.
         log_evidence: By importance sampling from the best of them, in nats.
         weight: Share of the evidence of all modes found.
     """
 
     replicates: tuple[int, ...]
+    leader: int
     log_evidence: float
     weight: float
 
@@ -230,7 +232,7 @@ def clustered(z: dict[str, Tensor], log_evidence: Tensor, elbo: Tensor) -> tuple
         modes.append([r]) if home is None else home.append(r)
     evidence = torch.stack([log_evidence[mode[0]] for mode in modes])
     found = zip(modes, evidence.tolist(), evidence.softmax(dim=0).tolist(), strict=True)
-    return tuple(sorted((Mode(tuple(sorted(m)), e, w) for m, e, w in found), key=lambda mode: -mode.weight))
+    return tuple(sorted((Mode(tuple(sorted(m)), m[0], e, w) for m, e, w in found), key=lambda mode: -mode.weight))
 
 
 @dataclass(frozen=True)
@@ -308,5 +310,5 @@ class _Seen:
 
     def _ways_out(self, ways_out: str) -> str:
         if len(self.rivals) > 1:
-            return "family=mixture_of_normals, or report the modes apart"
+            return "combine=evidence, family=mixture_of_normals, or report the modes apart"
         return "more steps, or more replicates" if self.fits else ways_out
