@@ -178,6 +178,7 @@ def test_a_wrong_callback_is_refused(
     assert len(result.err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_file_beside_the_program(diary: tuple[str, ...], tmp_path: Path) -> None:
     """In a process of its own the class is found by PYTHONPATH."""
     command = [sys.executable, str(ROOT / "run.py"), *diary, *BBVI, "trainer.limit=2", "hydra.run.dir=run"]

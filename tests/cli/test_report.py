@@ -337,6 +337,7 @@ def test_runs_of_days_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> 
 # --- the whole of it ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_reproduce(cli: CommandLine, tmp_path: Path) -> None:
     """A study passes, MNIST is not there; the second time nothing that finished is run again."""
     only = ("task=reproduce", "fidelity=quick", "reproduce.only=[gamma_fisher,vae_mnist]", "plot.enabled=false")
@@ -395,6 +396,7 @@ def sleeper(main: object, arguments: list[str], output: Path) -> None:
     time.sleep(60)
 
 
+@pytest.mark.slow
 def test_an_interruption_reaches_the_children_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C ends what runs in good order and begins nothing more; the exit code is the usual one."""
     monkeypatch.setattr(runner, "command", sleeper)

@@ -112,6 +112,7 @@ LARGE = 2**26
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told to keep memory")
 @pytest.mark.parametrize(("environment", "keeps"), [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False)])
+@pytest.mark.slow
 def test_memory_that_a_step_frees_is_kept(tmp_path: Path, environment: dict[str, str], keeps: bool) -> None:
     """Negative control: as the environment has it, where that says how to allocate."""
     script = MEMORY.format(root=str(ROOT), bytes=LARGE)

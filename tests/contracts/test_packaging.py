@@ -74,6 +74,7 @@ print(vi_core.fit(EightSchools(), {"y": [28.0, 8.0, -3.0], "sigma": [15.0, 10.0,
 """
 
 
+@pytest.mark.slow
 def test_console_script_runs_in_another_folder(wheel: Path, tmp_path: Path) -> None:
     """In an environment that sees this one's packages but not the checkout, whose editable install a .pth file imports:
     a folder named in a .pth file joins `sys.path` without its own .pth files being read.

@@ -21,6 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from PIL import Image
 
+import vi_core
 from tests.conftest import DATA, ROOT, SMOKE, run_in
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -30,6 +31,7 @@ KINDS = {"bash", "python", "yaml", "csv", "text"}
 FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:PYTHONPATH=\w+ )?(?:python run\.py|vi-run|make)\b[^`]*)`")
 STAMP = "2026-01-31_12-00-00-000000"
+FEW_STEPS = 20
 PLACEHOLDERS = {
     "<run>": STAMP,
     "<sweep>": f"multirun/{STAMP}",
@@ -121,10 +123,11 @@ def follow(kind: str, title: str, content: str, folder: Path, space: dict[str, o
 
 
 def python(content: str, folder: Path, space: dict[str, object], kind: str) -> None:
-    """Execute a Python block in the folder; other kinds show what a program writes."""
+    """Execute a Python block in the folder, with fits of a few steps; other kinds show what a program writes."""
     if kind == "python":
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
+            patch.setitem(vi_core.fit.__kwdefaults__, "steps", FEW_STEPS)
             exec(compile(content, "<page>", "exec"), space)
 
 

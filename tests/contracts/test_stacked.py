@@ -195,6 +195,7 @@ def content(folder: Path, job: int) -> dict[str, Any]:
     return torch.load(folder / str(job) / "checkpoint.pt", weights_only=True)
 
 
+@pytest.mark.slow
 def test_a_job_begins_with_the_weights_and_images_of_the_run_alone(sweeps: tuple[Path, Path]) -> None:
     """The rate of the first step, KL(q ‖ p), depends on no noise."""
     for job in range(12):
@@ -204,6 +205,7 @@ def test_a_job_begins_with_the_weights_and_images_of_the_run_alone(sweeps: tuple
         assert np.isfinite(batched["held_out"][-1])
 
 
+@pytest.mark.slow
 def test_a_job_leaves_the_checkpoint_of_the_run_alone(sweeps: tuple[Path, Path]) -> None:
     alone, batched = (content(folder, 7) for folder in sweeps)
     assert alone.keys() == batched.keys()
@@ -213,6 +215,7 @@ def test_a_job_leaves_the_checkpoint_of_the_run_alone(sweeps: tuple[Path, Path])
     assert batched["batches"]["position"] == alone["batches"]["position"]
 
 
+@pytest.mark.slow
 def test_a_job_goes_on_alone(sweeps: tuple[Path, Path]) -> None:
     _, batched = sweeps
     before = read_history(batched / "3" / "trace.csv")
@@ -224,6 +227,7 @@ def test_a_job_goes_on_alone(sweeps: tuple[Path, Path]) -> None:
     assert after.columns[name][-5:].mean() > before.columns[name][-5:].mean()
 
 
+@pytest.mark.slow
 def test_both_sweeps_agree_in_law(sweeps: tuple[Path, Path]) -> None:
     """Pairs of runs with the same weights and images at first."""
     alone, batched = (np.array([float(row["final"]) for row in rows(folder)]) for folder in sweeps)

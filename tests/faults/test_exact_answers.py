@@ -255,7 +255,9 @@ def test_clusters_very_far_apart(cli: CommandLine, tmp_path: Path) -> None:
     assert found["final"]["mean"] == pytest.approx(-293.8801, abs=1e-4)
 
 
-@pytest.mark.parametrize("unit", [1e-6, 1e-3, 1e3, 1e8])
+@pytest.mark.parametrize(
+    "unit", [1e-6, pytest.param(1e-3, marks=pytest.mark.slow), pytest.param(1e3, marks=pytest.mark.slow), 1e8]
+)
 def test_a_change_of_units(cli: CommandLine, tmp_path: Path, unit: float) -> None:
     """Estimates change their unit, and the bound by the Jacobian of 40 points of the plane alone."""
     runs = {}

@@ -106,6 +106,7 @@ def test_an_estimator_replaces_the_experiments_own_with_its_parts(cli: CommandLi
     assert "blankets" not in summary_of(tmp_path / "run")["diagnostics"]
 
 
+@pytest.mark.slow
 def test_a_sweep_tells_the_noise_apart(cli: CommandLine, tmp_path: Path) -> None:
     arguments = [*SMOKE[1:], "trainer.gradient_draws=5", "hydra.sweep.dir=sweep"]
     result = cli("-m", *arguments, "estimator=score_function,rao_blackwell")

@@ -107,6 +107,7 @@ def test_prediction_agrees_with_scikit_learn() -> None:
     assert law.stddev.numpy() == pytest.approx(deviation, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_predictions_of_a_fit_average_over_the_hyperparameters() -> None:
     """Mean and deviation by a sum over a grid of the log hyperparameters, and by the draws of the fit."""
     data, model = waves(), GaussianProcess()

@@ -84,6 +84,7 @@ def test_each_replicate_has_the_exact_posterior_of_its_data(fits: Fit) -> None:
             assert deviations[r, 0, i].item() == pytest.approx(exact[f"beta[{i}].std"], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_data_sets_fitted_at_once_are_data_sets_fitted_alone() -> None:
     """The law of the groups' effects depends on the data; the noise of the gradients is what differs."""
     data = grouped()

@@ -106,6 +106,7 @@ def test_a_budget_ends_a_run_in_an_average() -> None:
     assert averaging.ends.tolist()[-1] == fit.run.loop.done == averaging.time
 
 
+@pytest.mark.slow
 def test_a_recipe_ends_by_itself_and_is_good() -> None:
     """Slopes on predictors that correlate by 0.99, unstandardised scores: four of four replicates, under 10,000."""
     for name in ("correlated", "kids"):
