@@ -12,6 +12,7 @@ from vi_core.errors import ConfigError
 from vi_core.models.base import HasColumns, Model
 from vi_core.models.bayesian.base import BayesianModel
 from vi_core.models.bayesian.file import FileModel
+from vi_core.models.stan.model import OWN_DATASETS
 from vi_core.schema import locate
 
 from .hydra_adapter import part_settings
@@ -34,7 +35,8 @@ def recipe(given: Mapping[str, str], folders: Sequence[Path]) -> list[str]:
         return []  # composing the whole will say what is wrong
     if not all(issubclass(cls, (HasColumns, FileModel)) for cls in classes):
         return []
-    return ([] if "experiment" in given else ["experiment=own"]) + data_for(names, classes, given)
+    own = {own_dataset(name, cls, folders) for name, cls in zip(names, classes, strict=True)}
+    return ([] if "experiment" in given else ["experiment=own"]) + data_for(names, own, given)
 
 
 def model_class(name: str, folders: Sequence[Path]) -> type[Model]:
@@ -42,11 +44,17 @@ def model_class(name: str, folders: Sequence[Path]) -> type[Model]:
     return locate(str(part_settings("model", name, folders).get("_target_")), "model")
 
 
-def data_for(names: Sequence[str], classes: Sequence[type[Model]], given: Mapping[str, str]) -> list[str]:
+def own_dataset(name: str, cls: type[Model], folders: Sequence[Path]) -> str:
+    """Return the data set that a model brings, or nothing."""
+    if issubclass(cls, BayesianModel):
+        return cls.own_dataset
+    return OWN_DATASETS.get(str(part_settings("model", name, folders).get("path")), "")
+
+
+def data_for(names: Sequence[str], own: set[str], given: Mapping[str, str]) -> list[str]:
     """Return the choice of the data that the models have in common, where none is given."""
     if "dataset" in given:
         return []
-    own = {cls.own_dataset if issubclass(cls, BayesianModel) else "" for cls in classes}
     if len(own) > 1 or "" in own:
         raise ConfigError(
             f"model={','.join(names)} needs data: add dataset=table dataset.path=<file.csv> dataset.target=<column>, "

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import vi_core
-from tests.conftest import run_in
+from tests.conftest import configuration, run_in
 from tests.unit.test_stan import DATA, SCHOOLS
 from vi_core.archive import read_config
 
@@ -93,6 +93,11 @@ def test_mistakes_are_one_line(place: Path) -> None:
     ):
         result = run_in(place, *OWN, *FEW, changed)
         assert (result.code, result.err.count("\n"), said in result.err) == (1, 1, True), result.err
+
+
+def test_a_program_of_the_library_brings_its_data() -> None:
+    chosen = configuration("model=lotka_volterra")
+    assert len(chosen.dataset["values"]["hare"]) == 21 and chosen.parts["family"] == "full_rank_normal"
 
 
 def test_a_program_brings_the_parts_that_fit_it(place: Path) -> None:

@@ -22,6 +22,8 @@ from vi_core.models.stan.program import LIBRARIES, Program
 from vi_core.types import Latent, Latents
 
 log = logging.getLogger(__name__)
+OWN_DATASETS = {"lotka_volterra": "lynx_hare"}
+"""Data sets on which the command line runs the programs of this library where it gives none."""
 
 
 class StanModel(Model):
