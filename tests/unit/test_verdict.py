@@ -25,10 +25,12 @@ EVIDENCE, DIMENSIONS, DRAWS = -7.0, 4, 4000
 ALIVE = torch.ones(2, dtype=torch.bool)
 
 
-def weighed(scale: float, *offsets: float, seed: int = 0, below: tuple[float, ...] = ()) -> Weighed:
+def weighed(
+    scale: float, *offsets: float, seed: int = 0, below: tuple[float, ...] = (), dimensions: int = DIMENSIONS
+) -> Weighed:
     """Draws of N(offset, scale²) by replicate, and weights towards N(0, 1) with an evidence `below` the others'."""
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(DRAWS, len(offsets), DIMENSIONS, generator=generator, dtype=torch.float64)
+    noise = torch.randn(DRAWS, len(offsets), dimensions, generator=generator, dtype=torch.float64)
     z = torch.tensor(offsets, dtype=torch.float64)[:, None] + scale * noise
     one = torch.ones((), dtype=torch.float64)
     log_w = (Normal(0 * one, one).log_prob(z) - Normal(0 * one, scale * one).log_prob(scale * noise)).sum(-1) + EVIDENCE
@@ -59,6 +61,15 @@ def test_a_q_that_is_too_wide_is_corrected() -> None:
     assert found.trust == "corrected"
     assert found.kl_gap == pytest.approx(DIMENSIONS * (0.625 - math.log(1.5)), abs=0.2)
     assert found.line.startswith("CORRECTED")
+
+
+def test_a_little_in_many_directions_is_a_gap() -> None:
+    """Deviations 0.9 of the target's in 40 directions: k-hat and moves are small, and KL is 40 (log 1/0.9 − 0.095)."""
+    found = judge(weighed(0.9, 0.0, dimensions=40), ALIVE[:1])
+    assert found.k_hat is not None and found.k_hat < 0.7
+    assert found.shift is not None and found.shift < 0.2 and found.stretch is not None and found.stretch < 0.25
+    assert found.kl_gap == pytest.approx(40 * (0.81 / 2 - 0.5 - math.log(0.9)), abs=0.1)
+    assert found.trust == "corrected"
 
 
 def test_a_replicate_that_is_averaged_over_must_be_near_the_best() -> None:
