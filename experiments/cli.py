@@ -41,6 +41,7 @@ FOLDERS = ("run", "resume", "sweep.resume")
 """Settings that name a folder: all that stands after the equals sign is its path, whatever letters are in it."""
 OWN_FOLDER = ("fit", "prior_predictive")
 """Tasks that make a folder of their own, as a run does."""
+RECIPES = ("auto", "none")  # files of conf/recipe
 TASKS = (*OWN_FOLDER, *TASKS_ON_FOLDER, "reproduce", "new_model")
 NEW_OBJECTS = 50_000  # between two looks for cycles of garbage: importing torch makes ten times as many
 
@@ -97,15 +98,22 @@ def given_keys(arguments: list[str]) -> dict[str, str]:
 
 
 def with_recipe(given: dict[str, str], overrides: list[str], options: list[str]) -> list[str]:
-    """Return the overrides with what models of prior and likelihood bring along.
+    """Return the overrides with what models of prior and likelihood bring along, and with the recipe of other models.
 
-    These are the parts of experiment=own where no experiment is chosen, and the model's data where no data set is.
+    The former are the parts of experiment=own where no experiment is chosen, and the model's data where no data set is.
+    Other experiments have no recipe, so that `recipe=none` changes nothing there, and `recipe=auto` is added.
     """
-    if "model" not in given or given.get("experiment", "own") != "own":
-        return overrides
-    from .config.own_problem import recipe
+    own = given.get("experiment", "own") == "own"
+    if "model" in given and own:
+        from .config.own_problem import recipe
 
-    return [*recipe(given, hydra_adapter.own_folder(options)), *overrides]
+        brought = recipe(given, hydra_adapter.own_folder(options))
+        if brought:
+            return [*brought, *overrides]
+    if given.get("experiment") == "own" or given.get("recipe") not in RECIPES:
+        return overrides
+    others = [override for override in overrides if not override.startswith("recipe=")]
+    return others if given["recipe"] == "none" else [*others, f"+recipe={given['recipe']}"]
 
 
 def check(given: dict[str, str]) -> None:

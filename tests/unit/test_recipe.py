@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 import vi_core
+from experiments import cli
 from tests.conftest import configuration
 from tests.league import Banana, outcomes, posteriors
 from vi_core.optimizers.adam import Adam
@@ -181,3 +182,13 @@ def test_the_command_line_has_the_same_recipe(recipe: str) -> None:
     assert chosen["trainer"]["stopping"] == chosen_trainer(recipe)["stopping"]
     assert chosen["estimator"] == chosen_estimator("auto", part("bound", "elbo"), arguments["num_samples"])
     assert (chosen["trainer"]["steps"], chosen["replicates"]) == (steps, arguments["replicates"])
+
+
+def test_experiments_without_a_recipe_take_one() -> None:
+    """`recipe=none` is what they do by themselves; `recipe=auto` brings its parts to their model."""
+    assert cli.RECIPES == RECIPES
+    assert configuration("recipe=none") == configuration()
+    assert configuration("experiment=bbvi", "recipe=none", "seed=1") == configuration("experiment=bbvi", "seed=1")
+    chosen = configuration("recipe=auto")
+    assert (chosen.parts.family, chosen.parts.model, chosen.replicates) == ("full_rank_normal", "normal_gamma", 4)
+    assert chosen.trainer.stopping._target_.endswith("Settled")

@@ -34,6 +34,7 @@ CORRECTABLE_K, LEAST_ESS = 0.5, 200  # of a replicate that importance sampling c
 APART = 2.0  # distance of two modes, in deviations of q in some coordinate
 NEGLIGIBLE = 0.01  # share of the evidence below which a mode does not matter
 LOCATED = 500  # draws from which replicates are located
+MOST_NAMED = 8  # replicates of a mode that a line names
 WORDS: dict[str, str] = {"good": "TRUST", "corrected": "CORRECTED", "poor": "DO NOT TRUST"}
 
 
@@ -64,6 +65,12 @@ class Mode:
     leader: int
     log_evidence: float
     weight: float
+
+    @property
+    def members(self) -> str:
+        """The replicates by their numbers, or how many they are."""
+        few = len(self.replicates) <= MOST_NAMED
+        return f"replicates {', '.join(map(str, self.replicates))}" if few else f"{len(self.replicates)} replicates"
 
 
 @dataclass(frozen=True)
@@ -295,7 +302,7 @@ class _Seen:
         if count > 1:
             found.append(f"{self.near} of {count} replicates within {MOST_BELOW:g} nat of the best")
         if len(self.rivals) > 1:
-            shares = [f"replicates {', '.join(map(str, m.replicates))} {m.weight:.0%}" for m in self.rivals]
+            shares = [f"{m.members} {m.weight:.0%}" for m in self.rivals]
             found.append(f"{len(shares)} modes share the evidence: {'; '.join(shares)}")
         elif len(self.modes) > 1:
             others = len(self.modes) - 1
