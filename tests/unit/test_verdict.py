@@ -72,6 +72,16 @@ def test_a_little_in_many_directions_is_a_gap() -> None:
     assert found.trust == "corrected"
 
 
+def test_weights_that_widen_q_do_not_correct_it() -> None:
+    """A deviation of 0.75: Pareto's shape is 1 − 0.75² = 0.44, and weights widen q by 1/0.75 = exp(0.29)."""
+    found = judge(weighed(0.75, 0.0, dimensions=1), ALIVE[:1])
+    assert found.k_hat is not None and found.k_hat < 0.5 and found.ess is not None and found.ess > 1000
+    assert found.widening == pytest.approx(-math.log(0.75), abs=0.03)
+    assert found.trust == "poor"
+    wide = judge(weighed(1.4, 0.0, dimensions=1), ALIVE[:1])
+    assert wide.trust == "corrected" and wide.stretch == pytest.approx(math.log(1.4), abs=0.03)
+
+
 def test_a_replicate_that_is_averaged_over_must_be_near_the_best() -> None:
     """The second replicate ended in the same place, 3 nats lower: the best alone is trusted, both are not."""
     both = weighed(1.0, 0.0, 0.0, below=(0.0, 3.0))

@@ -8,8 +8,9 @@ With log-weights log w_s = log p(x, z_s) − log q(z_s), z_s ~ q, a replicate is
 
 k-hat alone trusts a q that is too narrow in many directions by a little; the KL alone trusts a mean that is off by 0.6
 deviations; and k-hat alone refuses a q whose weights are all but equal, for the sake of the few draws in their tail.
-Where a replicate is not good, but k-hat < 0.5 and (Σ w)²/Σ w² ≥ 200, Pareto-smoothed weights correct its moments. What
-no replicate has seen is invisible to all of this: a mode that none of them found, a tail that no draw reached.
+Where a replicate is not good, but k-hat < 0.5, (Σ w)²/Σ w² ≥ 200, and weights widen no deviation by exp(0.25),
+Pareto-smoothed weights correct its moments: weights that widen q point to a part of p that no draw has reached. What no
+replicate has seen is invisible to all of this: a mode that none of them found, a tail that no draw reached.
 Replicates that end in different modes of comparable evidence are each a part of the posterior, and none is trusted. The
 limits were chosen on fits beside the reference draws of posteriordb, as docs/trust.md says.
 
@@ -85,6 +86,7 @@ class Verdict:
         ess: Effective number of draws.
         shift: Largest move of a mean by importance sampling, in deviations of q.
         stretch: Largest change of a deviation by importance sampling, |log ratio|.
+        widening: Largest growth of one, log ratio.
         agreement: Share of the replicates within 1 nat of the best; None for a single replicate.
         modes: Where replicates ended, the one with the most evidence first.
         draws: S, draws of each replicate.
@@ -97,6 +99,7 @@ class Verdict:
     ess: float | None
     shift: float | None
     stretch: float | None
+    widening: float | None
     agreement: float | None
     modes: tuple[Mode, ...]
     draws: int
@@ -133,6 +136,7 @@ class Weights(NamedTuple):
         ess: Effective number of draws.
         shift: Largest move of a mean by smoothed weights, in deviations of q.
         stretch: Largest change of a deviation by smoothed weights, |log ratio|.
+        widening: Largest growth of one, log ratio.
     """
 
     elbo: Tensor
@@ -141,6 +145,7 @@ class Weights(NamedTuple):
     ess: Tensor
     shift: Tensor
     stretch: Tensor
+    widening: Tensor
 
     @property
     def gap(self) -> Tensor:
@@ -163,20 +168,23 @@ def flattened(z: dict[str, Tensor], replicate: int) -> Tensor:
     return torch.cat([value[:, replicate].reshape(len(value), -1).double() for value in z.values()], dim=-1)
 
 
-def moments_moved(z: Tensor, log_w: Tensor) -> tuple[float, float]:
-    """Return how far smoothed weights move means, in deviations of q, and deviations, as |log ratio|: the largest.
+def moments_moved(z: Tensor, log_w: Tensor) -> tuple[float, float, float]:
+    """Return how far smoothed weights move means, in deviations of q, and deviations, as |log ratio| and log ratio.
+
+    The largest of each counts.
 
     Args:
         z: Draws, (S, D).
         log_w: Their log-weights, (S,).
     """
     if not bool(log_w.isfinite().any()):
-        return math.inf, math.inf
+        return math.inf, math.inf, math.inf
     weights = smoothed_weights(log_w).unsqueeze(-1)
     mean, sd = z.mean(dim=0), z.std(dim=0).clamp_min(1e-300)
     moved = (weights * z).sum(dim=0)
     stretched = (weights * (z - moved).square()).sum(dim=0).sqrt().clamp_min(1e-300)
-    return float(((moved - mean) / sd).abs().max()), float((stretched / sd).log().abs().max())
+    log_ratio = (stretched / sd).log()
+    return float(((moved - mean) / sd).abs().max()), float(log_ratio.abs().max()), float(log_ratio.max())
 
 
 def judge(weighed: Weighed, alive: Tensor, results: Tensor | None = None, ways_out: str = "") -> Verdict:
@@ -194,13 +202,14 @@ def judge(weighed: Weighed, alive: Tensor, results: Tensor | None = None, ways_o
     judged = torch.zeros_like(living).index_fill(0, elbo.argmax(), True) if results is None else results.cpu()
     if not bool(living[judged].all()) or not bool(judged.any()):
         reason = f"no finite ELBO: q has draws where the density is zero; try {ways_out}"
-        return Verdict("poor", (reason,), None, None, None, None, None, None, (), draws)
+        return Verdict("poor", (reason,), *[None] * 7, (), draws)
     seen = _Seen(
         k_hat=nearly_worst(found.k_hat[judged]),
         gap=nearly_worst(found.gap[judged]),
         ess=-nearly_worst(-found.ess[judged]),
         shift=nearly_worst(found.shift[judged]),
         stretch=nearly_worst(found.stretch[judged]),
+        widening=nearly_worst(found.widening[judged]),
         below=(elbo.max() - elbo).tolist(),
         judged=judged.tolist(),
         modes=clustered(weighed.z, found.log_evidence, elbo),
@@ -210,7 +219,17 @@ def judge(weighed: Weighed, alive: Tensor, results: Tensor | None = None, ways_o
     agreement = None if len(elbo) == 1 else seen.near / len(elbo)
     reasons = tuple(seen.reasons(trust, ways_out))
     return Verdict(
-        trust, reasons, seen.k_hat, seen.gap, seen.ess, seen.shift, seen.stretch, agreement, seen.modes, draws
+        trust=trust,
+        reasons=reasons,
+        k_hat=seen.k_hat,
+        kl_gap=seen.gap,
+        ess=seen.ess,
+        shift=seen.shift,
+        stretch=seen.stretch,
+        widening=seen.widening,
+        agreement=agreement,
+        modes=seen.modes,
+        draws=draws,
     )
 
 
@@ -251,6 +270,7 @@ class _Seen:
     ess: float
     shift: float
     stretch: float
+    widening: float
     below: list[float]
     judged: list[bool]
     modes: tuple[Mode, ...]
@@ -280,6 +300,11 @@ class _Seen:
         )
 
     @property
+    def correctable(self) -> bool:
+        """Whether weights mend q: they are light, and do not widen it towards what none of its draws has reached."""
+        return self.k_hat < CORRECTABLE_K and self.ess >= LEAST_ESS and self.widening < MOST_STRETCH
+
+    @property
     def agree(self) -> bool:
         return all(gap < MOST_BELOW for gap, judged in zip(self.below, self.judged, strict=True) if judged)
 
@@ -288,7 +313,7 @@ class _Seen:
             return "poor"
         if self.fits and self.agree:
             return "good"
-        return "corrected" if self.k_hat < CORRECTABLE_K and self.ess >= LEAST_ESS and self.agree else "poor"
+        return "corrected" if self.correctable and self.agree else "poor"
 
     def reasons(self, trust: Trust, ways_out: str) -> list[str]:
         count = len(self.below)
