@@ -1,15 +1,16 @@
-"""Figure of the league: the largest error of each fit by posterior and method, and what the verdict said."""
+"""Figure of the league: errors of means and deviations of each fit by posterior and method, and the verdict on it."""
 
 from collections.abc import Mapping
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from vi_core.plots.drawing.style import GREY, INK, PALETTE, blank_panels, legend_below, theme
+from vi_core.plots.drawing.style import GREY, PALETTE, blank_panels, legend_below, theme
 
-LIMIT = 0.3  # posterior deviations, the largest error of a good fit's means
-LEAST, MOST = 1e-2, 1e3  # of the axis; points outside stand on its ends
+GOOD_MEAN, GOOD_SD = (1e-3, 0.3), (0.7, 1.4)  # of a good fit: posterior deviations, and ratios of deviations
+MEANS, RATIOS = (1e-2, 1e3), (0.02, 5.0)  # of the axes; points outside stand on their ends
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 
 
@@ -22,26 +23,34 @@ def league_figure(records: Mapping[str, ndarray], *, title: str = "") -> Figure:
         title: Above the figure.
     """
     names = list(dict.fromkeys(records["posterior"].tolist()))[::-1]
+    figure, panels = blank_panels(7.5, 1.5 + 0.19 * len(names), title, 2)
+    low, high = records["sd_low"], records["sd_high"]
+    farthest = np.where(np.log(high) > -np.log(low), high, low)
+    drawn = (
+        ("largest error of a mean (posterior sd)", records["mean_error"], MEANS, GOOD_MEAN),
+        ("sd of q / posterior sd, farthest from 1", farthest, RATIOS, GOOD_SD),
+    )
+    for axes, (label, values, ends, good) in zip(panels, drawn, strict=True):
+        axes.axvspan(*good, color=PALETTE[2], alpha=0.12, linewidth=0, label="good")
+        marks(axes, records, names, np.nan_to_num(values, nan=ends[1]).clip(*ends))
+        axes.set_xscale("log")
+        axes.set(xlabel=label, xlim=(ends[0] / 1.3, ends[1] * 1.3), ylim=(-1, len(names)))
+        axes.set_yticks(range(len(names)), labels=names if axes is panels[0] else [], fontsize=6.5)
+    look = {"color": GREY, "marker": "o", "markersize": 3.6, "linestyle": "none"}
+    panels[0].plot([], [], label="filled: trusted", **look)
+    panels[0].plot([], [], label="open: not trusted", markerfacecolor="none", **look)
+    return legend_below(figure)
+
+
+def marks(axes: Axes, records: Mapping[str, ndarray], names: list[str], values: ndarray) -> None:
+    """Draw a mark for each fit at its value, in the line of its posterior, a little apart by method."""
     methods = list(dict.fromkeys(records["method"].tolist()))
-    figure, (axes,) = blank_panels(7.0, 1.5 + 0.19 * len(names), title)
-    axes.axvspan(LEAST / 2, LIMIT, color=PALETTE[2], alpha=0.12, linewidth=0, label=f"error below {LIMIT:g}")
     rows = np.array([names.index(name) for name in records["posterior"]])
-    error = np.nan_to_num(records["mean_error"], nan=MOST).clip(LEAST, MOST)
     for i, method in enumerate(methods):
         height = 0.6 * ((i + 0.5) / len(methods) - 0.5)
         own, trusted = records["method"] == method, records["trust"] == "good"
-        look = {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)], "markersize": 3.6}
-        look |= {"linestyle": "none", "markeredgewidth": 0.8}
-        axes.plot(error[own & trusted], rows[own & trusted] - height, label=method, **look)
-        axes.plot(error[own & ~trusted], rows[own & ~trusted] - height, markerfacecolor="none", **look)
-    axes.axvline(LIMIT, color=INK, linewidth=0.8)
-    axes.plot([], [], "o", color=GREY, markersize=3.6, linestyle="none", label="filled: trusted")
-    axes.plot(
-        [], [], "o", color=GREY, markerfacecolor="none", markersize=3.6, linestyle="none", label="open: not trusted"
-    )
-    axes.set_xscale("log")
-    axes.set(
-        xlabel="largest error of a mean (posterior deviations)", xlim=(LEAST / 1.3, MOST * 1.3), ylim=(-1, len(names))
-    )
-    axes.set_yticks(range(len(names)), labels=names, fontsize=6.5)
-    return legend_below(figure)
+        look = {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)], "markersize": 3.2}
+        look |= {"linestyle": "none", "markeredgewidth": 0.7}
+        axes.plot(values[own & trusted], rows[own & trusted] - height, **look)
+        axes.plot(values[own & ~trusted], rows[own & ~trusted] - height, markerfacecolor="none", **look)
+        axes.plot([], [], label=method.replace("_", " "), **look)
