@@ -57,7 +57,8 @@ class League(Study):
         seeds: int = 1,
         replicates: int = 4,
     ):
-        require(root is not None, "study.root is not set; give a clone of https://github.com/stan-dev/posteriordb.")
+        if root is None:
+            raise DataError("study.root is not set; give a clone of https://github.com/stan-dev/posteriordb.")
         require(seeds >= 1 and replicates >= 1, f"study.seeds={seeds} and study.replicates={replicates} start at 1.")
         for name in compared:
             require(name in methods, f"study.compared={name} is none of {', '.join(methods)}.")
