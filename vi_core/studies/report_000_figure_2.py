@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from vi_core.datasets.synthetic import NormalNumpyDraws
+from vi_core.distributions.normal import Normal
 from vi_core.distributions.transforms import Softplus
 from vi_core.errors import require
 from vi_core.estimators.score_function.coefficients import LeaveOneOut
@@ -31,11 +32,12 @@ from vi_core.estimators.score_function.estimator import per_sample_scores
 from vi_core.families.mean_field import MeanField
 from vi_core.models.conjugate.normal_gamma import NormalGamma
 from vi_core.optimizers.adam import Adam
-from vi_core.studies.base import Figures, Finding, Form, Quantity, Records, Study, average
+from vi_core.studies.base import Figures, Finding, Form, Quantity, Records, Study, average, doubles
 from vi_core.studies.claims.base import A_0, B_0, LAMBDA_0, MU_0
 from vi_core.types import Params
 
 NUM_SAMPLES, LEARNING_RATE = 50, 1e-3  # of report 000
+BARS = {10: 10, 100: 20, 1000: 30}  # of its histograms, by the number of points
 
 
 class Draws(NamedTuple):
@@ -97,7 +99,7 @@ class Report000Figure2(Study):
         require(1 <= every <= steps, f"study.every={every} must be from 1 to study.steps={steps}.")
         self.replicates, self.steps, self.every = replicates, steps, every
         self.model = NormalGamma(loc=MU_0, precision_ratio=LAMBDA_0, concentration=A_0, rate=B_0)
-        self.x = self.model.summarize(NormalNumpyDraws(num_points=num_points).load().train)
+        self.x = self.model.summarize(points(num_points))
 
     def run(self) -> Finding:
         found, records = dict[str, Quantity](), {"steps": np.arange(self.every, self.steps + 1, self.every)}
@@ -111,6 +113,7 @@ class Report000Figure2(Study):
                 found[f"{name}_{latent}_sd"] = Quantity(deviation, deviation / math.sqrt(2 * (self.replicates - 1)))
             found[f"{name}_elbo"] = average(path[-1, 2])
             records[name] = path.numpy()
+        records |= {f"data_{size}": points(size).numpy() for size in BARS}
         return Finding(found, records)
 
     def ascend(self, gradient: Callable[[Draws], Tensor], raw: Tensor) -> Tensor:
@@ -138,14 +141,24 @@ class Report000Figure2(Study):
 
     def forms(self) -> dict[str, Form]:
         found = {"steps": Form(("rows",), "integer", least=1, ascending=True)}
+        found |= {f"data_{size}": Form((size,)) for size in BARS}
         return found | {name: Form(("rows", 3, "replicates")) for name in GRADIENTS}
 
     def figures(self, records: Records) -> Figures:
-        from vi_core.plots.reports import control_variates_figure
+        from vi_core.plots.reports import control_variates_figure, histograms_figure
 
+        grid = np.linspace(-5, 7, 200)
+        density = Normal(*doubles([MU_0, 0.5**-0.5])).log_prob(doubles(grid.tolist())).exp().numpy()
+        samples = {str(bars): records[f"data_{size}"] for size, bars in BARS.items()}
         return {
-            "control_variates": control_variates_figure(records, title="report 000, figure 2, as written and right")
+            "control_variates": control_variates_figure(records, title="report 000, figure 2, as written and right"),
+            "data": histograms_figure(samples, (grid, density), title="the data of report 000"),
         }
+
+
+def points(size: int) -> Tensor:
+    """Return the report's data of this size, (N,)."""
+    return NormalNumpyDraws(num_points=size).load().train
 
 
 def named(raw: Tensor) -> Params:
