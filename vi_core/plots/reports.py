@@ -59,7 +59,7 @@ def replay_figure(records: Mapping[str, ndarray], *, title: str) -> Figure:
     panels[2].fill_between(steps, gain - 2 * error, gain + 2 * error, color=GREY, alpha=BAND_ALPHA, linewidth=0)
     panels[2].plot(steps, gain, color=INK)
     panels[2].axhline(0, color=GREY, linewidth=0.8)
-    panels[2].set(xlabel="step", xscale="log", ylabel="difference of the mean ELBO (nats)")
+    panels[2].set(xlabel="step", xscale="log", ylabel="difference of ELBOs (nats)")
     panels[2].set_title("with control variates less without, ± 2 se")
     return legend_below(figure)
 
