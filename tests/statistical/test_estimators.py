@@ -199,7 +199,9 @@ def test_detached_mean_leaves_the_gradient_of_the_scale() -> None:
         torch.manual_seed(0)
         found.append(raw_gradients(estimator(model, family, ELBO(), x), family))
     (slope,) = torch.autograd.grad(model.kl(family.variational()).sum(), list(family.parameters()))
-    loc = family.stored_names().index("mu.loc")
+    names = family.stored_names()
+    assert names is not None
+    loc = names.index("mu.loc")
     torch.testing.assert_close(found[0][:, loc], -slope[:, 0, loc])
     others = [i for i in range(found[0].shape[1]) if i != loc]
     torch.testing.assert_close(found[0][:, others], found[1][:, others])
