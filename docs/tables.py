@@ -62,10 +62,10 @@ def experiments() -> str:
 def reports() -> str:
     """Return the table of what the source reports have, with the command for each row."""
     cells = [
-        (str(row["number"]), row["where"], row["what"], f"`experiment={name}`", row["shows"], row["verdict"])
+        (f"**{row['number']}** {row['where']}<br>{row['what']}", f"`{name}`", row["shows"], row["verdict"])
         for name, row in rows_of_reports()
     ]
-    return _table(("", "report: question", "has", "`python run.py`", "shows", "the report is"), cells)
+    return _table(("report: question", "`experiment=`", "shows", "the report is"), cells)
 
 
 TABLES: dict[str, Callable[[], str]] = {
