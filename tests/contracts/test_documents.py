@@ -103,15 +103,18 @@ def checked(experiment: str) -> set[str]:
 
 
 def row_faults(rows: Rows) -> list[str]:
-    """Numbers that are missing or double, empty cells, and names in them that no check or experiment has."""
+    """Numbers missing or double, empty cells, names that no check or experiment has, figures without a text."""
     numbers, experiments = [row["number"] for _, row in rows], {path.stem for path in CONF.glob("experiment/*.yaml")}
+    outputs = (ROOT / "docs" / "outputs.md").read_text()
     faults = [f"{n} is there {numbers.count(n)} times" for n in range(1, ROWS + 1) if numbers.count(n) != 1]
     for name, row in rows:
         faults += [
             f"{row['number']}: {cell} is empty" for cell in ("where", "what", "shows", "verdict") if not row[cell]
         ]
-        text = re.sub(r"figures? `\w+`((, | and )`\w+`)*", "", f"{row['shows']} {row['verdict']}")
-        named = set(re.findall(r"`([^`]+)`", text))
+        text = f"{row['shows']} {row['verdict']}"
+        figures = "".join(found[0] for found in re.finditer(r"figures? `\w+`((, | and )`\w+`)*", text))
+        faults += [f"{row['number']}: figure {each}" for each in re.findall(r"`\w+`", figures) if each not in outputs]
+        named = set(re.findall(r"`([^`]+)`", text)) - set(re.findall(r"`(\w+)`", figures))
         known = set().union(*(checked(each) for each in {name, *named} & experiments))
         faults += [f"{row['number']}: {each}" for each in sorted(named - known - experiments - ELSEWHERE)]
     return faults
@@ -124,8 +127,8 @@ def test_every_row_of_the_reports_has_its_command() -> None:
 def test_a_row_that_is_missing_or_names_nothing_is_caught() -> None:
     rows = copy.deepcopy(rows_of_reports())
     assert row_faults(rows[1:]) == ["1 is there 0 times"]
-    rows[0][1]["shows"] = "`evidence_decompositoin`, as in `bbvi_naiv`"
-    assert row_faults(rows) == ["1: bbvi_naiv", "1: evidence_decompositoin"]
+    rows[0][1]["shows"] = "`evidence_decompositoin`, as in `bbvi_naiv`; figures `bound` and `buond`"
+    assert row_faults(rows) == ["1: figure `buond`", "1: bbvi_naiv", "1: evidence_decompositoin"]
 
 
 def test_changelog_names_every_experiment() -> None:
