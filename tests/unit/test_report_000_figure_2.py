@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vi_core.errors import ConfigError
 from vi_core.studies import report_000_figure_2 as study
 from vi_core.studies.report_000_figure_2 import Draws, Report000Figure2
 
@@ -47,6 +48,12 @@ def test_only_the_right_coefficient_lowers_the_noise() -> None:
     noise = {name: (values.std() / values.mean().abs()).item() for name, values in found.items()}
     assert noise["right"] < 0.85 * noise["naive"]
     assert noise["as_written"] > 1.3 * noise["naive"]
+
+
+@pytest.mark.parametrize("wrong", [{"num_points": 50}, {"replicates": 1}, {"steps": 5, "every": 6}])
+def test_wrong_settings_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=f"study.{[*wrong][-1]}={[*wrong.values()][-1]} must be"):
+        Report000Figure2(**wrong)
 
 
 def test_the_same_seed_gives_the_same_path(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,7 @@ class Report000Figure2(Study):
     """
 
     def __init__(self, *, num_points: int = 100, replicates: int = 64, steps: int = 10_000, every: int = 100):
+        require(num_points in BARS, f"study.num_points={num_points} must be one of {list(BARS)}.")
         require(replicates >= 2, f"study.replicates={replicates} must be at least 2.")
         require(1 <= every <= steps, f"study.every={every} must be from 1 to study.steps={steps}.")
         self.replicates, self.steps, self.every = replicates, steps, every
