@@ -59,13 +59,33 @@ def experiments() -> str:
     return _table(("`experiment=`", "is", "reproduces", "time on one core"), rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"groups": groups, "parts": parts, "experiments": experiments}
+def reports() -> str:
+    """Return the table of what the source reports have, with the command for each row."""
+    cells = [
+        (f"**{row['number']}** {row['where']}<br>{row['what']}", f"`{name}`", row["shows"], row["verdict"])
+        for name, row in rows_of_reports()
+    ]
+    return _table(("report: question", "`experiment=`", "shows", "the report is"), cells)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "groups": groups,
+    "parts": parts,
+    "experiments": experiments,
+    "reports": reports,
+}
 
 
 def ordered() -> list[str]:
     """Return the names of the experiments in the order of the report page, those that are not on it last."""
     places = {path.stem: _report(path.stem).get("order") for path in CONF.glob("experiment/*.yaml")}
     return sorted(places, key=lambda name: (places[name] is None, places[name], name))
+
+
+def rows_of_reports() -> list[tuple[str, dict[str, Any]]]:
+    """Return what the source reports have, by number, each row with the name of the experiment that it is from."""
+    found = [(name, row) for name in ordered() for row in _report(name).get("rows", [])]
+    return sorted(found, key=lambda entry: entry[1]["number"])
 
 
 def _groups() -> dict[str, list[Path]]:

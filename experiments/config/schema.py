@@ -88,12 +88,27 @@ class Expectation:
 
 
 @dataclass
+class Row:
+    """A system, figure, table or claim of the source reports that an experiment covers: a row of docs/reports.md.
+
+    `number` is its place there, `where` the report and the question, `what` is asked or claimed, `shows` is what the
+    experiment has of it, and `verdict` what is right or wrong there.
+    """
+
+    number: int = MISSING
+    where: str = MISSING
+    what: str = MISSING
+    shows: str = MISSING
+    verdict: str = MISSING
+
+
+@dataclass
 class Report:
     """The experiment's row on the report page.
 
     `order` is its place there, null for none; `minutes` is about how long it takes on one core, where that is more than
     one: the longest start first; `where` names the figure or table of the source reports, `says` what that shows or
-    prints, and `quick` holds the overrides of a scaled-down run.
+    prints, `quick` holds the overrides of a scaled-down run, and `rows` are those of docs/reports.md.
     """
 
     order: int | None = None
@@ -101,6 +116,7 @@ class Report:
     where: str = ""
     says: str = ""
     quick: list[str] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
 
 
 @dataclass

@@ -482,7 +482,7 @@ def test_experiment_draws(name: str, cli: CommandLine, tmp_path: Path) -> None:
         assert {path.suffix for path in (run / "plots").iterdir()} == {".png"}
 
 
-LONG_STUDIES = {"calibration", "report_001_tables"}
+LONG_STUDIES = {"calibration", "report_000_figure_2", "report_001_tables"}
 NEEDS_A_CLONE = {"posteriordb"}  # tests/unit/test_league.py
 
 

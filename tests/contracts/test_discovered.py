@@ -63,7 +63,7 @@ def test_every_estimator(name: str) -> None:
     assert {combination: faults for combination, faults in found.items() if faults} == {}
 
 
-@pytest.mark.parametrize("name", ["exact", "detached_latent", "diffusion_simple"])
+@pytest.mark.parametrize("name", ["exact", "detached_latent", "detached_mean", "diffusion_simple"])
 def test_an_estimator_with_its_sign_flipped_is_caught(name: str) -> None:
     """A new estimator, unbiased or not, in every combination; the others are told from their negative above."""
     found = estimator_faults(Flipped(conf_estimator(name)))

@@ -3,10 +3,14 @@
 Each rule is a function of a text, so that a text that breaks it is caught by the same function.
 """
 
+import copy
 import re
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from docs import tables
 from tests.conftest import ROOT
@@ -75,6 +79,56 @@ def test_tables_hold_every_part_and_experiment() -> None:
 def test_make_has_the_targets_that_are_named(name: str) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     assert make_targets((ROOT / name).read_text()) <= targets
+
+
+# --- docs/reports.md, which is written from the experiments' YAML ----------------------------------------------------
+
+ROWS = 72
+"""Systems, figures, tables and claims that were found in the reports."""
+ELSEWHERE = {"blankets", "data:", "epoch_bound"}
+"""Names in the rows that are no quantities under `estimates`: entries of summary.json, and a line of the terminal."""
+Rows = list[tuple[str, dict[str, Any]]]
+
+
+@cache
+def rows_of_reports() -> Rows:
+    return tables.rows_of_reports()
+
+
+@cache
+def checked(experiment: str) -> set[str]:
+    """Quantities that an experiment checks."""
+    expected = yaml.safe_load((CONF / "experiment" / f"{experiment}.yaml").read_text()).get("expected", [])
+    return {item["quantity"].removeprefix("estimates.").rpartition(".")[0] for item in expected}
+
+
+def row_faults(rows: Rows) -> list[str]:
+    """Numbers missing or double, empty cells, names that no check or experiment has, figures without a text."""
+    numbers, experiments = [row["number"] for _, row in rows], {path.stem for path in CONF.glob("experiment/*.yaml")}
+    outputs = (ROOT / "docs" / "outputs.md").read_text()
+    faults = [f"{n} is there {numbers.count(n)} times" for n in range(1, ROWS + 1) if numbers.count(n) != 1]
+    for name, row in rows:
+        faults += [
+            f"{row['number']}: {cell} is empty" for cell in ("where", "what", "shows", "verdict") if not row[cell]
+        ]
+        text = f"{row['shows']} {row['verdict']}"
+        figures = "".join(found[0] for found in re.finditer(r"figures? `\w+`((, | and )`\w+`)*", text))
+        faults += [f"{row['number']}: figure {each}" for each in re.findall(r"`\w+`", figures) if each not in outputs]
+        named = set(re.findall(r"`([^`]+)`", text)) - set(re.findall(r"`(\w+)`", figures))
+        known = set().union(*(checked(each) for each in {name, *named} & experiments))
+        faults += [f"{row['number']}: {each}" for each in sorted(named - known - experiments - ELSEWHERE)]
+    return faults
+
+
+def test_every_row_of_the_reports_has_its_command() -> None:
+    assert row_faults(rows_of_reports()) == []
+
+
+def test_a_row_that_is_missing_or_names_nothing_is_caught() -> None:
+    rows = copy.deepcopy(rows_of_reports())
+    assert row_faults(rows[1:]) == ["1 is there 0 times"]
+    rows[0][1]["shows"] = "`evidence_decompositoin`, as in `bbvi_naiv`; figures `bound` and `buond`"
+    assert row_faults(rows) == ["1: figure `buond`", "1: bbvi_naiv", "1: evidence_decompositoin"]
 
 
 def test_changelog_names_every_experiment() -> None:

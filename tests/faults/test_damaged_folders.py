@@ -30,6 +30,7 @@ from vi_core.studies.exponential_inverse_cdf import ExponentialInverseCDF
 from vi_core.studies.gamma_fisher import GammaFisher
 from vi_core.studies.gumbel_softmax import GumbelSoftmaxStudy
 from vi_core.studies.identities import Identities
+from vi_core.studies.report_000_figure_2 import Report000Figure2
 from vi_core.studies.report_001_tables import Report001Tables
 from vi_core.studies.score_variance import ScoreVariance
 
@@ -318,6 +319,7 @@ STUDIES = {
     "exponential_inverse_cdf": ExponentialInverseCDF(num_draws=50, num_samples=100),
     "gumbel_softmax": GumbelSoftmaxStudy(temperatures=[0.5, 1], num_draws=50, num_samples=100),
     "identities": Identities(num_samples=1000),
+    "report_000_figure_2": Report000Figure2(replicates=2, steps=2, every=1),
     "report_001_tables": Report001Tables(replicates=2, steps=2, every=1),
     "score_variance": ScoreVariance(squares=[0.5, 1.0], scales=[0.1], num_samples=100),
 }

@@ -24,7 +24,7 @@ from vi_core.datasets.synthetic import NormalDraws, NormalNumpyDraws
 from vi_core.distributions.transforms import Exponential, Positive, Precision, Softplus
 from vi_core.errors import LabError
 from vi_core.estimators.base import Estimate, Estimator
-from vi_core.estimators.closed_form_kl import ClosedFormKL, DetachedLatent
+from vi_core.estimators.closed_form_kl import ClosedFormKL, DetachedLatent, DetachedMean
 from vi_core.estimators.exact import Exact
 from vi_core.estimators.pathwise import Pathwise, StickingTheLanding
 from vi_core.estimators.score_function.coefficients import Coefficient, InSample, LeaveOneOut, NoControl
@@ -188,6 +188,24 @@ def test_detached_latent_moves_q_by_the_kl_alone() -> None:
     estimate = DetachedLatent(num_samples=4)(model, family, ELBO(), model.summarize(TEN_POINTS))
     (slope,) = torch.autograd.grad(model.kl(family.variational()).sum(), list(family.parameters()))
     torch.testing.assert_close(raw_gradients(estimate, family), -slope.squeeze(1))
+
+
+def test_detached_mean_leaves_the_gradient_of_the_scale() -> None:
+    """In the location −∇KL with no noise, in the other parameters, sample by sample, what ClosedFormKL has."""
+    model, x = NormalGamma(), NormalGamma().summarize(TEN_POINTS)
+    family = fakes.normal_gamma_family(STARTS["mean_field"], 3)
+    found = []
+    for estimator in (DetachedMean(num_samples=4), ClosedFormKL(num_samples=4)):
+        torch.manual_seed(0)
+        found.append(raw_gradients(estimator(model, family, ELBO(), x), family))
+    (slope,) = torch.autograd.grad(model.kl(family.variational()).sum(), list(family.parameters()))
+    names = family.stored_names()
+    assert names is not None
+    loc = names.index("mu.loc")
+    torch.testing.assert_close(found[0][:, loc], -slope[:, 0, loc])
+    others = [i for i in range(found[0].shape[1]) if i != loc]
+    torch.testing.assert_close(found[0][:, others], found[1][:, others])
+    assert float((found[0] - found[1])[:, loc].abs().min()) > 0.1
 
 
 # --- variance -------------------------------------------------------------------------------------------------------
@@ -359,6 +377,7 @@ def test_vae_score_function_agrees_with_pathwise(bound: Bound) -> None:
         score(5, NoControl(), MarkovBlanket()),
         ClosedFormKL(),
         DetachedLatent(),
+        DetachedMean(),
         Exact(),
     ],
 )

@@ -235,24 +235,3 @@ def score_figure(
     left.set(ylabel="deviation of the gradient in loc", ylim=(0, 3), title="dotted: s² = 1/2")
     right.set(ylabel="m, the mean of q", title="red: the score helps")
     return legend_below(figure)
-
-
-@theme()
-def replay_figure(records: Mapping[str, ndarray], *, title: str) -> Figure:
-    """Draw E[mu] and E[tau] of two algorithms over the steps: one run in the band of independent ones.
-
-    Args:
-        records: `steps` (T,), and by `table_1` and `table_2` the run `..._replay` (T, 2) and `..._band` (2, T, 2).
-        title: Title of the figure.
-    """
-    figure, panels = blank_panels(8.4, 3.6, title, columns=2)
-    names = {"table_1": "score function", "table_2": "with control variates"}
-    for i, (axes, latent) in enumerate(zip(panels, ("mu", "tau"), strict=True)):
-        for (key, label), color, dash in zip(names.items(), PALETTE, ("solid", *DASHES), strict=False):
-            low, high = records[f"{key}_band"][..., i]
-            band = {"color": color, "alpha": BAND_ALPHA, "linewidth": 0}
-            axes.fill_between(records["steps"], low, high, label=f"{label}, 95 % of runs" * (i == 0), **band)
-            run = records[f"{key}_replay"][:, i]
-            axes.plot(records["steps"], run, color=color, linestyle=dash, label=f"{label}, the report's" * (i == 0))
-        axes.set(xlabel="step", ylabel=f"E[{latent}]")
-    return legend_below(figure)

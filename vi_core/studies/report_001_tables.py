@@ -86,6 +86,7 @@ class Report001Tables(Study):
 
     def _run(self) -> Finding:
         found, records = dict[str, Quantity](), {"steps": np.arange(self.every, self.steps + 1, self.every)}
+        bounds = list[Tensor]()
         for name, coefficient in ALGORITHMS.items():
             path = self.ascend(coefficient)
             end, others = path.means[-1], path.means[-1, :, 1:]
@@ -99,9 +100,13 @@ class Report001Tables(Study):
                     bound = path.bound[step // self.every - 1, 1:]
                     se = bound.std().item() / math.sqrt(self.replicates)
                     found[f"{name}_elbo[{step}]"] = Quantity(bound.mean().item(), se)
+            bounds.append(path.bound[:, 1:].double())
             records[f"{name}_replay"] = path.means[:, :, 0].double().numpy()
             levels = torch.tensor([0.025, 0.975])
             records[f"{name}_band"] = path.means[:, :, 1:].quantile(levels, dim=2).double().numpy()
+        plain, controlled = bounds
+        error = ((plain.var(dim=1) + controlled.var(dim=1)) / self.replicates).sqrt()
+        records["gain"] = torch.stack([controlled.mean(dim=1) - plain.mean(dim=1), error]).numpy()
         return Finding(found, records)
 
     def ascend(self, coefficient: Coefficient) -> Path:
@@ -130,13 +135,13 @@ class Report001Tables(Study):
         return Path(torch.stack(means), torch.stack(bounds))
 
     def forms(self) -> dict[str, Form]:
-        found = {"steps": Form(("rows",), "integer", least=1, ascending=True)}
+        found = {"steps": Form(("rows",), "integer", least=1, ascending=True), "gain": Form((2, "rows"))}
         for name in ALGORITHMS:
             found |= {f"{name}_replay": Form(("rows", 2)), f"{name}_band": Form((2, "rows", 2))}
         return found
 
     def figures(self, records: Records) -> Figures:
-        from vi_core.plots.studies import replay_figure
+        from vi_core.plots.reports import replay_figure
 
         return {"tables": replay_figure(records, title="report 001's stream among independent ones")}
 
