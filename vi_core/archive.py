@@ -158,7 +158,7 @@ def load(run: str | Path) -> Any:
     archive = read_archive(Path(run))
     if not isinstance(archive.problem.model, BayesianModel):
         return archive
-    from vi_core.fitting import Fit
+    from vi_core.fitted import Fit
 
     return Fit.of(archive)
 

@@ -7,324 +7,29 @@
 The parts, the training loop and the numbers are those of the command line.
 """
 
-import copy
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from vi_core.archive import Archive
 from vi_core.bounds.base import Bound
 from vi_core.datasets.columns import InMemory, column_data, named_columns, rows_first
-from vi_core.diagnostics.marginals import scalars
-from vi_core.diagnostics.verdict import Mode, Verdict, Weighed
-from vi_core.errors import ConfigError, DataError, LabError, Unsupported
+from vi_core.errors import ConfigError, LabError, Unsupported
 from vi_core.estimators.base import Estimator
-from vi_core.families.base import VariationalDistribution
+from vi_core.fitted import COMBINATIONS, Combine, Fit, part_name
 from vi_core.models.base import require_points
 from vi_core.models.bayesian.base import BayesianModel
 from vi_core.models.stan.model import StanModel
 from vi_core.optimizers.base import Optimizer
 from vi_core.parts import part
-from vi_core.problem import Loaded, Problem, assemble, default_dtype
+from vi_core.problem import Loaded, assemble, default_dtype
 from vi_core.recipes import RECIPES, chosen_estimator, chosen_optimizer, chosen_trainer
 from vi_core.run import Run
-from vi_core.tables import Table
 from vi_core.training.callbacks import Callback
-from vi_core.training.history import History
 from vi_core.training.loop import Loop
-from vi_core.trust import Corrected, combined, corrected, draws_for, reweighted, verdict, verdict_on_mixture, weigh
-from vi_core.types import Latents, detached
-
-Combine = Literal["none", "evidence"]
-COMBINATIONS: tuple[str, ...] = get_args(Combine)
-DRAWS = 2000  # of q, for quantiles
-QUANTILES = (0.05, 0.95)
-
-
-@dataclass(eq=False, repr=False)
-class Fit:
-    """A fitted model: of `vi_core.fit`, or a run of the command line that `vi_core.load` has reopened.
-
-    Attributes:
-        run: The trained `Run`, or the `Archive` of what is in its folder: problem and history.
-        settings: The call's arguments by name, for `repr`.
-        seconds: What the fit took.
-        data: All data by name, as the model saw them.
-        replicate: Whose q the methods describe; None for that with the highest ELBO.
-        combine: `evidence` describes, in place of one replicate, the mixture of the modes in which replicates ended.
-    """
-
-    run: Any
-    settings: dict[str, Any]
-    seconds: float
-    data: dict[str, Tensor]
-    replicate: int | None = None
-    combine: Combine = "none"
-
-    @classmethod
-    def of(cls, archive: Archive) -> "Fit":
-        """Return the fit that a folder holds."""
-        config, problem = archive.config, archive.problem
-        parts = config.get("parts") or {}
-        names = {noun: parts.get(noun) or _name(config[noun]) for noun in ("family", "estimator")}
-        seconds, data = archive.summary["timing"]["total_s"], problem.batches.whole(problem.model)
-        return cls(archive, names, seconds, data, combine=config.get("combine", "none"))
-
-    @property
-    def problem(self) -> Problem:
-        """Data, parts and parameters."""
-        return self.run.problem
-
-    @property
-    def model(self) -> BayesianModel | StanModel:
-        """The model."""
-        model = self.problem.model
-        assert isinstance(model, (BayesianModel, StanModel))
-        return model
-
-    @property
-    def q(self) -> VariationalDistribution:
-        """The fitted q(z) of all replicates."""
-        family = self.run.problem.family
-        return family.distribution(detached(family.variational()))
-
-    @property
-    def gradients(self) -> int:
-        """Gradients of the density that each replicate has taken, those of its start included."""
-        return self.run.gradients
-
-    @property
-    def history(self) -> History:
-        """What was recorded over the steps."""
-        return self.run.history
-
-    @cached_property
-    def _weighed(self) -> Weighed:
-        """Draws of q with their importance weights, which leave every random stream as it was."""
-        return weigh(self.run.problem, draws_for(self.run.problem, int(self.history.step[-1])))
-
-    @cached_property
-    def elbo(self) -> np.ndarray:
-        """(R,) ELBO of each replicate, in nats, from 4,000 draws; −∞ where it diverged."""
-        values = self._weighed.log_w.mean(dim=0).cpu().numpy()
-        return np.where(self.run.alive & np.isfinite(values), values, -np.inf)
-
-    @cached_property
-    def verdict(self) -> Verdict:
-        """Whether to believe q of the replicate that the methods describe, and why; of data of its own, q alone."""
-        problem, found = self.problem, self._weighed
-        if self._mixture is not None:
-            return verdict_on_mixture(problem, self._modes, self._mixture)
-        if not self.model.per_replicate:
-            return verdict(problem, found, np.arange(len(self.elbo)) == self.best)
-        own = slice(self.best, self.best + 1)
-        alone = Weighed({name: z[:, own] for name, z in found.z.items()}, found.log_w[:, own])
-        return verdict(problem, alone, np.ones(1, bool), problem.step.alive[own])
-
-    @cached_property
-    def _modes(self) -> tuple[Mode, ...]:
-        return reweighted(self.problem, verdict(self.problem, self._weighed).modes, len(self._weighed.log_w))
-
-    @cached_property
-    def _mixture(self) -> Weighed | None:
-        """Weighted draws of the mixture of modes, where that is described."""
-        return self._combined(len(self._weighed.log_w)) if self.combine == "evidence" else None
-
-    def _combined(self, n: int) -> Weighed:
-        return combined(self.problem, self._modes, n)
-
-    def corrected(self) -> dict[str, Corrected]:
-        """Return moments and quantiles by importance sampling from q of the best replicate, by name of the scalar.
-
-        With `combine="evidence"` they are those from the mixture of modes.
-        """
-        with default_dtype(self.dtype):
-            if self._mixture is not None:
-                return corrected(self.problem, self._mixture, np.ones(1, bool))
-            return corrected(self.problem, self._weighed, np.arange(len(self.elbo)) == self.best)
-
-    @property
-    def best(self) -> int:
-        """The replicate with the highest ELBO, whose q the other methods describe, or the one chosen by `at`."""
-        if self.replicate is None and self.model.per_replicate:
-            raise Unsupported("each replicate was fitted to data of its own; choose one, as in fit.at(0).summary().")
-        return int(self.elbo.argmax()) if self.replicate is None else self.replicate
-
-    def at(self, replicate: int) -> "Fit":
-        """Return the same fit with another replicate described; of data per replicate each has its own.
-
-        Rows for `predict` and `log_predictive` then have an axis of replicates where the data had one.
-        """
-        if not 0 <= replicate < len(self.elbo):
-            raise ConfigError(f"there is no replicate {replicate}; choose 0 to {len(self.elbo) - 1}.")
-        found = copy.copy(self)
-        found.replicate, found.combine = replicate, "none"
-        for described in ("verdict", "_mixture"):  # of what was described before
-            vars(found).pop(described, None)
-        return found
-
-    def draws(self, n: int = DRAWS) -> dict[str, Tensor]:
-        """Return n draws from q of the best replicate, (n, *event) by name, as the model has them in `reported`.
-
-        With `combine="evidence"` they are draws of the mixture of modes, one mode after the other.
-        """
-        return {name: value[:, self._column, 0].clone() for name, value in self._all_draws(n).items()}
-
-    @property
-    def _column(self) -> int:
-        """Which of the replicates of `_latents` is described."""
-        return 0 if self.combine == "evidence" else self.best
-
-    def _latents(self, n: int) -> Latents:
-        """Return n draws of the latents of what is described: of all replicates, or of the mixture as of one."""
-        if self.combine == "none":
-            return self.q.sample(n)
-        return {name: value.unsqueeze(2) for name, value in self._combined(n).z.items()}
-
-    def _all_draws(self, n: int) -> dict[str, Tensor]:
-        """Return n draws of latents and quantities, (n, R, 1, *event) by name."""
-        if n < 1:
-            raise ConfigError(f"n={n} must be at least 1.")
-        with torch.no_grad(), default_dtype(self.dtype):
-            return self.model.reported(self._latents(n), self.data)
-
-    def weighted(self, n: int) -> tuple[Latents, Tensor, Tensor]:
-        """Return n draws of the latents, (n, 1, 1, *event) by name, with log p(x, z) and log-weights, (n,) each."""
-        with torch.no_grad(), default_dtype(self.dtype):
-            if self.combine == "evidence":
-                found = self._combined(n)
-                z = {name: value.unsqueeze(2) for name, value in found.z.items()}
-                return z, self.model.log_joint(z, self.data)[:, 0, 0], found.log_w[:, 0]
-            q, best = self.q, self.best
-            z = q.sample(n)
-            log_joint = self.model.log_joint(z, self.data)
-            log_w = log_joint - q.log_prob(z)
-        return {name: z[name][:, best : best + 1] for name in z}, log_joint[:, best, 0], log_w[:, best, 0]
-
-    def summary(self) -> Table:
-        """Return mean, deviation, 5 % and 95 % quantile of each scalar under q, and the error of the mean.
-
-        The error, `mc_error`, is the deviation of the mean over replicates: what another seed would change. Where the
-        verdict is CORRECTED, the same numbers by importance sampling stand beside q's.
-        """
-        with torch.random.fork_rng(devices=[]):
-            z = self._all_draws(DRAWS)
-        one = self.combine == "evidence" or self.model.per_replicate
-        alive = np.empty(0, int) if one else np.flatnonzero(np.isfinite(self.elbo))
-        rows = {}
-        for latent, value in z.items():
-            own = scalars(latent, value[:, self._column, 0].cpu().numpy())
-            several = len(alive) > 1
-            means = dict(scalars(latent, value[:, alive, 0].mean(dim=0).cpu().numpy())) if several else {}
-            for name, column in own:
-                error = float(means[name].std(ddof=1)) if several else None
-                numbers = (column.mean(), column.std(), *np.quantile(column, QUANTILES))
-                rows[name] = (*map(float, numbers), error)
-        columns: tuple[str, ...] = ("mean", "sd", "q05", "q95", "mc_error")
-        if self.verdict.trust == "corrected":
-            found = self.corrected()
-            rows = {name: (*row, *found[name]) for name, row in rows.items()}
-            columns += tuple(f"corrected {name}" for name in Corrected._fields)
-        return Table(columns, rows, str(self))
-
-    def predict(self, data: Any, n: int = DRAWS) -> Tensor | dict[str, Tensor]:
-        """Return n draws of new observations, each with its own draw of the latents.
-
-        Args:
-            data: Rows to predict for, by name, without the observed variables.
-            n: Draws.
-
-        Returns:
-            (n, B, *shape), by name where several variables are observed.
-        """
-        model = self.model
-        if not isinstance(model, BayesianModel):
-            raise Unsupported("a Stan program predicts by generated quantities: StanModel(generated_quantities=True).")
-        draws = {name: value for name, value in self.draws(n).items() if name in model.latents}
-        rows = self._rows(data, model.columns - model.observables)
-        with default_dtype(self.dtype):
-            found = model.predictive(draws, rows, self.best)
-        return next(iter(found.values())) if len(found) == 1 else found
-
-    def log_predictive(self, data: Any, n: int = DRAWS) -> Tensor:
-        """Return the log predictive density of each point of new data with observations, (B,), in nats."""
-        model = self.model
-        require_points(model, "log_predictive")
-        assert isinstance(model, BayesianModel)
-        with default_dtype(self.dtype):
-            found = model.log_predictive(self._latents(n), self._rows(data, model.columns))
-        return found[self._column]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Floating type of data and parameters."""
-        return self.run.problem.step.witness.dtype
-
-    def _rows(self, data: Any, needed: frozenset[str]) -> dict[str, Tensor]:
-        """Return new rows in the type of the fit, with its constants where they give none."""
-        like = self.run.problem.step.witness
-        columns = rows_first(named_columns(data), self.model.per_replicate & needed, len(self.run.alive))
-        count = self.run.problem.data.train.shape[0]
-        constants = {n: v for n, v in self.data.items() if n not in columns and not (v.dim() and len(v) == count)}
-        moved = {n: v.to(like) if v.is_floating_point() else v.to(like.device) for n, v in columns.items()}
-        missing = sorted(needed - (constants | moved).keys())
-        if missing:
-            raise DataError(f"the new data lack '{missing[0]}', which the likelihood reads.")
-        return constants | moved
-
-    def plot(self, path: str | Path | None = None) -> Any:
-        """Return a figure of the bound of each replicate and of the marginals of q; write it to `path` if given."""
-        from vi_core.plots.posterior import posterior_figure  # matplotlib, only where something is drawn
-
-        columns, bound = self.history.columns, self.history.bound
-        with torch.random.fork_rng(devices=[]):
-            draws = {name: value.cpu().numpy() for name, value in self.draws().items()}
-        figure = posterior_figure(self.history.step, columns[bound], draws, self.best, title=type(self.model).__name__)
-        if path is not None:
-            figure.savefig(path)
-        return figure
-
-    def to_arviz(self, n: int = DRAWS) -> Any:
-        """Return n draws as an `arviz.InferenceData`, described in `vi_core.interchange`; needs the package arviz."""
-        from vi_core.interchange import inference_data
-
-        return inference_data(self, n)
-
-    def save(self, path: str | Path) -> None:
-        """Write draws of q by name, the ELBO of each replicate and the recorded history to an .npz file."""
-        from vi_core.files import replacing
-
-        target = Path(path)
-        if target.suffix != ".npz":
-            raise ConfigError(f"save writes an .npz file; give a path that ends so, not '{target}'.")
-        arrays: dict[str, Any] = {f"draws.{name}": value.cpu().numpy() for name, value in self.draws().items()}
-        with replacing(target) as unfinished, unfinished.open("wb") as file:
-            np.savez_compressed(
-                file, elbo=self.elbo, step=self.history.step, bound=self.history.columns[self.history.bound], **arrays
-            )
-
-    def __repr__(self) -> str:
-        if self.model.per_replicate:
-            here = f"{len(self.elbo)} data sets" if self.replicate is None else f"data set {self.replicate}"
-            least = self.elbo.min() if self.replicate is None else self.elbo[self.replicate]
-            return f"{type(self.model).__name__}: {here}; least ELBO {least:.2f} nats"
-        elbo = self.elbo[self.best]
-        agree = int((self.elbo > elbo - 1).sum())
-        up_to = f" up to {self.model.lacks}" if self.model.lacks else ""
-        parts = ", ".join(str(self.settings[key]) for key in ("family", "estimator"))
-        return (
-            f"{type(self.model).__name__}: {parts}; ELBO {elbo:.2f} nats{up_to}, {agree} of {len(self.elbo)} "
-            f"replicates within 1 nat of it; {int(self.history.step[-1])} steps, {self.gradients} gradients each, in "
-            f"{self.seconds:.1f} s\n{self.verdict}"
-        )
 
 
 def fit(
@@ -416,7 +121,7 @@ def fit(
         if progress is not None:
             run.callbacks.chosen["progress"] = _Progress(progress)
         run.loop.run()
-        names = {noun: _name(config[noun]) for noun in ("family", "estimator")}
+        names = {noun: part_name(config[noun]) for noun in ("family", "estimator")}
         names |= {"family": family} if isinstance(family, str) else {}
         seconds = time.perf_counter() - began
         found = Fit(run, names, seconds, problem.batches.whole(model), combine=combine)
@@ -452,7 +157,3 @@ class _Progress(Callback):
     def on_rows(self, loop: Loop, rows: slice) -> None:
         if loop.recorder.rows:
             self.report(loop.done, float(loop.recorder.latest().max()))
-
-
-def _name(chosen: Any) -> str:
-    return type(chosen).__name__ if not isinstance(chosen, Mapping) else chosen["_target_"].rpartition(".")[2]

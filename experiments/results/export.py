@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from vi_core.archive import load
 from vi_core.errors import DataError
 from vi_core.files import replacing
-from vi_core.fitting import Fit
+from vi_core.fitted import Fit
 
 log = logging.getLogger(__name__)
 NAME = "posterior.nc"

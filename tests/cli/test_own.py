@@ -12,7 +12,7 @@ import torch
 import vi_core
 from tests.conftest import Result, run_in
 from vi_core.archive import read_config
-from vi_core.fitting import Fit
+from vi_core.fitted import Fit
 
 OWN = ("experiment=own", "model=file", "dataset=table", "dataset.path=my.csv", "dataset.target=y")
 FEW = ("trainer.steps=40", "replicates=2", "trainer.final_samples=50")

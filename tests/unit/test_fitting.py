@@ -25,7 +25,8 @@ from torch.distributions import (
 
 import vi_core
 from vi_core.errors import LabError
-from vi_core.fitting import Fit, Table
+from vi_core.fitted import Fit
+from vi_core.tables import Table
 
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.normal(size=(40, 2))

@@ -20,7 +20,7 @@ from vi_core.algorithms import whitening
 from vi_core.algorithms.anchor import Anchored
 from vi_core.algorithms.gradient import GradientStep
 from vi_core.algorithms.whitening import Density
-from vi_core.fitting import Fit
+from vi_core.fitted import Fit
 from vi_core.models.bayesian.regression import LinearRegression, LogisticRegression, Regression
 
 N, BATCH = 2000, 100

@@ -18,7 +18,8 @@ from numpy import ndarray
 from vi_core.diagnostics.importance import smoothed_weights
 from vi_core.diagnostics.verdict import Weighed, judge
 from vi_core.errors import DataError, LabError, require
-from vi_core.fitting import Fit, fit
+from vi_core.fitted import Fit
+from vi_core.fitting import fit
 from vi_core.models.stan.model import StanModel
 from vi_core.studies.base import Figures, Finding, Quantity, Records, Study
 from vi_core.studies.league.posteriordb import Database, Posterior
