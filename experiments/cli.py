@@ -8,6 +8,7 @@ line; anything else is a defect and keeps its traceback. Torch is imported when 
 import atexit
 import gc
 import logging
+import re
 import sys
 from argparse import Namespace
 from importlib import import_module
@@ -25,7 +26,7 @@ from vi_core.errors import ConfigError, LabError, did_you_mean
 from vi_core.reading import read_yaml
 
 from .config import hydra_adapter, schema
-from .config.messages import configuration_groups, one_line
+from .config.messages import configuration_groups, keys_of, one_line
 from .config.places import CONF, PROGRAM
 from .run.jobs import Job, failures, finished_job, make_job, run_job
 from .run.owner import discard, owned
@@ -88,7 +89,22 @@ def dispatch(arguments: list[str]) -> None:
         overrides = with_recipe(given, overrides, options)
         if "sweep.resume" in folders:
             overrides += resumed_sweep(folders["sweep.resume"])
-        under_options(options, overrides)
+        under_options(options, for_all_parts(overrides) if asked.multirun else overrides)
+
+
+def for_all_parts(overrides: list[str]) -> list[str]:
+    """Return the overrides of a sweep in which a setting of a swept part goes to all parts that have it.
+
+    Such as `estimator.num_samples=10` beside `estimator=pathwise,exact`: jobs whose part has no such setting leave it
+    out (`settings.drop_unknown`), where Hydra would refuse the sweep.
+    """
+    swept = {key for key, value in given_keys(overrides).items() if re.search(r",|\bglob\(|\bchoice\(", value)}
+    found = []
+    for text in overrides:
+        part, _, key = text.partition("=")[0].partition(".")
+        several = part in swept and key in keys_of(f"{part}.") and "." not in key
+        found.append(f"++{text}" if several else text)
+    return found
 
 
 def given_keys(arguments: list[str]) -> dict[str, str]:

@@ -1,0 +1,75 @@
+"""Tables of a sweep: what differs without having been swept, and means over seeds, against the same by hand."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.sweeps.differences import beside, flat, label, unequal, value_of, warnings
+from experiments.sweeps.groups import groups_of, mean_and_error, statuses
+
+PATHWISE = {"_target_": "vi_core.estimators.pathwise.Pathwise", "num_samples": 1, "chunk_size": None}
+SCORE = {
+    "_target_": "vi_core.estimators.score_function.estimator.ScoreFunction", "num_samples": 50,
+    "coefficient": {"_target_": "x.LeaveOneOut"},
+}  # fmt: skip
+
+
+def job(*overrides: str, **settings: Any) -> dict[str, Any]:
+    return {"overrides": list(overrides), "settings": settings, "status": "completed"}
+
+
+def test_settings_are_found_by_path_and_a_setting_of_one_part_alone_does_not_differ() -> None:
+    one = flat({"parts": {"estimator": "control_variate"}, "estimator": SCORE, "replicates": 4})
+    two = flat({"parts": {"estimator": "pathwise"}, "estimator": PATHWISE, "replicates": 4})
+    assert one == {
+        "estimator": "control_variate", "estimator.num_samples": 50, "estimator.coefficient": "LeaveOneOut",
+        "replicates": 4,
+    }  # fmt: skip
+    assert unequal([one, two]) == ["estimator", "estimator.num_samples"]
+    assert beside([one, two], ["estimator"]) == ["estimator.num_samples"]
+    assert beside([one, two], ["estimator", "estimator.num_samples"]) == []
+
+
+def test_what_a_variant_changes_together_is_no_surprise() -> None:
+    jobs = [job(f"variant=v{k}", **{"estimator.num_samples": k}) for k in (1, 5)]
+    assert warnings(jobs, ["variant"], ["estimator.num_samples"]) == []
+    assert len(warnings(jobs, ["bound"], ["estimator.num_samples"])) == 1
+    assert warnings(jobs, ["bound"], ["family.scale"]) == []
+
+
+def test_labels_name_parts_alone_and_numbers_by_their_symbols() -> None:
+    one = job("estimator=pathwise", "estimator.num_samples=5", "optimizer.lr=0.01", **{"estimator.num_samples": 5})
+    assert label(one, ["estimator", "estimator.num_samples", "optimizer.lr"]) == "pathwise, K = 5, lr = 0.01"
+    assert label(one, ["bound.alpha"]) == "alpha = default"
+    exact = job("estimator=exact", "++estimator.num_samples=5", **{"estimator": "exact"})
+    assert value_of(exact, "estimator.num_samples") == "none"
+
+
+def test_groups_are_those_of_all_keys_but_the_seed() -> None:
+    jobs = [job(f"a={a}", f"seed={s}") | final(a + s) for a in (1, 10) for s in (0, 1, 5)]
+    first, second = groups_of(jobs, ["a", "seed"])
+    assert (first.values, second.values) == ({"a": "1"}, {"a": "10"})
+    np.testing.assert_allclose(second.final(), (12.0, np.std([0, 1, 5], ddof=1) / 3**0.5))
+
+
+def final(value: float | None, error: float | None = 0.5) -> dict[str, Any]:
+    return {"objective": {}, "final": {"mean": value, "se": error}}
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        ([(3.0, 0.5)], (3.0, 0.5)),
+        ([(3.0, 0.5), (np.nan, 0.1)], (3.0, 0.5)),
+        ([(1.0, 9.0), (3.0, 9.0)], (2.0, 1.0)),
+        ([], (np.nan, np.nan)),
+    ],
+)
+def test_one_number_keeps_its_own_error_and_several_have_that_of_their_mean(pairs: Any, expected: Any) -> None:
+    np.testing.assert_allclose(mean_and_error(pairs), expected)
+
+
+def test_statuses_are_counted_where_they_differ() -> None:
+    assert statuses(["completed"] * 3) == "completed"
+    assert statuses(["completed", "failed", "completed"]) == "2 completed, 1 failed"
