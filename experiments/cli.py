@@ -42,7 +42,7 @@ FOLDERS = ("run", "resume", "sweep.resume")
 """Settings that name a folder: all that stands after the equals sign is its path, whatever letters are in it."""
 OWN_FOLDER = ("fit", "prior_predictive")
 """Tasks that make a folder of their own, as a run does."""
-TASKS = (*OWN_FOLDER, *TASKS_ON_FOLDER, "reproduce", "new_model")
+TASKS = (*OWN_FOLDER, *TASKS_ON_FOLDER, "compare", "reproduce", "new_model")
 NEW_OBJECTS = 50_000  # between two looks for cycles of garbage: importing torch makes ten times as many
 
 
@@ -79,6 +79,8 @@ def dispatch(arguments: list[str]) -> None:
         raise ConfigError(f"{what} is no sweep; leave {'--multirun' if '--multirun' in options else '-m'} out.")
     elif task == "new_model":
         new_model(given)
+    elif task == "compare":
+        compare(given, overrides, folders.get("run"))
     elif task == "reproduce":
         reproduce(overrides, folders.get("run"))
     elif task not in OWN_FOLDER:
@@ -241,6 +243,20 @@ def on_folder(task: str, arguments: list[str], folder: Path | None) -> None:
     run = import_module(f"{PROGRAM}.{TASKS_ON_FOLDER[task]}").run
     if run(cfg, folder) is False:
         failures.append(str(folder))
+
+
+def compare(given: dict[str, str], arguments: list[str], folder: Path | None) -> None:
+    """Put the finished runs that `runs=` names side by side; `run=` is where the comparison is written."""
+    runs = [Path(name.strip()) for name in given.get("runs", "").strip("[]").split(",") if name.strip()]
+    if not runs:
+        raise ConfigError("task=compare needs folders: runs=[<folder>,<folder>].")
+    with hydra.initialize_config_module(CONF, version_base="1.3"):
+        cfg = hydra.compose("config", [a for a in arguments if not a.startswith("runs=")])
+    cfg.run = None if folder is None else str(folder)
+    start_log(None)
+    from .sweeps import compare as task
+
+    task.run(cfg, runs)
 
 
 def reproduce(arguments: list[str], folder: Path | None) -> None:

@@ -143,6 +143,7 @@ class Row:
         says: What the reports say there.
         note: Remark of its configuration.
         error: Why its command failed; empty where it did not.
+        overview: Cells of a table that stands first, its head in the first line; none if empty.
     """
 
     name: str
@@ -155,6 +156,7 @@ class Row:
     says: str = ""
     note: str = ""
     error: str = ""
+    overview: tuple[tuple[str, ...], ...] = ()
 
     @property
     def verdict(self) -> Verdict:

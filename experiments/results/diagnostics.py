@@ -11,7 +11,7 @@ import numpy as np
 from vi_core.diagnostics.gradient_noise import deviations, exact_gradient, gradient_draws, standardised_errors, stored
 from vi_core.diagnostics.importance import held_out_likelihood
 from vi_core.errors import Unsupported
-from vi_core.models.base import HasDenoisingTerms
+from vi_core.models.base import HasColumns, HasDenoisingTerms
 from vi_core.problem import Problem
 from vi_core.training.checkpoint import same_draws_after
 
@@ -78,3 +78,16 @@ def likelihood(problem: Problem, num_samples: int) -> dict[str, Any]:
     points = len(log_likelihood)
     nll, se = -log_likelihood.mean().item(), log_likelihood.std().item() / points**0.5
     return {"likelihood": {"nll": nll, "se": se, "ess": ess.mean().item(), "samples": num_samples, "points": points}}
+
+
+def held_out(problem: Problem, alive: np.ndarray) -> dict[str, Any]:
+    """Return the entry `held_out`: the log predictive density of a held-out data point; {} where none is held out.
+
+    Args:
+        problem: The fitted problem; the final bound of other models than those of columns is on the held-out points.
+        alive: Replicates that count, (R,).
+    """
+    if problem.data.test is None or not isinstance(problem.model, HasColumns):
+        return {}
+    density = problem.held_out().cpu().double().numpy()
+    return {"held_out": spread(density, alive) | {"points": len(problem.data.test)}}

@@ -40,6 +40,11 @@ def report(summary: Summary, figures: Sequence[str]) -> str:
         row = found["likelihood"]
         words = f"nats per held-out point, {row['samples']} importance samples"
         lines.append(f"{'-log p(x)':14}{row['nll']:14.6f}{row['se']:12.2g}{'':16}  {words}")
+    if "held_out" in found:
+        row = found["held_out"]
+        error = "" if row["se"] is None else f"{row['se']:.2g}"
+        cells = f"{row['mean']:14.6f}{error:>12}{'':16}"
+        lines.append(f"{'held out':14}{cells}  log predictive density of a point, {row['points']} points")
     if (gap := summary["final"]["kl_to_posterior"]) is not None:
         lines.append(f"KL(q || posterior) = {gap:.6g} nats")
     if (evidence := summary["final"].get("reference_log_evidence")) is not None:

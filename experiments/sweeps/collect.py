@@ -18,6 +18,7 @@ from vi_core.reading import LOADER, check_yaml
 from ..config.messages import one_line
 from ..config.schema import config_hash
 from ..results.files import write_text
+from ..results.verdict_lines import WORDS
 from .differences import Job, beside, settings, settings_in, swept_keys, value_of, warnings
 from .groups import aggregated, groups_of
 
@@ -190,6 +191,9 @@ def row(job: Job, keys: list[str], others: list[str]) -> dict[str, Any]:
         line |= {f"E[{name}]": estimate["mean"], f"E[{name}].mc_error": estimate["mc_error"]}
         line |= {f"sd[{name}]": estimate["sd"]} if "sd" in estimate else {}
     line |= job.get("recovery", {}) | job.get("misfit", {})
+    if bound:
+        trust = (job.get("verdict") or {}).get("trust")
+        line |= {"log_evidence": job["final"]["log_evidence"], "verdict": WORDS.get(trust, "")}
     passed = sum(check["passed"] for check in checks)
     return line | {"checks_passed": passed, "checks": len(checks), "seconds": job["timing"]["total_s"]}
 
@@ -213,38 +217,46 @@ def csv_text(rows: list[dict[str, Any]]) -> str:
 
 
 def report(jobs: list[Job], keys: list[str], others: list[str]) -> str:
-    """Return the sweep's table for the terminal: a line a job, or a group of seeds where there are several seeds.
+    """Return the sweep's table for the terminal, with what there is to say of it; the arguments are `table_lines`'s."""
+    lines, hidden = table_lines(jobs, keys, others), len(others) - MOST_BESIDE
+    left = len(lines) - 1 - MOST_LINES
+    more = [f"... and {left} more lines, in the file"] if left > 0 else []
+    note = [f"{hidden} more settings differ without having been swept, in sweep.csv"] if hidden > 0 else []
+    over = "seeds" if lines[0][0] == "jobs" else "replicates"
+    errors = [f"± is the standard error over {over}"] if any(" ± " in cell for line in lines for cell in line) else []
+    return "\n".join(["", text_table(lines[: MOST_LINES + 1]), *more, *errors, *note])
+
+
+def table_lines(jobs: list[Job], keys: list[str], others: list[str]) -> list[list[str]]:
+    """Return the cells of a sweep's table, its head first: a line a job, or a group of seeds where there are several.
 
     Args:
         jobs: As `read_jobs` returns them.
         keys: The swept keys.
         others: Settings that differ without having been swept.
     """
-    shown, hidden = others[:MOST_BESIDE], len(others) - MOST_BESIDE
     single = [row(job, keys, others) | {key: value_of(job, key) for key in keys} for job in jobs]
     grouped = group_rows(jobs, keys, others)
     rows, errors = (grouped, "{}.se") if grouped else (single, "{}_se")
-    noise = [name for name in ("gradient_sd_start", "gradient_sd_final") if any(name in line for line in rows)]
-    first = ["jobs"] if grouped else ["job"]
-    names = [*first, *(key for key in keys if not grouped or key != "seed"), *shown, "status"]
+    noise = ("gradient_sd_start", "gradient_sd_final")
+    own = [key for key in keys if not grouped or key != "seed"]
+    names = ["jobs" if grouped else "job", *own, *others[:MOST_BESIDE], "status"]
     numbers = [name for name in ("objective", "final", *noise, "seconds") if any(name in line for line in rows)]
     lines = [[*names, *numbers]]
-    for line in rows[:MOST_LINES]:
-        cells = [_cell(line, name, errors.format(name)) for name in numbers]
+    for line in rows:
+        found = {name: None if name == "seconds" else line.get(errors.format(name)) for name in numbers}
+        cells = [value_and_error(line.get(name, ""), found[name]) for name in numbers]
         lines.append([*(str(line.get(name, "")) for name in names), *cells])
+    return lines
+
+
+def text_table(lines: list[list[str]]) -> str:
+    """Return cells as a text with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    more = [f"... and {len(rows) - MOST_LINES} more lines, in the file"] if len(rows) > MOST_LINES else []
-    note = [f"{hidden} more settings differ without having been swept, in sweep.csv"] if hidden > 0 else []
-    seeds = [f"± is the standard error over {'seeds' if grouped else 'replicates'}"] if any_error(lines) else []
-    return "\n".join(["", *("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines), *more, *seeds, *note])
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
-def any_error(lines: list[list[str]]) -> bool:
-    """Whether a cell of a table has an error."""
-    return any(" ± " in cell for line in lines for cell in line)
-
-
-def _cell(line: dict[str, Any], name: str, error_name: str) -> str:
-    value, error = line.get(name, ""), None if name == "seconds" else line.get(error_name)
+def value_and_error(value: Any, error: Any) -> str:
+    """Return a cell with a number of six digits and, where it has one, its standard error."""
     text = f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
     return f"{text} ± {error:.2g}" if isinstance(error, float) and text else text

@@ -66,6 +66,8 @@ def sweep_figure(
         end.set_ylabel(whole.get_ylabel())
     else:
         panels.show_last_half(end, longest, ends, ends)
+    first = min(last_half(step)[0] for step, _ in groups.values())  # a group may have ended before the others
+    panels.show_steps(end, np.array([first, longest[-1]]))
     bands = f"median and {panels.BAND_LABEL}" if len(groups) <= MOST_BANDS else "median"
     notes = [bands if any(values.shape[1] > 1 for _, values in groups.values()) else "", note]
     return legend_below(figure, title=", ".join(filter(None, notes)))
