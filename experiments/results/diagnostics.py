@@ -7,8 +7,19 @@ log-likelihood by importance sampling.
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from vi_core.diagnostics.gradient_noise import deviations, exact_gradient, gradient_draws, standardised_errors, stored
+from vi_core.algorithms.gradient import estimate
+from vi_core.diagnostics.gradient_noise import (
+    deviations,
+    exact_gradient,
+    gradient_draws,
+    layer_deviations,
+    layers,
+    standardised_errors,
+    stored,
+)
 from vi_core.diagnostics.importance import held_out_likelihood
 from vi_core.errors import Unsupported
 from vi_core.models.base import HasColumns, HasDenoisingTerms
@@ -30,7 +41,9 @@ def gradient_noise(problem: Problem, count: int, alive: np.ndarray) -> dict[str,
         count: Number of estimates, at least 2.
         alive: Replicates that count, (R,).
     """
-    model, family, bound, x = problem.model, problem.family, problem.bound, problem.batches.full
+    model, family, bound, x = problem.model, problem.family, problem.bound, fixed_batch(problem)
+    if family.stored_names() is None and not family.fixed and family.replicates == 1:
+        return network_noise(problem, x, count)
     _, latents = stored(family)
     with same_draws_after(problem.data.train.device):
         draws = gradient_draws(problem.estimator, model, family, bound, x, count)
@@ -42,6 +55,32 @@ def gradient_noise(problem: Problem, count: int, alive: np.ndarray) -> dict[str,
         "latents": {name: spread(value, alive)["mean"] for name, value in by_latent.items()},
         "bias": None if exact is None else bias(standardised_errors(draws, exact).cpu().numpy()[alive], count),
     }
+
+
+def fixed_batch(problem: Problem) -> Any:
+    """Return what a step sees of all data, or a minibatch that is the same at each call: the first points."""
+    with same_draws_after(problem.data.train.device):
+        torch.manual_seed(0)  # pixels may be drawn from grey levels
+        return problem.batches.decode(problem.batches.example())
+
+
+def network_noise(problem: Problem, x: Any, count: int) -> dict[str, Any]:
+    """Return what `gradient_noise` does, by layer of the networks of family and model."""
+    model, family = problem.model, problem.family
+    weights = layers(family, model)
+
+    def surrogate() -> Tensor:
+        return estimate(model, family, problem.estimator, problem.bound, x)[0]
+
+    with same_draws_after(problem.data.train.device):
+        found = {name: value.cpu().numpy() for name, value in layer_deviations(surrogate, weights, count).items()}
+    total, alive = np.linalg.norm(list(found.values()), axis=0), np.ones(1, dtype=bool)
+    means = {name: spread(value, alive)["mean"] for name, value in found.items()}
+    parts: dict[str, list[float]] = {}
+    for name, value in means.items():
+        parts.setdefault(name.partition(".")[0], []).append(value)
+    networks = {name: float(np.linalg.norm(values)) for name, values in parts.items()}
+    return {"total": spread(total, alive), "latents": means, "networks": networks, "bias": None}
 
 
 def bias(errors: np.ndarray, count: int) -> dict[str, Any]:

@@ -179,6 +179,8 @@ def _noise_line(when: str, noise: Summary) -> str:
     """Return the standard deviation of the gradient (a norm over parameters) at the start or the end, and its bias."""
     total, bias = noise["total"]["mean"], noise["bias"]
     text = f"gradient noise, {when}: " + ("no replicate left" if total is None else f"{total:.5g}")
+    if "networks" in noise:
+        text += f" ({', '.join(f'{name} {value:.5g}' for name, value in noise['networks'].items())})"
     if bias is None or bias["largest_z"] is None:
         return text
     return f"{text}; its mean is off the exact gradient by {bias['largest_z']:.2f} standard errors at most"

@@ -14,6 +14,7 @@ from yaml import YAMLError
 from vi_core.archive import read_config, read_summary
 from vi_core.errors import DataError
 from vi_core.reading import LOADER, check_yaml
+from vi_core.training.history import read_history
 
 from ..config.messages import one_line
 from ..config.schema import config_hash
@@ -21,6 +22,7 @@ from ..results.files import write_text
 from ..results.verdict_lines import WORDS
 from .differences import Job, beside, settings, settings_in, swept_keys, value_of, warnings
 from .groups import aggregated, groups_of
+from .race import at_equal_time
 
 log = logging.getLogger(__name__)
 FINISHED = ("completed", "converged")
@@ -63,6 +65,7 @@ def tabulate(folder: Path) -> tuple[list[Job], list[str]]:
     """
     jobs = read_jobs(folder)
     keys = swept_keys(jobs)
+    race(jobs, keys)
     others = beside([job["settings"] for job in jobs], keys)
     write_text(folder / "sweep.csv", csv_text([row(job, keys, others) for job in jobs]))
     if lines := group_rows(jobs, keys, others):
@@ -187,6 +190,9 @@ def row(job: Job, keys: list[str], others: list[str]) -> dict[str, Any]:
         line |= {"final": job["final"]["mean"], "final_se": job["final"]["se"]}
     noise = job.get("diagnostics", {}).get("gradient", {})
     line |= {f"gradient_sd_{when}": noise[when]["total"]["mean"] for when in ("start", "final") if when in noise}
+    for when in ("start", "final"):
+        networks = noise.get(when, {}).get("networks", {})
+        line |= {f"gradient_sd_{when}[{name}]": value for name, value in networks.items()}
     for name, estimate in job["estimates"].items():
         line |= {f"E[{name}]": estimate["mean"], f"E[{name}].mc_error": estimate["mc_error"]}
         line |= {f"sd[{name}]": estimate["sd"]} if "sd" in estimate else {}
@@ -194,8 +200,20 @@ def row(job: Job, keys: list[str], others: list[str]) -> dict[str, Any]:
     if bound:
         trust = (job.get("verdict") or {}).get("trust")
         line |= {"log_evidence": job["final"]["log_evidence"], "verdict": WORDS.get(trust, "")}
+    line |= job.get("race", {})
     passed = sum(check["passed"] for check in checks)
     return line | {"checks_passed": passed, "checks": len(checks), "seconds": job["timing"]["total_s"]}
+
+
+def race(jobs: list[Job], keys: list[str]) -> None:
+    """Note what jobs had reached at equal time, where estimators or optimizers were swept and traces can be read."""
+    raced = [job for job in jobs if "objective" in job]
+    if not {"estimator", "optimizer"} & set(keys) or len({job["data"]["checksum"] for job in raced}) != 1:
+        return
+    with suppress(*UNREADABLE):
+        traces = [read_history(job["folder"] / "trace.csv") for job in raced]
+        for job, line in zip(raced, at_equal_time(raced, traces), strict=True):
+            job["race"] = line
 
 
 def group_rows(jobs: list[Job], keys: list[str], others: list[str]) -> list[dict[str, Any]]:
@@ -241,7 +259,8 @@ def table_lines(jobs: list[Job], keys: list[str], others: list[str]) -> list[lis
     noise = ("gradient_sd_start", "gradient_sd_final")
     own = [key for key in keys if not grouped or key != "seed"]
     names = ["jobs" if grouped else "job", *own, *others[:MOST_BESIDE], "status"]
-    numbers = [name for name in ("objective", "final", *noise, "seconds") if any(name in line for line in rows)]
+    raced = ("error", "error_in_time")
+    numbers = [name for name in ("objective", "final", *noise, *raced, "seconds") if any(name in line for line in rows)]
     lines = [[*names, *numbers]]
     for line in rows:
         found = {name: None if name == "seconds" else line.get(errors.format(name)) for name in numbers}

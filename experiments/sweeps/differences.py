@@ -66,12 +66,16 @@ def flat(config: dict[str, Any]) -> Flat:
     return found
 
 
+class Inner(str):
+    """The class of a part inside a part, which the outer part decides where it is swept."""
+
+
 def leaves(value: Any, path: str) -> Flat:
     """Return the plain values below a path; a part inside a part is known by its class."""
     if not isinstance(value, dict):
         return {} if value is None else {path: value}
     outer = path in PARTS or path == "study"  # whose name is known
-    found: Flat = {} if outer or "_target_" not in value else {path: value["_target_"].rpartition(".")[2]}
+    found: Flat = {} if outer or "_target_" not in value else {path: Inner(value["_target_"].rpartition(".")[2])}
     for key, inner in value.items():
         if key != "_target_":
             found |= leaves(inner, f"{path}.{key}")
@@ -93,7 +97,9 @@ def beside(every: Sequence[Flat], keys: Sequence[str]) -> list[str]:
     """
     inside = tuple(f"{key.replace('/', '.')}." for key in keys if "/" in key)
     swept = {key.replace("/", ".") for key in keys}
-    return [path for path in unequal(every) if path not in swept and not (inside and path.startswith(inside))]
+    found = [path for path in unequal(every) if path not in swept and not (inside and path.startswith(inside))]
+    own = {path for each in every for path, value in each.items() if isinstance(value, Inner)}
+    return [path for path in found if path not in own or path.partition(".")[0] not in swept]
 
 
 def warnings(jobs: Sequence[Job], keys: Sequence[str], paths: Sequence[str]) -> list[str]:

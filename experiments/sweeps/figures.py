@@ -11,10 +11,11 @@ from omegaconf import DictConfig
 
 from vi_core.errors import DataError, did_you_mean
 from vi_core.plots.drawing.panels import window_note
-from vi_core.plots.drawing.series import smooth
+from vi_core.plots.drawing.series import smooth, thin
 from vi_core.plots.drawing.style import DASHES, PALETTE, save
 from vi_core.plots.sweep import (
     Points,
+    course_figure,
     gradient_noise_figure,
     heat_figure,
     numbers_figure,
@@ -26,6 +27,7 @@ from vi_core.training.history import History, read_history
 from ..config.messages import one_line
 from .differences import COST_OR_NOISE, SYMBOLS, Job, beside, label, value_of, words
 from .groups import Group, groups_of, telling
+from .race import errors_of, seconds_of
 
 log = logging.getLogger(__name__)
 Labels = tuple[str, ...]  # what colours a curve and, where there is a second, what dashes it
@@ -47,6 +49,7 @@ def draw(folder: Path, jobs: list[Job], keys: list[str], cfg: DictConfig) -> lis
         "bound": overlay(jobs, keys, by, cfg.plot.smoothing),
         "final": against_numbers(jobs, keys),
         "gradient_noise": gradient_noise(jobs, by),
+        "course": course(jobs, keys, by),
     }
     return [save(drawn, folder / "plots" / f"{name}.{cfg.plot.format}") for name, drawn in found.items() if drawn]
 
@@ -162,6 +165,57 @@ def gradient_noise(jobs: list[Job], by: list[list[str]]) -> Figure | None:
     }
     title = f"{jobs[0]['experiment']}: noise of each latent's gradient, unconstrained parameters"
     return gradient_noise_figure(groups, title=title)
+
+
+def course(jobs: list[Job], keys: list[str], by: list[list[str]]) -> Figure | None:
+    """Return noise of the gradient and error of the posterior means in the course of the runs; None where not measured.
+
+    The error is drawn against steps and against seconds, so that methods are compared at equal K and at equal time.
+    """
+    found: dict[str, dict[Labels, list[Any]]] = {}
+    paths, xlabels = noted(jobs, keys), list[str]()
+    for job in (job for job in jobs if "objective" in job):
+        labels = labels_of(job, by, paths)
+        if (noise := noise_rows(job)) is not None:
+            found.setdefault("sd of the gradient", {}).setdefault(labels, []).append(noise)
+    if not found:
+        return None
+    xlabels.append("step")
+    for job in (job for job in jobs if "objective" in job):
+        trace = trace_of(job["folder"])
+        errors = None if trace is None else errors_of(job, trace)
+        if trace is None or errors is None:
+            continue
+        labels, rows = labels_of(job, by, paths), thin(len(errors))
+        for name, x in {"": trace.step, " ": seconds_of(trace)}.items():
+            curves = found.setdefault(f"error of posterior means{name}", {})
+            shown = rows[x[rows] > 0]
+            curves.setdefault(labels, []).append((x[shown], errors[shown], np.full(len(shown), np.nan)))
+    xlabels += ["step", "seconds of training"][: 2 * (len(found) > 1)]
+    note = "error in posterior standard deviations, over replicates and latents" if len(found) > 1 else ""
+    return course_figure(found, xlabels=xlabels, title=title_of(jobs), note=note)
+
+
+def noise_rows(job: Job) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Return step, noise and its standard error in the course of a run, (T,) each; None where it was not measured.
+
+    The first is drawn at step 1, as a logarithmic axis has no 0. Of networks it is the noise of the encoder.
+    """
+    noise = job["diagnostics"].get("gradient")
+    if noise is None or "along" not in noise:
+        return None
+    ends = [(1, noise["start"]), (int(job["timing"]["iterations"]), noise["final"])]
+    first, last = ((step, *_noise_of(one)) for step, one in ends)
+    rows = [first, *((row["step"], *_noise_of(row)) for row in noise["along"]), last]
+    return tuple(np.array(column, dtype=float) for column in zip(*rows, strict=True))  # type: ignore[return-value]
+
+
+def _noise_of(row: dict[str, Any]) -> tuple[float | None, float | None]:
+    encoder = (row.get("networks") or row["latents"]).get("encoder")
+    if encoder is not None:
+        return encoder, None
+    total = row["total"]
+    return (total["mean"], total["se"]) if isinstance(total, dict) else (total, row["total_se"])
 
 
 def mean_of(tables: list[dict[str, float | None]]) -> dict[str, float]:

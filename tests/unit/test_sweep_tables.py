@@ -7,6 +7,8 @@ import pytest
 
 from experiments.sweeps.differences import beside, flat, label, unequal, value_of, warnings
 from experiments.sweeps.groups import groups_of, mean_and_error, statuses
+from experiments.sweeps.race import at_equal_time, errors_of
+from vi_core.training.history import History
 
 PATHWISE = {"_target_": "vi_core.estimators.pathwise.Pathwise", "num_samples": 1, "chunk_size": None}
 SCORE = {
@@ -73,3 +75,19 @@ def test_one_number_keeps_its_own_error_and_several_have_that_of_their_mean(pair
 def test_statuses_are_counted_where_they_differ() -> None:
     assert statuses(["completed"] * 3) == "completed"
     assert statuses(["completed", "failed", "completed"]) == "2 completed, 1 failed"
+
+
+def history(seconds: list[float], means: list[float]) -> History:
+    columns = {"elbo": np.array([[-9.0, -9], [-5, -5], [-2, -2]]), "E[mu]": np.array([means, [-m for m in means]]).T}
+    return History("elbo", np.arange(1, 4), np.array(seconds), columns)
+
+
+def test_at_equal_time_each_is_where_it_was_when_the_first_ended() -> None:
+    """Means 3, 2 and 1 deviations off, above in one replicate and below in the other; the slow job is at its first."""
+    known = {"estimates": {"mu": {"exact": 0.0, "exact_sd": 0.5}}}
+    fast, slow = history([1.0, 2.0, 3.0], [1.5, 1.0, 0.5]), history([7.0, 17.0, 27.0], [1.5, 1.0, 0.5])
+    np.testing.assert_allclose(errors_of(known, fast), [3, 2, 1])
+    first, second = at_equal_time([known, known], [fast, slow])
+    assert first == pytest.approx({"equal_s": 2.0, "final_in_time": -2.0, "error": 1.0, "error_in_time": 1.0})
+    assert second == pytest.approx({"equal_s": 2.0, "final_in_time": -9.0, "error": 1.0, "error_in_time": 3.0})
+    assert errors_of({"estimates": {}}, fast) is None

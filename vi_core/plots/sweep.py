@@ -4,6 +4,7 @@ the noise of gradient estimates by latent.
 The noise is drawn as points, because the length of a bar on a logarithmic axis depends on where the axis begins.
 """
 
+from collections.abc import Container
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -11,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy import ndarray
 
 from vi_core.plots.drawing import panels
@@ -75,28 +76,46 @@ def sweep_figure(
 
 def _draw_groups(axes: Axes, groups: dict[tuple[str, ...], History], shift: float) -> None:
     """Draw each group in the colour of its first label, dashed by its second, with a legend entry for each label."""
-    colors, dashes = looks([*groups])
+    ended = {labels for labels, (_, values) in groups.items() if not np.isfinite(values).any()}
+    found = looks([*groups])
     for labels, (step, values) in groups.items():
-        if not np.isfinite(values).any():
+        if labels in ended:
             continue
         if len(groups) > MOST_BANDS:
             values = quantiles(values, (0.5,)).T
-        panels.draw_replicates(axes, step, values - shift, color=colors[labels[0]], label="", band_label="")
-        axes.lines[-1].set(linestyle=dashes[labels[1]] if dashes else "solid", gid=", ".join(labels))
-    ended = {labels[0] for labels in groups if not np.isfinite(groups[labels][1]).any()} if not dashes else set()
-    for text, color in colors.items():
-        axes.plot([], [], color=color, label=f"{text} (diverged)" if text in ended else text)
-    for text, dash in dashes.items():
-        axes.plot([], [], color=INK, linestyle=dash, label=text)
+        color, dash = found[labels]
+        panels.draw_replicates(axes, step, values - shift, color=color, label="", band_label="")
+        axes.lines[-1].set(linestyle=dash, gid=", ".join(labels))
+    _legend_entries(axes, [*groups], {labels[0] for labels in ended if len(labels) == 1})
 
 
-def looks(groups: list[tuple[str, ...]]) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return a colour for each first label, in the order of the numbers where they end in numbers, and dashes."""
+def looks(groups: list[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[str, Any]]:
+    """Return a colour and a line style for each group.
+
+    Colours are those of the first labels, in the order of the numbers where they end in numbers, and line styles those
+    of the second. Of single labels more than there are colours, those that share one are dashed.
+    """
     first = list(dict.fromkeys(labels[0] for labels in groups))
     second = list(dict.fromkeys(labels[1] for labels in groups if len(labels) > 1))
     colors = group_colors([text.rpartition(" = ")[2] for text in first])
     styles = ("solid", *DASHES[1:], DASHES[0])  # the last is that of references
-    return dict(zip(first, colors, strict=True)), dict(zip(second, styles, strict=False))
+    found = {}
+    for labels in groups:
+        place = first.index(labels[0])
+        turn = second.index(labels[1]) if len(labels) > 1 else colors[:place].count(colors[place])
+        found[labels] = (colors[place], styles[turn % len(styles)])
+    return found
+
+
+def _legend_entries(axes: Axes, groups: list[tuple[str, ...]], ended: Container[str] = ()) -> None:
+    """Give the legend an entry for each label, with what the label alone decides of the look."""
+    found = looks(groups)
+    for labels, (color, dash) in found.items():
+        text = f"{labels[0]} (diverged)" if labels[0] in ended else labels[0]
+        axes.plot([], [], color=color, linestyle=dash if len(labels) == 1 else "solid", label=text)
+    for labels, (_, dash) in found.items():
+        if len(labels) > 1:
+            axes.plot([], [], color=INK, linestyle=dash, label=labels[1])
 
 
 def pool(jobs: list[History]) -> History:
@@ -154,8 +173,8 @@ def numbers_figure(
     """
     figure = blank(5.6, 3.7, title)
     axes = figure.subplots()
-    for (text, points), color in zip(curves.items(), looks([(text,) for text in curves])[0].values(), strict=True):
-        style = {"color": color, "marker": "o", "markersize": 4, "capsize": 2.5, "linewidth": 1.2}
+    for (text, points), (color, dash) in zip(curves.items(), looks([(t,) for t in curves]).values(), strict=True):
+        style = {"color": color, "linestyle": dash, "marker": "o", "markersize": 4, "capsize": 2.5, "linewidth": 1.2}
         axes.errorbar(points.number, points.mean, np.nan_to_num(points.error), label=text or note, **style)
     if evidence is not None:
         panels.draw_references(axes, {"log evidence": evidence}, shift=0.0)
@@ -255,6 +274,44 @@ def _draw_statistic(axes: Axes, numbers: ndarray, values: ndarray, name: str, fi
     axes.axhline(fitting, color=GREY, linestyle="dashed", linewidth=1.2, label="a model that fits")
     axes.set(ylabel=name)
     axes.set_ylim(bottom=0)
+
+
+@theme()
+def course_figure(
+    panels_of: dict[str, dict[tuple[str, ...], list[tuple[ndarray, ndarray, ndarray]]]],
+    *,
+    xlabels: list[str],
+    title: str = "",
+    note: str = "",
+) -> Figure:
+    """Draw numbers of groups in the course of their runs, on logarithmic axes: a panel for each number.
+
+    Args:
+        panels_of: By the label of its vertical axis the curves of a panel, by their labels as in `sweep_figure`: each
+            of jobs with places (T,), values (T,) and standard errors (T,), which are drawn as bars unless they are NaN.
+        xlabels: Of the horizontal axes.
+        title: Title of the figure; none if empty.
+        note: What the legend says of the curves.
+    """
+    figure = blank(3.1 * len(panels_of) + 0.8, 3.7, title)
+    axes_of = figure.subplots(1, len(panels_of), squeeze=False)[0]
+    groups = list(dict.fromkeys(labels for curves in panels_of.values() for labels in curves))
+    for axes, xlabel, (ylabel, curves) in zip(axes_of, xlabels, panels_of.items(), strict=True):
+        for labels, jobs in curves.items():
+            color, dash = looks(groups)[labels]
+            for x, y, error in jobs:
+                style = {"color": color, "linestyle": dash, "linewidth": 1.1}
+                if bool(np.isfinite(error).any()):
+                    axes.errorbar(x, y, np.nan_to_num(error), capsize=2, marker="o", markersize=2.5, **style)
+                else:
+                    axes.plot(x, y, **style)
+        axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log")
+        axes.xaxis.set_major_formatter(panels.tick_text)
+        axes.yaxis.set_major_formatter(panels.tick_text)
+        low, high = axes.get_ylim()
+        axes.yaxis.set_minor_formatter(panels.tick_text if high < 10 * low else NullFormatter())
+    _legend_entries(axes_of[0], groups)
+    return legend_below(figure, title=note)
 
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
