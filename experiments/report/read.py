@@ -16,7 +16,7 @@ from vi_core.reading import damaged, read_yaml
 from vi_core.renamed import ESTIMATES
 from vi_core.training.history import read_history
 
-from ..results.expectations import check
+from ..results.expectations import check, limits
 from ..sweeps.collect import read_jobs, table_lines
 from ..sweeps.differences import beside, settings, swept_keys
 from .records import MOST_FIGURES, Check, Figure, Job, Quantity, Row
@@ -143,6 +143,7 @@ def checks(folder: Path, summary: dict[str, Any]) -> list[Check]:
             expected=item["expected"],
             tolerance=item["tolerance"],
             passed=item["passed"] if judged else None,
+            limits="" if " ± " in (asked := limits(item["name"], item["expected"], item["tolerance"])) else asked,
         )
         for item in found
     ]

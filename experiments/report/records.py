@@ -45,6 +45,7 @@ class Check:
         expected: What the experiment expects.
         tolerance: Largest difference that passes.
         passed: Whether it passed; None where the run's settings differ from the experiment's.
+        limits: What is asked for in words, where that is a range; else empty.
     """
 
     quantity: str
@@ -53,6 +54,7 @@ class Check:
     expected: float
     tolerance: float
     passed: bool | None
+    limits: str = ""
 
     @property
     def verdict(self) -> Verdict:

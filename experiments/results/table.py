@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .expectations import limits
 from .verdict_lines import verdict_lines
 
 Summary = dict[str, Any]
@@ -197,8 +198,14 @@ def _verdict_lines(summary: Summary, figures: Sequence[str]) -> list[str]:
 
 def _check_line(check: Summary) -> str:
     verdict = "PASS" if check["passed"] else "FAIL"
-    value = "missing" if check["value"] is None else f"{check['value']:.6f}"
-    return f"{verdict}    {check['name']} = {value}, expected {check['expected']} ± {check['tolerance']}"
+    asked = limits(check["name"], check["expected"], check["tolerance"])
+    return f"{verdict}    {check['name']} = {_check_value(check['value'])}, expected {asked}"
+
+
+def _check_value(value: float | None) -> str:
+    if value is None:
+        return "missing"
+    return "0" if value == 0 else f"{value:.3g}" if abs(value) < 1e-3 else f"{value:.6f}"
 
 
 def _bound_cells(value: float | None, error: float | None, evidence: float | None) -> str:

@@ -40,6 +40,7 @@ class Progress(Callback):
             "leave": False,
             "file": sys.stderr,
         }
+        self.begun, self.started = loop.done, time.perf_counter()
         self.bar = tqdm(total=loop.plan.steps, initial=loop.done, **shown)
         self.last_line = self.last_value = time.perf_counter()
 
@@ -54,7 +55,9 @@ class Progress(Callback):
             self.bar.update(loop.done - self.bar.n)
         elif now - self.last_line >= LINE_EVERY:
             self.last_line = now
-            log.info("step %d of %d: %s", loop.done, loop.plan.steps, self._value(loop))
+            each = (now - self.started) / (loop.done - self.begun)
+            left = max(1, round(each * (loop.plan.steps - loop.done)))
+            log.info("step %d of %d, about %d s left: %s", loop.done, loop.plan.steps, left, self._value(loop))
 
     def on_failure(self, loop: Loop, error: BaseException) -> None:
         self.bar.close()

@@ -177,7 +177,8 @@ def course(jobs: list[Job], keys: list[str], by: list[list[str]]) -> Figure | No
     for job in (job for job in jobs if "objective" in job):
         labels = labels_of(job, by, paths)
         if (noise := noise_rows(job)) is not None:
-            found.setdefault("sd of the gradient", {}).setdefault(labels, []).append(noise)
+            of = "encoder's " if "networks" in job["diagnostics"]["gradient"]["start"] else ""
+            found.setdefault(f"sd of the {of}gradient", {}).setdefault(labels, []).append(noise)
     if not found:
         return None
     xlabels.append("step")

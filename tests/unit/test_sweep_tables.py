@@ -5,9 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from experiments.config.messages import one_line
+from experiments.results.expectations import limits
 from experiments.sweeps.differences import beside, flat, label, unequal, value_of, warnings
 from experiments.sweeps.groups import groups_of, mean_and_error, statuses
 from experiments.sweeps.race import at_equal_time, errors_of
+from vi_core.errors import ConfigError
 from vi_core.training.history import History
 
 PATHWISE = {"_target_": "vi_core.estimators.pathwise.Pathwise", "num_samples": 1, "chunk_size": None}
@@ -91,3 +94,30 @@ def test_at_equal_time_each_is_where_it_was_when_the_first_ended() -> None:
     assert first == pytest.approx({"equal_s": 2.0, "final_in_time": -2.0, "error": 1.0, "error_in_time": 1.0})
     assert second == pytest.approx({"equal_s": 2.0, "final_in_time": -9.0, "error": 1.0, "error_in_time": 3.0})
     assert errors_of({"estimates": {}}, fast) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "tolerance", "words"),
+    [
+        ("estimates.ks_p_value.mean", 0.5, 0.499999, "> 1e-6"),
+        ("estimates.rank.mean", 0.5, 0.475, "from 0.025 to 0.975"),
+        ("final.median", -185.942036, 0.002, "-185.942036 ± 0.002"),
+        ("estimates.mu.replicate_sd", 0.0, 0.01, "0 ± 0.01"),
+    ],
+)
+def test_checks_read_as_what_they_are(name: str, expected: float, tolerance: float, words: str) -> None:
+    assert limits(name, expected, tolerance) == words
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("lr", "Did you mean 'optimizer.lr'?"),
+        ("steps", "Did you mean 'trainer.steps'?"),
+        ("num_samples", "Did you mean 'estimator.num_samples'?"),
+        ("seeed", "Did you mean 'seed'?"),
+    ],
+)
+def test_a_setting_without_its_group_is_known_by_its_name(key: str, words: str) -> None:
+    error = ConfigError(f"Could not override '{key}'. Key '{key}' is not in struct")
+    assert words in one_line(error)

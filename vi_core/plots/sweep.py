@@ -51,7 +51,7 @@ def sweep_figure(
     finals = {labels: _final(values) for labels, (_, values) in groups.items()}
     best = groups[max(finals, key=finals.__getitem__)][1]
     anchor = panels.anchor_of(best, references)
-    figure = blank(7.4, 3.6, title)
+    figure = blank(7.4, 3.6 + 0.1 * max(0, len(looks([*curves])) - 6), title)
     whole, end = panels.bound_panels(figure, anchor, name=name)
     ends = np.concatenate([quantiles(last_half(values)).ravel() for _, values in groups.values()])
     ends = np.concatenate([ends[np.isfinite(ends)], [*references.values()]])
