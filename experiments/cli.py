@@ -8,6 +8,7 @@ line; anything else is a defect and keeps its traceback. Torch is imported when 
 import atexit
 import gc
 import logging
+import re
 import sys
 from argparse import Namespace
 from importlib import import_module
@@ -25,7 +26,7 @@ from vi_core.errors import ConfigError, LabError, did_you_mean
 from vi_core.reading import read_yaml
 
 from .config import hydra_adapter, schema
-from .config.messages import configuration_groups, one_line
+from .config.messages import configuration_groups, keys_of, one_line
 from .config.places import CONF, PROGRAM
 from .run.jobs import Job, failures, finished_job, make_job, run_job
 from .run.owner import discard, owned
@@ -42,7 +43,7 @@ FOLDERS = ("run", "resume", "sweep.resume")
 OWN_FOLDER = ("fit", "prior_predictive")
 """Tasks that make a folder of their own, as a run does."""
 RECIPES = ("auto", "none")  # files of conf/recipe
-TASKS = (*OWN_FOLDER, *TASKS_ON_FOLDER, "reproduce", "new_model")
+TASKS = (*OWN_FOLDER, *TASKS_ON_FOLDER, "compare", "reproduce", "new_model")
 NEW_OBJECTS = 50_000  # between two looks for cycles of garbage: importing torch makes ten times as many
 
 
@@ -79,6 +80,8 @@ def dispatch(arguments: list[str]) -> None:
         raise ConfigError(f"{what} is no sweep; leave {'--multirun' if '--multirun' in options else '-m'} out.")
     elif task == "new_model":
         new_model(given)
+    elif task == "compare":
+        compare(given, overrides, folders.get("run"))
     elif task == "reproduce":
         reproduce(overrides, folders.get("run"))
     elif task not in OWN_FOLDER:
@@ -89,7 +92,22 @@ def dispatch(arguments: list[str]) -> None:
         overrides = with_recipe(given, overrides, options)
         if "sweep.resume" in folders:
             overrides += resumed_sweep(folders["sweep.resume"])
-        under_options(options, overrides)
+        under_options(options, for_all_parts(overrides) if asked.multirun else overrides)
+
+
+def for_all_parts(overrides: list[str]) -> list[str]:
+    """Return the overrides of a sweep in which a setting of a swept part goes to all parts that have it.
+
+    Such as `estimator.num_samples=10` beside `estimator=pathwise,exact`: jobs whose part has no such setting leave it
+    out (`settings.drop_unknown`), where Hydra would refuse the sweep.
+    """
+    swept = {key for key, value in given_keys(overrides).items() if re.search(r",|\bglob\(|\bchoice\(", value)}
+    found = []
+    for text in overrides:
+        part, _, key = text.partition("=")[0].partition(".")
+        several = part in swept and key in keys_of(f"{part}.") and "." not in key
+        found.append(f"++{text}" if several else text)
+    return found
 
 
 def given_keys(arguments: list[str]) -> dict[str, str]:
@@ -233,6 +251,20 @@ def on_folder(task: str, arguments: list[str], folder: Path | None) -> None:
     run = import_module(f"{PROGRAM}.{TASKS_ON_FOLDER[task]}").run
     if run(cfg, folder) is False:
         failures.append(str(folder))
+
+
+def compare(given: dict[str, str], arguments: list[str], folder: Path | None) -> None:
+    """Put the finished runs that `runs=` names side by side; `run=` is where the comparison is written."""
+    runs = [Path(name.strip()) for name in given.get("runs", "").strip("[]").split(",") if name.strip()]
+    if not runs:
+        raise ConfigError("task=compare needs folders: runs=[<folder>,<folder>].")
+    with hydra.initialize_config_module(CONF, version_base="1.3"):
+        cfg = hydra.compose("config", [a for a in arguments if not a.startswith("runs=")])
+    cfg.run = None if folder is None else str(folder)
+    start_log(None)
+    from .sweeps import compare as task
+
+    task.run(cfg, runs)
 
 
 def reproduce(arguments: list[str], folder: Path | None) -> None:

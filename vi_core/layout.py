@@ -162,11 +162,21 @@ class Noise(TypedDict):
     latents: dict[str, Number]
 
 
+class NoiseRow(TypedDict):
+    """Noise of gradients in the course of a run."""
+
+    step: int
+    total: Number
+    total_se: Number
+    latents: dict[str, Number]
+
+
 class GradientNoise(TypedDict):
-    """Noise of gradients at the first and the last parameters."""
+    """Noise of gradients at the first and the last parameters, and at checkpoints."""
 
     start: Noise
     final: Noise
+    along: NotRequired[list[NoiseRow]]
 
 
 class Terms(TypedDict):

@@ -29,6 +29,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
@@ -36,18 +37,19 @@ from hydra.core.utils import run_job as run_hydra_job
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf._utils import get_omega_conf_dumper
 
 from vi_core.errors import ConfigError
 from vi_core.files import explained, file_and_name
 from vi_core.reading import check_yaml
 
-from ..run.jobs import refused, relative
+from ..run.jobs import on_job_end, refused, relative
 from ..run.owner import Occupied, given_folder, owned, refuse_results
 from .places import CONF
 from .schema import Root
 
+MOST_NAME = 60  # letters of a sweep's name that is made of several
 HYDRAS_CHOICE, HYDRAS_LOADER = Plugins.instantiate_sweeper, FileConfigSource.load_config
 
 
@@ -109,6 +111,9 @@ def run_in_own_folder(*, config: DictConfig, job_dir_key: str, job_subdir_key: s
         result = JobReturn(overrides=list(config.hydra.overrides.task), status=JobStatus.COMPLETED)
         result.return_value = refused(folder, error)
         return result
+    finally:
+        for call in on_job_end:
+            call()
 
 
 def run_with_log(**job: Any) -> JobReturn:
@@ -146,7 +151,7 @@ def choose_sweeper(
         sweeper.setup(**context)
     else:
         sweeper = HYDRAS_CHOICE(plugins, **context)
-    return OwnedSweeper(sweeper, config)
+    return OwnedSweeper(sweeper, config, jobs_of(hydra_context, config))
 
 
 def _batched(config: DictConfig) -> Sweeper:
@@ -167,6 +172,25 @@ def grid(overrides: Sequence[Override], max_batch_size: int | None) -> list[list
         max_batch_size: Most jobs of a batch, null for one batch of all.
     """
     return BasicSweeper.split_arguments(list(overrides), max_batch_size)  # it is no public function
+
+
+def jobs_of(context: HydraContext, config: DictConfig) -> int:
+    """Return how many jobs a sweep over a grid has; 0 for other sweepers, which decide on the way."""
+    if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+        return 0
+    texts: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    return len(grid(OverridesParser.create(context.config_loader).parse_overrides([*params, *texts]), None)[0])
+
+
+def pin(config: DictConfig, settings: Sequence[str]) -> None:
+    """Let every job of a sweep have settings of Hydra's that are decided for the sweep as a whole."""
+    texts: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
+    given = {text.lstrip("+~").partition("=")[0] for text in texts}
+    with read_write(config):
+        for text in settings:
+            if text.partition("=")[0] not in given:
+                config.hydra.overrides.hydra.append(text)
 
 
 def quoted(text: str) -> str:
@@ -216,12 +240,18 @@ def part_settings(group: str, name: str, folders: Sequence[Path] = ()) -> dict[s
 def filed_name(root: DictConfig) -> str:
     """Return the name of a run: that of its experiment, or of the model where the command line replaces model or data.
 
+    A sweep over experiments or models has the names of all of them.
+
     Args:
         root: The whole configuration, with Hydra's node where that is still there.
     """
     node = root.hydra if "hydra" in root else HydraConfig.get()
     choices: Any = node.runtime.choices
     overrides = list(node.overrides.task)
+    for group in ("experiment", "model"):
+        values = next((text.partition("=")[2] for text in overrides if text.startswith(f"{group}=")), "")
+        if re.fullmatch(r"[\w,-]+", values) and "," in values:
+            return values.replace(",", "+")[:MOST_NAME]
     if not replaced(choices, overrides):
         return choices.experiment
     path = next((text.partition("=")[2] for text in overrides if text.startswith("model.path=")), "")

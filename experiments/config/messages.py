@@ -79,7 +79,11 @@ def _no_key(found: re.Match[str]) -> str:
     known = [*configuration_groups(), *keys_of(path)] if "." not in path else keys_of(path)
     if "." in path and key in known:
         return f"{path} is not a setting of the {group} that is chosen. See --cfg job."
-    hint = f" Did you mean '{SETTINGS[path]}'?" if path in SETTINGS else did_you_mean(key, known)
+    owners = [group for group in configuration_groups() if "." not in path and key in keys_of(f"{group}.")]
+    owners = [group for group in owners if group != "study"] or owners  # of which there are many
+    renamed = SETTINGS.get(path) or (f"{owners[0]}.{key}" if len(owners) == 1 else "")
+    several = f" It is one of {', '.join(f'{group}.{key}' for group in owners)}." if len(owners) > 1 else ""
+    hint = f" Did you mean '{renamed}'?" if renamed else several or did_you_mean(key, known)
     return f"{path} is not a setting.{hint} See --cfg job for all of them."
 
 

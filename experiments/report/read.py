@@ -16,8 +16,9 @@ from vi_core.reading import damaged, read_yaml
 from vi_core.renamed import ESTIMATES
 from vi_core.training.history import read_history
 
-from ..results.expectations import check
-from ..sweeps.collect import read_jobs, settings, swept_keys
+from ..results.expectations import check, limits
+from ..sweeps.collect import read_jobs, table_lines
+from ..sweeps.differences import beside, settings, swept_keys
 from .records import MOST_FIGURES, Check, Figure, Job, Quantity, Row
 
 # Figures that many runs have, the most telling first; figures that only one experiment has come before them.
@@ -64,7 +65,10 @@ def read_row(folder: Path, command: str = "") -> Row:
         inside(folder, entry["folder"].name)
         chosen = {key: settings(entry).get(key, "") for key in keys}
         jobs.append(read_job(entry["folder"], {"number": entry["job"], "settings": chosen}))
-    return _row(folder, tuple(jobs), command or command_of_sweep(folder), tuple(keys))
+    lines = table_lines(found, keys, beside([entry["settings"] for entry in found], keys))
+    return replace(
+        _row(folder, tuple(jobs), command or command_of_sweep(folder), tuple(keys)), overview=tuple(map(tuple, lines))
+    )
 
 
 def _row(folder: Path, jobs: tuple[Job, ...], command: str, keys: tuple[str, ...] = ()) -> Row:
@@ -139,6 +143,7 @@ def checks(folder: Path, summary: dict[str, Any]) -> list[Check]:
             expected=item["expected"],
             tolerance=item["tolerance"],
             passed=item["passed"] if judged else None,
+            limits="" if " ± " in (asked := limits(item["name"], item["expected"], item["tolerance"])) else asked,
         )
         for item in found
     ]

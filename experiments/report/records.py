@@ -45,6 +45,7 @@ class Check:
         expected: What the experiment expects.
         tolerance: Largest difference that passes.
         passed: Whether it passed; None where the run's settings differ from the experiment's.
+        limits: What is asked for in words, where that is a range; else empty.
     """
 
     quantity: str
@@ -53,6 +54,7 @@ class Check:
     expected: float
     tolerance: float
     passed: bool | None
+    limits: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -143,6 +145,7 @@ class Row:
         says: What the reports say there.
         note: Remark of its configuration.
         error: Why its command failed; empty where it did not.
+        overview: Cells of a table that stands first, its head in the first line; none if empty.
     """
 
     name: str
@@ -155,6 +158,7 @@ class Row:
     says: str = ""
     note: str = ""
     error: str = ""
+    overview: tuple[tuple[str, ...], ...] = ()
 
     @property
     def verdict(self) -> Verdict:

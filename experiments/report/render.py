@@ -50,6 +50,8 @@ def number(value: float | None, places: int | None = None) -> str:
     """Return a number with `places` decimals, or six digits; an en dash where there is none."""
     if value is None:
         return "–"
+    if value == 0:
+        return "0"
     text = f"{value:.6g}" if places is None else f"{value:.{places}f}"
     return text.replace("-", "−")
 

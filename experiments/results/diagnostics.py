@@ -7,11 +7,22 @@ log-likelihood by importance sampling.
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from vi_core.diagnostics.gradient_noise import deviations, exact_gradient, gradient_draws, standardised_errors, stored
+from vi_core.algorithms.gradient import estimate
+from vi_core.diagnostics.gradient_noise import (
+    deviations,
+    exact_gradient,
+    gradient_draws,
+    layer_deviations,
+    layers,
+    standardised_errors,
+    stored,
+)
 from vi_core.diagnostics.importance import held_out_likelihood
 from vi_core.errors import Unsupported
-from vi_core.models.base import HasDenoisingTerms
+from vi_core.models.base import HasColumns, HasDenoisingTerms
 from vi_core.problem import Problem
 from vi_core.training.checkpoint import same_draws_after
 
@@ -30,7 +41,9 @@ def gradient_noise(problem: Problem, count: int, alive: np.ndarray) -> dict[str,
         count: Number of estimates, at least 2.
         alive: Replicates that count, (R,).
     """
-    model, family, bound, x = problem.model, problem.family, problem.bound, problem.batches.full
+    model, family, bound, x = problem.model, problem.family, problem.bound, fixed_batch(problem)
+    if family.stored_names() is None and not family.fixed and family.replicates == 1:
+        return network_noise(problem, x, count)
     _, latents = stored(family)
     with same_draws_after(problem.data.train.device):
         draws = gradient_draws(problem.estimator, model, family, bound, x, count)
@@ -42,6 +55,32 @@ def gradient_noise(problem: Problem, count: int, alive: np.ndarray) -> dict[str,
         "latents": {name: spread(value, alive)["mean"] for name, value in by_latent.items()},
         "bias": None if exact is None else bias(standardised_errors(draws, exact).cpu().numpy()[alive], count),
     }
+
+
+def fixed_batch(problem: Problem) -> Any:
+    """Return what a step sees of all data, or a minibatch that is the same at each call: the first points."""
+    with same_draws_after(problem.data.train.device):
+        torch.manual_seed(0)  # pixels may be drawn from grey levels
+        return problem.batches.decode(problem.batches.example())
+
+
+def network_noise(problem: Problem, x: Any, count: int) -> dict[str, Any]:
+    """Return what `gradient_noise` does, by layer of the networks of family and model."""
+    model, family = problem.model, problem.family
+    weights = layers(family, model)
+
+    def surrogate() -> Tensor:
+        return estimate(model, family, problem.estimator, problem.bound, x)[0]
+
+    with same_draws_after(problem.data.train.device):
+        found = {name: value.cpu().numpy() for name, value in layer_deviations(surrogate, weights, count).items()}
+    total, alive = np.linalg.norm(list(found.values()), axis=0), np.ones(1, dtype=bool)
+    means = {name: spread(value, alive)["mean"] for name, value in found.items()}
+    parts: dict[str, list[float]] = {}
+    for name, value in means.items():
+        parts.setdefault(name.partition(".")[0], []).append(value)
+    networks = {name: float(np.linalg.norm(values)) for name, values in parts.items()}
+    return {"total": spread(total, alive), "latents": means, "networks": networks, "bias": None}
 
 
 def bias(errors: np.ndarray, count: int) -> dict[str, Any]:
@@ -78,3 +117,16 @@ def likelihood(problem: Problem, num_samples: int) -> dict[str, Any]:
     points = len(log_likelihood)
     nll, se = -log_likelihood.mean().item(), log_likelihood.std().item() / points**0.5
     return {"likelihood": {"nll": nll, "se": se, "ess": ess.mean().item(), "samples": num_samples, "points": points}}
+
+
+def held_out(problem: Problem, alive: np.ndarray) -> dict[str, Any]:
+    """Return the entry `held_out`: the log predictive density of a held-out data point; {} where none is held out.
+
+    Args:
+        problem: The fitted problem; the final bound of other models than those of columns is on the held-out points.
+        alive: Replicates that count, (R,).
+    """
+    if problem.data.test is None or not isinstance(problem.model, HasColumns):
+        return {}
+    density = problem.held_out().cpu().double().numpy()
+    return {"held_out": spread(density, alive) | {"points": len(problem.data.test)}}

@@ -29,6 +29,16 @@ def _covers(key: str, name: str) -> bool:
     return name == key or name.startswith((f"{key}.", f"{key}/", f"{key}@"))
 
 
+def limits(name: str, expected: float, tolerance: float) -> str:
+    """Return what a check asks for, in words: a p-value only not to be tiny, and a number to be near another one."""
+    low, high = f"{expected - tolerance:.3g}".replace("e-0", "e-"), f"{expected + tolerance:.3g}"
+    if "p_value" in name:
+        return f"> {low}"
+    if abs(expected) > tolerance > 0.9 * abs(expected):  # a wide range has no middle that means something
+        return f"from {low} to {high}"
+    return f"{0 if expected == 0 else expected} ± {tolerance}"
+
+
 def check(
     expected: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], config: Mapping[str, Any], trace: History | None
 ) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .expectations import limits
 from .verdict_lines import verdict_lines
 
 Summary = dict[str, Any]
@@ -40,6 +41,11 @@ def report(summary: Summary, figures: Sequence[str]) -> str:
         row = found["likelihood"]
         words = f"nats per held-out point, {row['samples']} importance samples"
         lines.append(f"{'-log p(x)':14}{row['nll']:14.6f}{row['se']:12.2g}{'':16}  {words}")
+    if "held_out" in found:
+        row = found["held_out"]
+        error = "" if row["se"] is None else f"{row['se']:.2g}"
+        cells = f"{row['mean']:14.6f}{error:>12}{'':16}"
+        lines.append(f"{'held out':14}{cells}  log predictive density of a point, {row['points']} points")
     if (gap := summary["final"]["kl_to_posterior"]) is not None:
         lines.append(f"KL(q || posterior) = {gap:.6g} nats")
     if (evidence := summary["final"].get("reference_log_evidence")) is not None:
@@ -174,6 +180,8 @@ def _noise_line(when: str, noise: Summary) -> str:
     """Return the standard deviation of the gradient (a norm over parameters) at the start or the end, and its bias."""
     total, bias = noise["total"]["mean"], noise["bias"]
     text = f"gradient noise, {when}: " + ("no replicate left" if total is None else f"{total:.5g}")
+    if "networks" in noise:
+        text += f" ({', '.join(f'{name} {value:.5g}' for name, value in noise['networks'].items())})"
     if bias is None or bias["largest_z"] is None:
         return text
     return f"{text}; its mean is off the exact gradient by {bias['largest_z']:.2f} standard errors at most"
@@ -190,8 +198,14 @@ def _verdict_lines(summary: Summary, figures: Sequence[str]) -> list[str]:
 
 def _check_line(check: Summary) -> str:
     verdict = "PASS" if check["passed"] else "FAIL"
-    value = "missing" if check["value"] is None else f"{check['value']:.6f}"
-    return f"{verdict}    {check['name']} = {value}, expected {check['expected']} ± {check['tolerance']}"
+    asked = limits(check["name"], check["expected"], check["tolerance"])
+    return f"{verdict}    {check['name']} = {_check_value(check['value'])}, expected {asked}"
+
+
+def _check_value(value: float | None) -> str:
+    if value is None:
+        return "missing"
+    return "0" if value == 0 else f"{value:.3g}" if abs(value) < 1e-3 else f"{value:.6f}"
 
 
 def _bound_cells(value: float | None, error: float | None, evidence: float | None) -> str:

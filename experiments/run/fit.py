@@ -11,6 +11,7 @@ from vi_core.training import checkpoint
 
 from ..config.schema import config_hash
 from ..results.diagnostics import check_likelihood
+from ..results.noise import NoiseAlong
 from ..results.trust import check_combination
 from .interrupt import interruptible
 from .jobs import Job, Summary
@@ -59,5 +60,7 @@ def fit(job: Job) -> Summary:
         check_likelihood(problem, run.trainer.likelihood_samples)
         check_combination(run)
         # a resumed run begins with the same parameters and stream
-        measure_gradient(problem, run.trainer.gradient_draws, run.diagnostics, "start")
+        if draws := run.trainer.gradient_draws:
+            measure_gradient(problem, draws, run.diagnostics, "start")
+            run.callbacks.own.append(NoiseAlong(problem, draws, run.diagnostics))
         return run.fit(partial(write_results, job, started))

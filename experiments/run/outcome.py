@@ -102,6 +102,7 @@ def summarize(job: Job, run: Run, history: History) -> Summary:
         "diagnostics": summary.diagnostics(problem, trainer.final_samples, kept)
         | summary.blankets(problem)
         | diagnostics.likelihood(problem, samples)
+        | diagnostics.held_out(problem, kept)
         | run.diagnostics,
         "recovery": mixtures.recovery(problem, best),
         "misfit": mixtures.misfit(problem, best),

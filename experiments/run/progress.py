@@ -1,4 +1,4 @@
-"""The progress of a run for its user: a bar on a terminal, plain lines elsewhere."""
+"""The progress of a run, or of many jobs, for the user: a bar on a terminal, plain lines elsewhere."""
 
 import logging
 import sys
@@ -15,6 +15,9 @@ from vi_core.training.loop import Loop
 log = logging.getLogger(__name__)
 LINE_EVERY = 10.0  # seconds between plain lines
 VALUE_EVERY = 0.5  # seconds between two values beside the bar
+JOBS_EVERY = 60.0  # seconds between plain lines of a sweep with many jobs
+counting: list["JobsBar"] = []
+"""The line of progress that takes the place of those of the single jobs, where there is one."""
 
 
 class Progress(Callback):
@@ -30,7 +33,14 @@ class Progress(Callback):
         self.name = name
 
     def on_start(self, loop: Loop, config: Mapping[str, Any], folder: Path | None) -> None:
-        shown = {"desc": self.name, "unit": "step", "disable": None, "leave": False, "file": sys.stderr}
+        shown = {
+            "desc": self.name,
+            "unit": "step",
+            "disable": bool(counting) or None,
+            "leave": False,
+            "file": sys.stderr,
+        }
+        self.begun, self.started = loop.done, time.perf_counter()
         self.bar = tqdm(total=loop.plan.steps, initial=loop.done, **shown)
         self.last_line = self.last_value = time.perf_counter()
 
@@ -45,7 +55,9 @@ class Progress(Callback):
             self.bar.update(loop.done - self.bar.n)
         elif now - self.last_line >= LINE_EVERY:
             self.last_line = now
-            log.info("step %d of %d: %s", loop.done, loop.plan.steps, self._value(loop))
+            each = (now - self.started) / (loop.done - self.begun)
+            left = max(1, round(each * (loop.plan.steps - loop.done)))
+            log.info("step %d of %d, about %d s left: %s", loop.done, loop.plan.steps, left, self._value(loop))
 
     def on_failure(self, loop: Loop, error: BaseException) -> None:
         self.bar.close()
@@ -54,3 +66,27 @@ class Progress(Callback):
     def _value(loop: Loop) -> str:
         recorder = loop.recorder
         return f"{recorder.metrics[0]} {recorder.latest().nanmedian().item():.4f}" if recorder.rows else ""
+
+
+class JobsBar:
+    """Shows how many jobs of a sweep are done, and about how long the others will take.
+
+    Args:
+        name: Of the sweep.
+        count: Its jobs.
+    """
+
+    def __init__(self, name: str, count: int):
+        self.bar = tqdm(total=count, desc=name, unit="job", disable=None, leave=False, file=sys.stderr)
+        self.done, self.count, self.started = 0, count, time.perf_counter()
+        self.last_line = self.started
+
+    def advance(self) -> None:
+        """Note that a job has ended."""
+        self.done += 1
+        self.bar.update()
+        now = time.perf_counter()
+        if self.bar.disable and now - self.last_line >= JOBS_EVERY:
+            self.last_line = now
+            left = (now - self.started) / self.done * (self.count - self.done)
+            sys.stdout.write(f"{self.done} of {self.count} jobs are done, about {left:.0f} s are left\n")

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf, open_dict
 from vi_core.archive import MODELS_IN_FILES
 from vi_core.errors import ConfigError, LabError
 from vi_core.models.files import checksum_of
+from vi_core.schema import keyword_arguments, locate
 
 from ..config.hydra_adapter import part_settings, replaced
 from ..config.messages import keys_of
@@ -66,6 +67,7 @@ def adapted(job: Job) -> dict[str, Any]:
     if job.cfg.study is not None or job.cfg.benchmark is not None:
         drop_parts(job)
     elif not job.resume:
+        drop_unknown(job)
         drop_foreign_settings(job)
         drop_background(job)
         note_model_file(job)
@@ -114,6 +116,20 @@ def drop_parts(job: Job) -> None:
         if part != kept:
             job.cfg[part] = None
     job.cfg.parts = {kept: job.cfg.parts[kept]}
+
+
+def drop_unknown(job: Job) -> None:
+    """Leave out what a sweep over parts sets for those that have it, where the part of this job does not."""
+    if not job.in_sweep:
+        return
+    by_hand = {chosen_key(text) for text in job.overrides}
+    for part in (part for part in PARTS if part in by_hand and f"++{part}." in " ".join(job.overrides)):
+        accepted = keyword_arguments(locate(job.cfg[part]["_target_"], part))
+        others = {*keys_of(f"{part}.")} - accepted.keys()
+        with open_dict(job.cfg[part]):
+            for key in (key for key in others if f"{part}.{key}" in by_hand and key in job.cfg[part]):
+                del job.cfg[part][key]
+                log.info("%s=%s has no %s, and leaves it out", part, job.cfg.parts[part], key)
 
 
 def drop_foreign_settings(job: Job) -> None:

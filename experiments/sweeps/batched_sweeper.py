@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..config.hydra_adapter import grid, run_in_own_folder
 from ..run.interrupt import interruptible
-from ..run.jobs import earlier_jobs, refused, run_job, take
+from ..run.jobs import earlier_jobs, on_job_end, refused, run_job, take
 from ..run.owner import Occupied, owned, refuse_results
 from .batch import Point, finish, group_key, train
 from .composing import Composed, Composer
@@ -124,6 +124,8 @@ class BatchedSweeper(Sweeper):
                 self.context.callbacks.on_job_end(config=config, job_return=result)
         except Occupied as error:
             result.return_value = refused(folder, error)
+        for call in on_job_end:
+            call()
         self.log_as_sweep()
         return result
 

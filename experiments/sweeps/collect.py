@@ -1,31 +1,33 @@
-"""`task=collect run=<sweep folder>`: one row a job in sweep.csv; bounds, final values and gradient noise in figures."""
+"""`task=collect run=<sweep folder>`: a row a job in sweep.csv, a row a group of seeds in groups.csv, figures."""
 
 import csv
 import io
 import logging
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import yaml
 from omegaconf import DictConfig
 from yaml import YAMLError
 
 from vi_core.archive import read_config, read_summary
-from vi_core.errors import DataError, did_you_mean
+from vi_core.errors import DataError
 from vi_core.reading import LOADER, check_yaml
-from vi_core.training.history import History, read_history
+from vi_core.training.history import read_history
 
 from ..config.messages import one_line
-from ..config.schema import config_hash, names
+from ..config.schema import config_hash
 from ..results.files import write_text
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from ..results.verdict_lines import WORDS
+from .differences import Job, beside, settings, settings_in, swept_keys, value_of, warnings
+from .groups import aggregated, groups_of
+from .race import at_equal_time
 
 log = logging.getLogger(__name__)
 FINISHED = ("completed", "converged")
+MOST_BESIDE = 4  # columns on the terminal for what differs without having been swept; sweep.csv has all
+MOST_LINES = 40  # of the table on the terminal
 COMPOSED = "composed "  # begins the hash of settings in which references are left
 UNREADABLE = (DataError, OSError, YAMLError, RecursionError, KeyError, TypeError, AttributeError, ValueError)
 """What reading a damaged file of a job raises."""
@@ -42,24 +44,37 @@ def run(cfg: DictConfig, folder: Path) -> bool:
         DataError: Where there are no jobs, or plot.group_by names a key that was not swept.
     """
     jobs, keys = tabulate(folder)
-    log.info("%s", report(jobs, keys))
+    others = beside([job["settings"] for job in jobs], keys)
+    log.info("%s", report(jobs, keys, others))
+    for line in warnings(jobs, keys, others):
+        log.warning("WARNING %s", line)
     log.info("results %s", folder / "sweep.csv")
     if cfg.plot.enabled:
+        from .figures import draw  # matplotlib, only where something is drawn
+
         for path in draw(folder, jobs, keys, cfg):
             log.info("figure  %s", path)
     return all(job["status"] in FINISHED for job in jobs)
 
 
-def tabulate(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Write sweep.csv; return the sweep's jobs and the swept keys. Raises `DataError` where there are no jobs."""
+def tabulate(folder: Path) -> tuple[list[Job], list[str]]:
+    """Write sweep.csv, and groups.csv where jobs differ in their seed; return the sweep's jobs and the swept keys.
+
+    Raises:
+        DataError: Where there are no jobs.
+    """
     jobs = read_jobs(folder)
     keys = swept_keys(jobs)
-    write_text(folder / "sweep.csv", table(jobs, keys))
+    race(jobs, keys)
+    others = beside([job["settings"] for job in jobs], keys)
+    write_text(folder / "sweep.csv", csv_text([row(job, keys, others) for job in jobs]))
+    if lines := group_rows(jobs, keys, others):
+        write_text(folder / "groups.csv", csv_text(lines))
     return jobs, keys
 
 
-def read_jobs(folder: Path) -> list[dict[str, Any]]:
-    """Return what `jobs_in` does; raise `DataError` where the folder holds no jobs."""
+def read_jobs(folder: Path) -> list[Job]:
+    """Return what `jobs_in` does, each with its `settings` by path; raise `DataError` where there are no jobs."""
     if not folder.is_dir():
         raise DataError(f"run={folder} is not a folder; give the folder of a sweep.")
     found = jobs_in(folder)
@@ -67,10 +82,10 @@ def read_jobs(folder: Path) -> list[dict[str, Any]]:
         raise DataError(
             f"run={folder} holds no jobs; give the folder of a sweep, such as outputs/bbvi/multirun/<date>."
         )
-    return found
+    return [job | {"settings": settings_in(job["folder"])} for job in found]
 
 
-def jobs_in(folder: Path) -> list[dict[str, Any]]:
+def jobs_in(folder: Path) -> list[Job]:
     """Return the summaries of a sweep's jobs in their order.
 
     A job that did not finish, and was redone when the sweep went on, counts once, the last time.
@@ -156,51 +171,61 @@ def plain_yaml(folder: Path, name: str) -> Any:
     return yaml.load(check_yaml(folder / ".hydra" / f"{name}.yaml"), LOADER)
 
 
-def settings(job: dict[str, Any]) -> dict[str, str]:
-    """Return a job's overrides by key, without those that change no number: where it writes, what it draws."""
-    pairs = (text.lstrip("+~").partition("=")[::2] for text in job["overrides"])
-    aside = names("identity", False)
-    return {key: value for key, value in pairs if key.partition(".")[0] not in aside}
-
-
-def swept_keys(jobs: list[dict[str, Any]]) -> list[str]:
-    """Return the override keys whose values differ between jobs, in the order of the command line.
-
-    Args:
-        jobs: As `read_jobs` returns them.
-    """
-    every = [settings(job) for job in jobs]
-    keys = list(dict.fromkeys(key for job in every for key in job))
-    return [key for key in keys if len({job.get(key) for job in every}) > 1]
-
-
-def row(job: dict[str, Any], keys: list[str]) -> dict[str, Any]:
+def row(job: Job, keys: list[str], others: list[str]) -> dict[str, Any]:
     """Return a job's line of sweep.csv by column.
 
     Args:
         job: Its summary; one that failed has its error in place of results.
         keys: The swept keys, which have a column each.
+        others: Settings that differ without having been swept, likewise.
     """
     chosen = settings(job)
-    line: dict[str, Any] = {"job": job["job"], **{key: chosen.get(key, "") for key in keys}, "status": job["status"]}
+    line: dict[str, Any] = {"job": job["job"], **{key: chosen.get(key, "") for key in keys}}
+    line |= {path: job["settings"].get(path, "") for path in others} | {"status": job["status"]}
     if "checks" not in job:
         return line | {"error": job.get("error", "")}
     checks = job["checks"]
     if bound := job.get("objective"):
-        line |= {"objective": bound["mean"], "objective_se": bound["se"], "final": job["final"]["mean"]}
+        line |= {"objective": bound["mean"], "objective_se": bound["se"]}
+        line |= {"final": job["final"]["mean"], "final_se": job["final"]["se"]}
     noise = job.get("diagnostics", {}).get("gradient", {})
     line |= {f"gradient_sd_{when}": noise[when]["total"]["mean"] for when in ("start", "final") if when in noise}
+    for when in ("start", "final"):
+        networks = noise.get(when, {}).get("networks", {})
+        line |= {f"gradient_sd_{when}[{name}]": value for name, value in networks.items()}
     for name, estimate in job["estimates"].items():
         line |= {f"E[{name}]": estimate["mean"], f"E[{name}].mc_error": estimate["mc_error"]}
         line |= {f"sd[{name}]": estimate["sd"]} if "sd" in estimate else {}
     line |= job.get("recovery", {}) | job.get("misfit", {})
+    if bound:
+        trust = (job.get("verdict") or {}).get("trust")
+        line |= {"log_evidence": job["final"]["log_evidence"], "verdict": WORDS.get(trust, "")}
+    line |= job.get("race", {})
     passed = sum(check["passed"] for check in checks)
     return line | {"checks_passed": passed, "checks": len(checks), "seconds": job["timing"]["total_s"]}
 
 
-def table(jobs: list[dict[str, Any]], keys: list[str]) -> str:
-    """Return sweep.csv: one line a job."""
-    rows = [row(job, keys) for job in jobs]
+def race(jobs: list[Job], keys: list[str]) -> None:
+    """Note what jobs had reached at equal time, where estimators or optimizers were swept and traces can be read."""
+    raced = [job for job in jobs if "objective" in job]
+    if not {"estimator", "optimizer"} & set(keys) or len({job["data"]["checksum"] for job in raced}) != 1:
+        return
+    with suppress(*UNREADABLE):
+        traces = [read_history(job["folder"] / "trace.csv") for job in raced]
+        for job, line in zip(raced, at_equal_time(raced, traces), strict=True):
+            job["race"] = line
+
+
+def group_rows(jobs: list[Job], keys: list[str], others: list[str]) -> list[dict[str, Any]]:
+    """Return the lines of groups.csv; none where every group would be one job."""
+    groups = groups_of(jobs, keys)
+    if len(groups) == len(jobs):
+        return []
+    return [aggregated(group, [row(job, keys, others) for job in group.jobs], others) for group in groups]
+
+
+def csv_text(rows: list[dict[str, Any]]) -> str:
+    """Return lines as the text of a CSV file, with the columns that one of them has."""
     names = list(dict.fromkeys(name for line in rows for name in line))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
@@ -209,142 +234,48 @@ def table(jobs: list[dict[str, Any]], keys: list[str]) -> str:
     return text.getvalue()
 
 
-def report(jobs: list[dict[str, Any]], keys: list[str]) -> str:
-    """Return the sweep's table for the terminal."""
-    rows = [row(job, keys) for job in jobs]
-    noise = [name for name in ("gradient_sd_start", "gradient_sd_final") if any(name in line for line in rows)]
-    names = ["job", *keys, "status", "objective", "final", *noise, "seconds"]
-    cells = ([line.get(name, "") for name in names] for line in rows)
-    lines = [names, *([f"{x:.6g}" if isinstance(x, float) else str(x) for x in line] for line in cells)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(["", *("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)])
+def report(jobs: list[Job], keys: list[str], others: list[str]) -> str:
+    """Return the sweep's table for the terminal, with what there is to say of it; the arguments are `table_lines`'s."""
+    lines, hidden = table_lines(jobs, keys, others), len(others) - MOST_BESIDE
+    left = len(lines) - 1 - MOST_LINES
+    more = [f"... and {left} more lines, in the file"] if left > 0 else []
+    note = [f"{hidden} more settings differ without having been swept, in sweep.csv"] if hidden > 0 else []
+    over = "seeds" if lines[0][0] == "jobs" else "replicates"
+    errors = [f"± is the standard error over {over}"] if any(" ± " in cell for line in lines for cell in line) else []
+    return "\n".join(["", text_table(lines[: MOST_LINES + 1]), *more, *errors, *note])
 
 
-def bound_label(objectives: list[dict[str, Any]]) -> str:
-    """Return the axis label of several runs' bounds, which need not be the same bound."""
-    names = {objective["name"].upper() for objective in objectives}
-    per = next((f" per {objective['per']}" for objective in objectives if objective["per"]), "")
-    return (names.pop() if len(names) == 1 else "bound") + f"{per} (nats)"
-
-
-def draw(folder: Path, jobs: list[dict[str, Any]], keys: list[str], cfg: DictConfig) -> list[Path]:
-    """Draw the figures that apply to the sweep; return their paths."""
-    from vi_core.plots.drawing.style import save
-
-    if not keys:
-        return []
-    by = grouping(jobs, keys, cfg.plot.group_by)
-    found = {
-        "bound": overlay(jobs, by, cfg.plot.smoothing),
-        "final": against_numbers(jobs, keys),
-        "gradient_noise": gradient_noise(jobs, by),
-    }
-    return [save(drawn, folder / "plots" / f"{name}.{cfg.plot.format}") for name, drawn in found.items() if drawn]
-
-
-def grouping(jobs: list[dict[str, Any]], keys: list[str], chosen: str | None) -> list[str]:
-    """Return the swept keys whose values colour the figures: the chosen one; or all but the seed, or else the first.
-
-    All are too many where their values make more groups than there are colours.
-    """
-    if chosen is not None:
-        if chosen not in keys:
-            hint = did_you_mean(chosen, keys)
-            raise DataError(f"plot.group_by={chosen} was not swept.{hint} Swept: {', '.join(keys)}.")
-        return [chosen]
-    from vi_core.plots.drawing.style import PALETTE
-
-    telling = [key for key in keys if key != "seed"]
-    few = len({group(job, telling) for job in jobs}) <= len(PALETTE)
-    return telling if telling and few else keys[:1]
-
-
-def group(job: dict[str, Any], by: list[str]) -> str:
-    """Return the group of a job: its values of the keys in `by`."""
-    chosen = settings(job)
-    return ", ".join(chosen.get(key, "default") for key in by)
-
-
-def overlay(jobs: list[dict[str, Any]], by: list[str], smoothing: int) -> "Figure | None":
-    """Return the bounds of all jobs that have a trace, in groups; None where none has.
+def table_lines(jobs: list[Job], keys: list[str], others: list[str]) -> list[list[str]]:
+    """Return the cells of a sweep's table, its head first: a line a job, or a group of seeds where there are several.
 
     Args:
         jobs: As `read_jobs` returns them.
-        by: The keys whose values make a group.
-        smoothing: Window of the moving average, in steps.
+        keys: The swept keys.
+        others: Settings that differ without having been swept.
     """
-    from vi_core.plots.sweep import sweep_figure
-
-    traced = [(job, trace) for job in jobs if "objective" in job and (trace := trace_of(job["folder"]))]
-    if not traced:
-        return None
-    curves: dict[str, list[Any]] = {}
-    for job, trace in traced:
-        curves.setdefault(group(job, by), []).append((trace.step, trace.columns[trace.bound]))
-    drawn, coarsest = [job for job, _ in traced], max(int(trace.step[0]) for _, trace in traced)
-    evidences = {job["final"]["log_evidence"] for job in drawn}
-    shared = evidences.pop() if len(evidences) == 1 else None
-    return sweep_figure(
-        curves,
-        name=bound_label([job["objective"] for job in drawn]),
-        title=f"{drawn[0]['experiment']}: {len(drawn)} jobs",
-        legend_title=", ".join(by),
-        references={} if shared is None else {"log evidence": shared},
-        window=max(1, smoothing // coarsest),
-    )
+    single = [row(job, keys, others) | {key: value_of(job, key) for key in keys} for job in jobs]
+    grouped = group_rows(jobs, keys, others)
+    rows, errors = (grouped, "{}.se") if grouped else (single, "{}_se")
+    noise = ("gradient_sd_start", "gradient_sd_final")
+    own = [key for key in keys if not grouped or key != "seed"]
+    names = ["jobs" if grouped else "job", *own, *others[:MOST_BESIDE], "status"]
+    raced = ("error", "error_in_time")
+    numbers = [name for name in ("objective", "final", *noise, *raced, "seconds") if any(name in line for line in rows)]
+    lines = [[*names, *numbers]]
+    for line in rows:
+        found = {name: None if name == "seconds" else line.get(errors.format(name)) for name in numbers}
+        cells = [value_and_error(line.get(name, ""), found[name]) for name in numbers]
+        lines.append([*(str(line.get(name, "")) for name in names), *cells])
+    return lines
 
 
-def trace_of(folder: Path) -> History | None:
-    """Return what a job recorded; None where there is no trace, or one that cannot be read, which is said."""
-    try:
-        return read_history(folder / "trace.csv") if (folder / "trace.csv").exists() else None
-    except (DataError, OSError, ValueError) as error:
-        log.warning("%s", one_line(error))
-        return None
+def text_table(lines: list[list[str]]) -> str:
+    """Return cells as a text with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
-def gradient_noise(jobs: list[dict[str, Any]], by: list[str]) -> "Figure | None":
-    """Return the noise of each latent's gradient, averaged over the jobs of a group; None where none was measured."""
-    from vi_core.plots.sweep import gradient_noise_figure
-
-    measured: dict[str, list[Any]] = {}
-    for job in jobs:
-        if noise := job.get("diagnostics", {}).get("gradient"):
-            measured.setdefault(group(job, by), []).append(noise)
-    if not measured:
-        return None
-    groups = {
-        label: {when: mean_of([one[when]["latents"] for one in every]) for when in ("start", "final")}
-        for label, every in measured.items()
-    }
-    title = f"{jobs[0]['experiment']}: noise of each latent's gradient, unconstrained parameters"
-    return gradient_noise_figure(groups, title=title, legend_title=", ".join(by))
-
-
-def mean_of(tables: list[dict[str, float | None]]) -> dict[str, float]:
-    """Average numbers by name over tables; NaN where one is missing."""
-    numbers = [{name: float("nan") if value is None else value for name, value in table.items()} for table in tables]
-    return {name: sum(table[name] for table in numbers) / len(numbers) for name in numbers[0]}
-
-
-def against_numbers(jobs: list[dict[str, Any]], keys: list[str]) -> "Figure | None":
-    """Return final bounds against the one swept number, with the dispersion of counts where jobs have it, else None."""
-    from vi_core.plots.sweep import settings_figure
-
-    drawn = [job for job in jobs if "objective" in job]
-    if len(keys) != 1 or len(drawn) < 3:
-        return None
-    try:
-        numbers = np.array([float(settings(job)[keys[0]]) for job in drawn])
-    except (KeyError, ValueError):
-        return None
-    dispersion = [job.get("misfit", {}).get("count_dispersion") for job in drawn]
-    statistic = None if None in dispersion else ("variance of counts / Poisson's", np.array(dispersion, float), 1.0)
-    return settings_figure(
-        numbers,
-        [np.array(job["final"]["values"], dtype=float) for job in drawn],
-        name=f"{drawn[0]['final']['name'].upper()} (nats)",
-        xlabel=keys[0],
-        title=drawn[0]["experiment"],
-        statistic=statistic,
-    )
+def value_and_error(value: Any, error: Any) -> str:
+    """Return a cell with a number of six digits and, where it has one, its standard error."""
+    text = f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
+    return f"{text} ± {error:.2g}" if isinstance(error, float) and text else text

@@ -1,13 +1,16 @@
 """A sweep's owner: it alone writes into the sweep's folder while it runs, and writes the table at the end of it.
 
-Every sweeper is wrapped in it. The table is there also when Ctrl-C, SIGTERM or an error ends the sweep, of the jobs
-that were begun; the signals that come while a job trains are that job's to note.
+Every sweeper is wrapped in it. All jobs go into that one folder, also those of different experiments. Where there are
+many, what each says goes to its run.log alone, and the terminal has one line of progress. The table is there also when
+Ctrl-C, SIGTERM or an error ends the sweep, of the jobs that were begun; the signals that come while a job trains are
+that job's to note.
 """
 
+import logging
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,10 +22,15 @@ from omegaconf import DictConfig
 from vi_core.errors import LabError
 from vi_core.files import explained
 
+from ..config.hydra_adapter import pin, quoted
 from ..config.messages import one_line
 from ..run.interrupt import EXIT_CODES
-from ..run.jobs import earlier_jobs, failures, relative
+from ..run.jobs import earlier_jobs, failures, on_job_end, relative
 from ..run.owner import given_folder, owned, refuse_jobs, refuse_run
+
+MOST_SHOWN = 10  # jobs of a sweep that each show their result table on the terminal
+ANNOUNCING = ("hydra._internal.core_plugins.basic_launcher", f"{__package__}.batched_sweeper")
+"""Modules that say which job begins."""
 
 
 class OwnedSweeper(Sweeper):
@@ -31,10 +39,11 @@ class OwnedSweeper(Sweeper):
     Args:
         inner: The sweeper, which is set up.
         config: Of the sweep.
+        jobs: How many jobs there will be; 0 where that is not known.
     """
 
-    def __init__(self, inner: Sweeper, config: DictConfig):
-        self.inner, self.settings = inner, config
+    def __init__(self, inner: Sweeper, config: DictConfig, jobs: int):
+        self.inner, self.settings, self.jobs = inner, config, jobs
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Set the other sweeper up again."""
@@ -47,10 +56,12 @@ class OwnedSweeper(Sweeper):
             Occupied: Where another process is at work in the folder, or it holds what is not to be mixed with this.
         """
         folder = relative(given_folder(self.settings.hydra.sweep.dir, "hydra.sweep.dir").absolute())
+        pin(self.settings, [f"hydra.sweep.dir={quoted(self.settings.hydra.sweep.dir)}"])
         with owned(folder, self.refuse), explained(folder), ending_on_sigterm():
             earlier_jobs.cache_clear()
             try:
-                found = self.inner.sweep(arguments)
+                with one_line_of_progress(self.settings, self.jobs) if self.jobs > MOST_SHOWN else nullcontext():
+                    found = self.inner.sweep(arguments)
             except BaseException:
                 self.collect(folder, complete=False)
                 raise
@@ -80,6 +91,28 @@ class OwnedSweeper(Sweeper):
             if complete:
                 sys.stderr.write(f"error: {one_line(error)}\n")
                 failures.append(str(folder))
+
+
+@contextmanager
+def one_line_of_progress(config: DictConfig, jobs: int) -> Iterator[None]:
+    """Context manager: jobs log to their files alone, and a line of progress counts them."""
+    from ..run.progress import JobsBar, counting
+
+    pin(config, ["hydra.job_logging.root.handlers=[file]"])
+    loggers = [logging.getLogger(name) for name in ANNOUNCING]
+    bar = JobsBar(config.name, jobs)
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        counting.append(bar)
+        on_job_end.append(bar.advance)
+        yield
+    finally:
+        counting.remove(bar)
+        on_job_end.remove(bar.advance)
+        bar.bar.close()
+        for logger in loggers:
+            logger.setLevel(logging.NOTSET)
 
 
 @contextmanager

@@ -117,6 +117,8 @@ def test_more_than_a_hundred_parameters(place: Path) -> None:
     found = summary(place / "wide")
     assert len(found["estimates"]) == 31
     assert found["final"]["mean"] is not None
+    held_out = found["diagnostics"]["held_out"]  # of the last row of the trace, at the same parameters
+    assert held_out["mean"] < 0 and f"{held_out['points']} points" in result.out
     assert "norm(u.loc)" in (place / "wide" / "trace.csv").read_text().partition("\n")[0]
     assert run_in(place, "task=report", "run=wide").code == 0
 

@@ -8,9 +8,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from experiments.sweeps.collect import grouping, swept_keys
+from experiments.sweeps.differences import swept_keys
+from experiments.sweeps.figures import grouping
 from tests.conftest import CommandLine, run_in, summary_of, trace_text
 from vi_core.estimators.base import Estimate
 from vi_core.estimators.exact import Exact
@@ -106,18 +108,19 @@ def test_swept_keys_are_those_that_differ() -> None:
     assert swept_keys([*jobs, {"overrides": ["seed=0"]}]) == ["a", "b.c", "seed", "d"]
 
 
-def test_figures_are_coloured_by_all_that_was_swept_but_the_seed() -> None:
-    """Two rates of one estimator are two curves, two seeds are one; the first key is left where colours are too few."""
-    swept = itertools.product(("pathwise", "exact"), ("0.1", "0.2"), range(3))
+def test_one_key_colours_and_another_dashes_but_the_seed_does_neither() -> None:
+    """The key with more values colours; all keys together where there are three, the first where colours are few."""
+    swept = itertools.product(("pathwise", "exact"), ("0.1", "0.2", "0.3"), range(3))
     jobs: list[dict[str, Any]] = [
-        {"overrides": [f"estimator={e}", f"optimizer.lr={r}", f"seed={s}"]} for e, r, s in swept
+        {"overrides": [f"estimator={e}", f"optimizer.lr={r}", f"seed={s}"], "settings": {}} for e, r, s in swept
     ]
     keys = swept_keys(jobs)
-    assert grouping(jobs, keys, None) == ["estimator", "optimizer.lr"]
-    assert grouping(jobs, keys, "seed") == ["seed"]
-    assert grouping(jobs, ["seed"], None) == ["seed"]
-    many: list[dict[str, Any]] = [{"overrides": [f"a={i % 2}", f"b={i}"]} for i in range(8)]
-    assert grouping(many, ["a", "b"], None) == ["a"]
+    assert grouping(jobs, keys, None) == [["optimizer.lr"], ["estimator"]]
+    assert grouping(jobs, keys, "seed") == [["seed"]]
+    assert grouping(jobs, ["seed"], None) == [["seed"]]
+    assert grouping([job for job in jobs if "0.3" not in str(job)], [*keys, "more"], None) == [[*keys[:2], "more"]]
+    many: list[dict[str, Any]] = [{"overrides": [f"a={i % 2}", f"b={i}"], "settings": {}} for i in range(8)]
+    assert grouping(many, ["a", "b"], None) == [["a"]]
 
 
 @pytest.mark.parametrize("task", ["sweep", "collect"])
@@ -143,6 +146,61 @@ def test_collect_reads_what_is_there(cli: CommandLine, sweep: Path) -> None:
     cli("task=collect", f"run={sweep}")
     assert [(row["job"], row["status"]) for row in table(sweep)][:2] == [("0", "completed"), ("1", "killed")]
     assert table(sweep)[1]["seed"] == "1"
+
+
+# --- what differs, and many jobs -----------------------------------------------------------------------------------
+
+
+def test_a_setting_of_a_swept_part_goes_to_all_that_have_it(cli: CommandLine, tmp_path: Path) -> None:
+    """The exact estimator has no K, which is no error, but a misspelt setting is."""
+    arguments = ("-m", *QUICK[1:], "estimator=pathwise,exact", "replicates=2")
+    result = cli(*arguments, "estimator.num_samples=7")
+    assert (result.code, result.err) == (0, "")
+    assert "WARNING" not in result.out and "estimator=exact has no num_samples" in result.out
+    assert [row["status"] for row in table(tmp_path / "sweep")] == ["completed"] * 2
+    assert "estimator.num_samples" not in table(tmp_path / "sweep")[0]
+    wrong = cli(*arguments, "estimator.num_sample=7", "hydra.sweep.dir=wrong")
+    assert (wrong.code, wrong.err.count("\n")) == (1, 1) and "Did you mean 'num_samples'?" in wrong.err
+
+
+@pytest.mark.slow
+def test_k_that_differs_without_having_been_swept_is_shown_and_warned_of(cli: CommandLine, tmp_path: Path) -> None:
+    result = cli("-m", *QUICK[1:], "estimator=score_function,pathwise,exact", "replicates=2")
+    (warning,) = [line for line in result.out.splitlines() if line.startswith("WARNING")]
+    assert "estimator.num_samples" in warning and "50 for score_function; 1 for pathwise" in warning
+    assert [row["estimator.num_samples"] for row in table(tmp_path / "sweep")] == ["50", "1", ""]
+
+
+@pytest.mark.slow
+def test_experiments_share_one_folder_and_one_table(cli: CommandLine, tmp_path: Path) -> None:
+    result = cli("-m", "experiment=cavi_normal_gamma,bbvi", "replicates=2", "trainer.steps=2", "plot.enabled=false")
+    assert (result.code, result.err) == (0, "")
+    (folder,) = (tmp_path / "outputs").glob("*/multirun/*")
+    assert folder.parent.parent.name == "cavi_normal_gamma+bbvi"
+    rows = table(folder)
+    assert [(row["experiment"], row["optimizer"]) for row in rows] == [
+        ("cavi_normal_gamma", "coordinate_ascent"), ("bbvi", "adam"),
+    ]  # fmt: skip
+
+
+def test_many_jobs_say_little_and_are_averaged_over_seeds(cli: CommandLine, tmp_path: Path) -> None:
+    """Twelve jobs: their tables stand in run.log alone, and two groups of six seeds have means and standard errors."""
+    arguments = ("-m", "sweep.batched=true", "replicates=1", "trainer.steps=2", "plot.enabled=false")
+    arguments += ("hydra.sweep.dir=sweep", "optimizer.lr=1e-2,1e-1", "seed=range(6)")
+    result = cli(*arguments)
+    assert (result.code, result.err) == (0, "")
+    assert len(result.out.splitlines()) <= 8
+    assert "KL(q || posterior)" in (tmp_path / "sweep" / "7" / "run.log").read_text()
+    finals = np.array([float(row["final"]) for row in table(tmp_path / "sweep")]).reshape(2, 6)
+    with (tmp_path / "sweep" / "groups.csv").open() as lines:
+        groups = list(csv.DictReader(lines))
+    assert [(row["optimizer.lr"], row["jobs"], row["status"]) for row in groups] == [
+        ("0.01", "6", "completed"), ("0.1", "6", "completed"),
+    ]  # fmt: skip
+    np.testing.assert_allclose([float(row["final"]) for row in groups], finals.mean(axis=1), rtol=1e-12)
+    errors = finals.std(axis=1, ddof=1) / 6**0.5
+    np.testing.assert_allclose([float(row["final.se"]) for row in groups], errors, rtol=1e-9)
+    assert f"{finals[0].mean():.6g} ± {errors[0]:.2g}" in result.out
 
 
 # --- going on -------------------------------------------------------------------------------------------------------

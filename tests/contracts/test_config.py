@@ -446,7 +446,12 @@ ON_QUAKES = {"earthquakes_catalogue"}
 FITS = [name for name in names("experiment") if not is_study(name) and not is_benchmark(name)]
 STUDIES = [name for name in names("experiment") if is_study(name)]
 EXPERIMENTS = [pytest.param(name, marks=needs(name)) for name in FITS]
-WITHOUT_IMAGES = [pytest.param(name, marks=needs(name)) for name in FITS if not on_mnist(name)]
+MANY_JOBS = {"compare_estimators"}
+WITHOUT_IMAGES = [
+    pytest.param(name, marks=needs(name) + [pytest.mark.slow] * (name in MANY_JOBS))
+    for name in FITS
+    if not on_mnist(name)
+]
 
 
 def run_experiment(name: str, cli: CommandLine, tmp_path: Path, *arguments: str) -> list[Path]:

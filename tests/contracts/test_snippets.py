@@ -175,7 +175,7 @@ def prepared(folder: Path, arguments: list[str], run: bool) -> list[str]:
         return [
             "--cfg",
             "job",
-            *single([a for a in arguments if not a.startswith(("task=", "resume=", "sweep.resume="))]),
+            *single([a for a in arguments if not a.startswith(("task=", "runs=", "resume=", "sweep.resume="))]),
         ]
     if "task" in keys:
         return arguments

@@ -13,10 +13,19 @@ import pytest
 import torch
 from scipy import stats
 
+from experiments.results.noise import read_noise
 from tests import fakes
 from tests.conftest import SMOKE, CommandLine, summary_of, trace_text
 from vi_core.bounds.elbo import ELBO, IWELBO
-from vi_core.diagnostics.gradient_noise import deviations, exact_gradient, gradient_draws, standardised_errors, stored
+from vi_core.diagnostics.gradient_noise import (
+    deviations,
+    exact_gradient,
+    gradient_draws,
+    layer_deviations,
+    layers,
+    standardised_errors,
+    stored,
+)
 from vi_core.distributions import supports
 from vi_core.errors import LabError
 from vi_core.estimators.exact import Exact
@@ -65,6 +74,45 @@ def test_networks_are_refused() -> None:
         stored(family)
 
 
+def test_deviations_of_layers_are_roots_of_summed_variances() -> None:
+    """Gradients 3 ε and 4 ε' in two tensors of a layer have noise 5, and in a layer of its own 0.5 has 0.5."""
+    torch.manual_seed(2)
+    wide, bias, other = (torch.zeros(1, dtype=torch.float64, requires_grad=True) for _ in range(3))
+
+    def surrogate() -> torch.Tensor:
+        noise = torch.randn(3, dtype=torch.float64)
+        return (3 * noise[0] + 100) * wide.sum() + 4 * noise[1] * bias.sum() + 0.5 * noise[2] * other.sum()
+
+    found = layer_deviations(surrogate, {"a": [wide, bias], "b": [other]}, 4000)
+    torch.testing.assert_close(found["a"], torch.full((1,), 5.0, dtype=torch.float64), rtol=0.1, atol=0)
+    torch.testing.assert_close(found["b"], torch.full((1,), 0.5, dtype=torch.float64), rtol=0.1, atol=0)
+
+
+def test_a_layer_has_matrix_and_bias() -> None:
+    family = AmortizedNormal({"z": Latent(supports.real, (2,), local=True)}, 1, 6, hidden=[4])
+    found = layers(family)
+    assert {name: [tuple(weight.shape) for weight in own] for name, own in found.items()} == {
+        "encoder.0": [(4, 6), (4,)], "encoder.2": [(4, 4), (4,)],
+    }  # fmt: skip
+
+
+def test_noise_of_an_encoder_is_measured_along_the_run_and_changes_nothing(cli: CommandLine, tmp_path: Path) -> None:
+    run = ("--run", "experiment=vae_digits", "trainer.epochs=1", "plot.enabled=false", "dataset.batch_size=500")
+    for folder, draws in (("with", "4"), ("without", "0")):
+        result = cli(*run, f"trainer.gradient_draws={draws}", f"hydra.run.dir={folder}")
+        assert (result.code, result.err) == (0, "")
+    assert trace_text(tmp_path / "with") == trace_text(tmp_path / "without")
+    noise = summary_of(tmp_path / "with")["diagnostics"]["gradient"]
+    start = noise["start"]
+    assert set(start["networks"]) == {"encoder", "decoder"} and noise["final"] != start
+    squares = {name: value**2 for name, value in start["latents"].items()}
+    assert start["total"]["mean"] ** 2 == pytest.approx(sum(squares.values()))
+    encoder = sum(value for name, value in squares.items() if name.startswith("encoder"))
+    assert start["networks"]["encoder"] ** 2 == pytest.approx(encoder)
+    assert [row["step"] for row in noise["along"]] == [1, 2]  # the checkpoints before the end
+    assert read_noise(tmp_path / "with" / "noise.csv") == noise["along"]
+
+
 def test_one_draw_is_refused(cli: CommandLine) -> None:
     assert "trainer.gradient_draws=1" in cli(*SMOKE, "trainer.gradient_draws=1").err
 
@@ -79,6 +127,7 @@ def test_looking_changes_nothing(cli: CommandLine, tmp_path: Path) -> None:
     assert {key: value for key, value in seen.items() if key != "gradient"} == unseen
     noise = seen["gradient"]
     assert noise["draws"] == 5 and noise["start"] != noise["final"]
+    assert len(noise["along"]) > 2 and set(noise["along"][0]["latents"]) == {"mu", "tau"}
     for when in ("start", "final"):
         total, latents = noise[when]["total"], noise[when]["latents"]
         assert set(latents) == {"mu", "tau"}
@@ -114,4 +163,6 @@ def test_a_sweep_tells_the_noise_apart(cli: CommandLine, tmp_path: Path) -> None
     header = (tmp_path / "sweep" / "sweep.csv").read_text().splitlines()[0].split(",")
     assert {"gradient_sd_start", "gradient_sd_final"} <= set(header)
     assert cli("task=collect", f"run={tmp_path / 'sweep'}").code == 0
-    assert {path.name for path in (tmp_path / "sweep" / "plots").iterdir()} == {"bound.png", "gradient_noise.png"}
+    assert {path.name for path in (tmp_path / "sweep" / "plots").iterdir()} == {
+        "bound.png", "course.png", "gradient_noise.png",
+    }  # fmt: skip

@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy import ndarray
@@ -21,7 +21,7 @@ from vi_core.plots.drawing.panels import asinh_ticks
 from vi_core.plots.drawing.series import MAX_POINTS, envelope, quantiles, robust_limits, smooth, thin
 from vi_core.plots.drawing.style import PALETTE, group_colors, save
 from vi_core.plots.images import image_figure, mosaic, noise_figure
-from vi_core.plots.sweep import gradient_noise_figure, pool, sweep_figure
+from vi_core.plots.sweep import Points, gradient_noise_figure, heat_figure, numbers_figure, pool, sweep_figure
 from vi_core.plots.trajectories import bound_figure, trajectories_figure
 
 REFERENCES = {"mean-field optimum": -185.942, "log evidence": -185.937}
@@ -263,26 +263,67 @@ def test_pooling_interpolates_onto_the_steps_that_all_jobs_cover() -> None:
     np.testing.assert_allclose(values, grid[:, None] * np.array([2.0, 3.0, -1.0]))
 
 
-def test_sweep_draws_a_median_per_group_and_scales_for_the_good_ones() -> None:
-    jobs = {rate: [trace(300 - 40 * i, 4, seed=i, rate=float(rate)) for i in range(2)] for rate in ("10", "0.01", "5")}
-    figure = sweep_figure(jobs, name="ELBO", legend_title="optimizer.lr", references={"log evidence": -185.937})
+def test_sweep_draws_a_median_per_group_and_shows_the_end_of_each() -> None:
+    rates = ("10", "0.01", "5")
+    jobs = {(f"lr = {r}",): [trace(300 - 40 * i, 4, seed=i, rate=float(r)) for i in range(2)] for r in rates}
+    figure = sweep_figure(jobs, name="ELBO", references={"log evidence": -185.937})
     whole, end = figure.axes
-    assert legend_texts(figure) == ["10", "0.01", "5", "log evidence = −185.937"]
-    assert figure.legends[0].get_title().get_text() == "optimizer.lr, median and 5–95 %"
-    grid, pooled = pool(jobs["5"])
-    np.testing.assert_array_equal(line(end, "5").get_xdata(), grid)
-    np.testing.assert_allclose(np.asarray(line(end, "5").get_ydata()), np.median(pooled, axis=1), rtol=1e-12)
-    np.testing.assert_allclose(np.asarray(line(whole, "5").get_ydata()), np.median(pooled, axis=1) + 185.937, rtol=1e-9)
-    assert -300 < end.get_ylim()[0] < -186 and whole.get_ylim()[0] < -10_000
+    assert legend_texts(figure) == ["lr = 10", "lr = 0.01", "lr = 5", "log evidence = −185.937"]
+    assert figure.legends[0].get_title().get_text() == "median and 5–95 %"
+    grid, pooled = pool(jobs["lr = 5",])
+    for axes in (whole, end):  # 0.01 ends thousands of nats below the others, so that both have the same axis
+        np.testing.assert_array_equal(curve(axes, "lr = 5").get_xdata(), grid)
+        shown = np.asarray(curve(axes, "lr = 5").get_ydata())
+        np.testing.assert_allclose(shown, np.median(pooled, axis=1) + 185.937, rtol=1e-9)
+        slow = np.asarray(curve(axes, "lr = 0.01").get_ydata())[-1]
+        assert axes.get_ylim()[0] < slow < -1000 and axes.get_ylim()[1] > 0
+    near = sweep_figure(
+        {key: jobs[key] for key in jobs if "0.01" not in key[0]}, name="ELBO", references={"log evidence": -185.937}
+    )
+    assert -300 < near.axes[1].get_ylim()[0] < -186 and near.axes[0].get_ylim()[0] < -10_000
+
+
+def curve(axes: Axes, labels: str) -> Line2D:
+    """The line of the group with these labels."""
+    return next(line for line in axes.lines if line.get_gid() == labels)
+
+
+def test_sweep_colours_by_one_label_and_dashes_by_the_other() -> None:
+    jobs = {(f"lr = {r}", f"K = {k}"): [trace(50, 1)] for r in (0.1, 1) for k in (1, 5)}
+    figure = sweep_figure(jobs, name="ELBO")
+    assert legend_texts(figure) == ["lr = 0.1", "lr = 1", "K = 1", "K = 5"]
+    lines = {gid: curve(figure.axes[0], gid) for gid in map(", ".join, jobs)}
+    same = [lines["lr = 1, K = 1"].get_color(), lines["lr = 0.1, K = 5"].get_linestyle()]
+    assert same == [lines["lr = 1, K = 5"].get_color(), lines["lr = 1, K = 5"].get_linestyle()]
+    assert lines["lr = 0.1, K = 1"].get_color() != same[0] and lines["lr = 1, K = 1"].get_linestyle() != same[1]
 
 
 def test_sweep_survives_a_group_that_diverged_and_single_runs() -> None:
     step, values = trace(50, 1)
-    figure = sweep_figure(
-        {"sgd": [(step, np.full_like(values, np.nan))], "adam": [(step, values)]}, name="ELBO", window=3
-    )
+    jobs = {("sgd",): [(step, np.full_like(values, np.nan))], ("adam",): [(step, values)]}
+    figure = sweep_figure(jobs, name="ELBO", note="moving average of 3 records")
     assert figure.legends[0].get_title().get_text() == "moving average of 3 records"
+    assert legend_texts(figure) == ["sgd (diverged)", "adam"]
     assert np.isfinite([axes.get_ylim() for axes in figure.axes]).all()
+
+
+def test_final_bounds_against_a_rate_have_error_bars_on_a_log_axis() -> None:
+    points = Points(np.array([1e-3, 1e-2, 1e-1]), np.array([-200.0, -190, -187]), np.array([3.0, 2, np.nan]))
+    figure = numbers_figure({"pathwise": points}, name="final ELBO", xlabel="lr", logarithmic=True, note="mean ± se")
+    (axes,) = figure.axes
+    (bars,) = [c for c in axes.collections if isinstance(c, LineCollection)]
+    lengths = [float(np.ptp(np.asarray(segment)[:, 1])) for segment in bars.get_segments()]
+    assert axes.get_xscale() == "log" and legend_texts(figure) == ["pathwise"]
+    np.testing.assert_allclose(lengths, [6, 4, 0])
+
+
+def test_a_map_of_two_numbers_shows_distances_to_the_evidence_and_marks_what_is_missing() -> None:
+    values = np.array([[-187.0, -200.0, np.nan], [-186.5, -188.0, -190.0]])
+    figure = heat_figure(values, ["1", "2", "3"], ["5", "50"], name="ELBO", xlabel="lr", ylabel="K", evidence=-186.0)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts == ["1", "14", "×", "0.5", "2", "4"]
+    plain = heat_figure(values, ["1", "2", "3"], ["5", "50"], name="ELBO", xlabel="lr", ylabel="K", evidence=-187.5)
+    assert next(text.get_text() for text in plain.axes[0].texts) == "−187"
 
 
 def test_group_colours_follow_numbers_and_fall_back_on_the_palette() -> None:
@@ -358,7 +399,7 @@ def test_the_package_imports_only_numpy_and_matplotlib_and_never_pyplot() -> Non
 
 def test_gradient_noise_stands_at_its_latent_on_a_logarithmic_axis() -> None:
     louder = {when: {name: 10 * value for name, value in table.items()} for when, table in NOISE.items()}
-    figure = gradient_noise_figure({"plain": louder, "blankets": NOISE}, title="noise", legend_title="estimator")
+    figure = gradient_noise_figure({"plain": louder, "blankets": NOISE}, title="noise")
     assert legend_texts(figure) == ["plain", "blankets"]
     for axes, when in zip(figure.axes, ("start", "final"), strict=True):
         assert axes.get_yscale() == "log"

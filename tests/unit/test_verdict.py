@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 import vi_core
+from experiments.results.verdict_lines import weights_line
 from tests.league import Bimodal
 from vi_core.diagnostics.importance import smoothed_weights
 from vi_core.diagnostics.verdict import Verdict, Weighed, judge
@@ -229,3 +230,21 @@ def test_data_sets_of_their_own_are_judged_alone() -> None:
     for replicate in (0, 1):
         verdict = fit.at(replicate).verdict
         assert (verdict.trust, verdict.agreement) == ("good", None)
+
+
+@pytest.mark.parametrize(
+    ("k_hat", "ess", "words"),
+    [
+        (0.3, 900.0, "k-hat 0.30, 22% effective; weighted averages are reliable"),
+        (0.6, 900.0, "many more draws"),
+        (0.9, 900.0, "q misses part"),
+        (0.9, 3900.0, "k-hat does not matter"),
+    ],
+)
+def test_weights_come_with_advice(k_hat: float, ess: float, words: str) -> None:
+    (line,) = weights_line({"trust": "good", "k_hat": k_hat, "ess": ess, "draws": 4000})
+    assert words in line
+
+
+def test_fits_without_a_verdict_have_no_weights() -> None:
+    assert weights_line({}) == weights_line({"trust": None, "line": "information"}) == []

@@ -2,13 +2,15 @@
 
 With ĝ_1, ..., ĝ_n independent estimates of ∇ELBO in the unconstrained parameters, on which an optimizer acts, the noise
 is √tr Cov(ĝ), and that of a latent the same over its own parameters. An unbiased ĝ has (ḡ − ∇ELBO)/(s/√n) near
-Student's t with n − 1 degrees of freedom in every parameter.
+Student's t with n − 1 degrees of freedom in every parameter. Of networks the noise is that of each layer's weights, on
+one minibatch that stays the same, so that it is of the draws of q alone.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported
@@ -28,10 +30,10 @@ def stored(family: Family) -> tuple[Tensor, list[str]]:
     """
     names = family.stored_names()
     if names is None:
-        reason = "nothing to train" if family.fixed else "a network"
+        reason = "nothing to train" if family.fixed else "a network for each replicate"
         raise Unsupported(
-            f"trainer.gradient_draws measures latents that all data points share, and {type(family).__name__} has "
-            f"{reason}; use trainer.gradient_draws=0."
+            f"trainer.gradient_draws measures latents that all data points share, and networks with replicates=1; "
+            f"{type(family).__name__} has {reason}; use trainer.gradient_draws=0."
         )
     (raw,) = family.parameters()
     return raw, [name.rpartition(".")[0] for name in names]
@@ -64,3 +66,36 @@ def standardised_errors(draws: Tensor, exact: Tensor) -> Tensor:
     """Return (ḡ − exact)/(s/√n), (R, P), with rounding added to the standard error: noise may be zero."""
     rounding = 100 * torch.finfo(draws.dtype).eps * (1 + exact.abs())
     return (draws.mean(dim=0) - exact) / (draws.std(dim=0) / len(draws) ** 0.5 + rounding)
+
+
+def layers(*parts: nn.Module) -> dict[str, list[Tensor]]:
+    """Return the weights of each layer of networks by its place, such as `encoder.0`; a layer has matrix and bias."""
+    found: dict[str, list[Tensor]] = {}
+    for name, parameter in (pair for part in parts for pair in part.named_parameters()):
+        place = ".".join(word for word in name.split(".")[:-1] if word != "layers")
+        found.setdefault(place or name, []).append(parameter)
+    return found
+
+
+def layer_deviations(
+    surrogate: Callable[[], Tensor], weights: Mapping[str, Sequence[Tensor]], count: int
+) -> dict[str, Tensor]:
+    """Return √tr Cov of the gradient in the weights of each layer, (1,).
+
+    Sums are Welford's, so that no draws are kept.
+
+    Args:
+        surrogate: Returns the scalar to ascend, from fresh draws of q.
+        weights: By layer.
+        count: Number of estimates, at least 2.
+    """
+    tensors = [tensor for own in weights.values() for tensor in own]
+    means, squares = ([torch.zeros_like(tensor) for tensor in tensors] for _ in range(2))
+    for n in range(1, count + 1):
+        gradients = torch.autograd.grad(surrogate(), tensors, allow_unused=True, materialize_grads=True)
+        for mean, square, gradient in zip(means, squares, gradients, strict=True):
+            distance = gradient - mean
+            mean += distance / n
+            square += distance * (gradient - mean)
+    totals = iter([square.sum() / (count - 1) for square in squares])
+    return {name: sum((next(totals) for _ in own), torch.zeros(())).sqrt().reshape(1) for name, own in weights.items()}

@@ -45,7 +45,8 @@ class Trainer:
         on_nonfinite: What to do when a bound or gradient is not finite: `raise`, `stop`, or `skip` (freeze it).
         final_samples: Draws from which the final bound is estimated where it has no closed form, and its diagnostics.
         likelihood_samples: Importance samples per held-out point that estimate its log p(x) at the end; 0 for none.
-        gradient_draws: Gradient estimates whose noise is measured at the first and at the last parameters; 0 for none.
+        gradient_draws: Gradient estimates whose noise is measured at the first and at the last parameters, and at
+            checkpoints; 0 for none.
         execution: How steps are made: `eager` by Python, `replay` from a list of their operations (on a processor),
             `cuda_graph` from a graph of kernels (on a CUDA device), `compiled` to machine code; `auto` replays or takes
             a CUDA graph in all but short runs, and machine code where an earlier run has stored it.
