@@ -13,14 +13,12 @@ SWEEPS = f"{PROGRAM}.sweeps"
 PLUGINS: dict[str, dict[str, Any]] = {
     "launcher/joblib": {"_target_": f"{SWEEPS}.launchers.Joblib", "n_jobs": -1},
     "launcher/submitit_local": {
-        "_target_": f"{SWEEPS}.launchers.Submitit",
-        "cluster": "local",
+        "_target_": f"{SWEEPS}.launchers.Local",
         "at_once": None,
         "timeout_min": DAY,
     },
     "launcher/submitit_slurm": {
-        "_target_": f"{SWEEPS}.launchers.Submitit",
-        "cluster": "slurm",
+        "_target_": f"{SWEEPS}.launchers.Slurm",
         "at_once": 256,
         "timeout_min": 60,
         "cpus_per_task": 1,

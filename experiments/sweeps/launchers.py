@@ -5,6 +5,7 @@ package is missing, one line says which extra brings it.
 """
 
 import os
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,6 @@ from .launching import Workers, cores, needed, without_ctrl_c
 from .worker import Done, Item, wants_cuda, work
 
 Outcome = tuple[int, Done | Exception]
-LOOK_EVERY = 0.2  # seconds between two looks at jobs of submitit
 LARGEST_ARRAY = 1000  # jobs of one array; Slurm's own limit is 1001 unless it is configured
 
 
@@ -68,63 +68,95 @@ def has_begun(item: Item) -> bool:
     return any((item.folder / str(number)).exists() for number, _ in item.jobs)
 
 
-class Submitit(Workers):
-    """Jobs of Slurm, or processes of this machine in its place, by submitit.
+class Local(Workers):
+    """Processes of this machine as submitit starts them, one for each job: Slurm's ways, without Slurm.
 
     Args:
-        cluster: slurm or local.
-        at_once: How many jobs run at the same time.
-        parameters: Of the jobs, as `submitit.AutoExecutor.update_parameters` knows them: `timeout_min`,
-            `cpus_per_task`, `mem_gb`, `gpus_per_node`, `slurm_partition`, ...
+        at_once: How many run at the same time; None for one on each core.
+        parameters: Of the jobs, as `submitit.AutoExecutor.update_parameters` knows them.
     """
 
-    def __init__(self, cluster: str, at_once: int | None = None, **parameters: Any):
-        self.name, self.cluster, self.parameters = f"submitit_{cluster}", cluster, parameters
-        self.at_once = at_once or cores()
-        self.jobs: list[Any] = []
+    name, cluster, look_every = "submitit_local", "local", 0.2
+
+    def __init__(self, at_once: int | None = None, **parameters: Any):
+        self.at_once, self.parameters = at_once or cores(), parameters
 
     @property
     def parallel(self) -> int:
         return self.at_once
 
     @property
-    def threads(self) -> int:
-        return self.parameters.get("cpus_per_task", 1) if self.cluster == "slurm" else super().threads
+    def room(self) -> int:
+        """How many jobs submitit may have at the same time."""
+        return self.at_once
 
     def map(self, items: Sequence[Item]) -> Iterator[Outcome]:
         waiting, running = list(enumerate(items)), dict[int, Any]()
-        executor = self.executor()
+        executor = needed("submitit", "slurm").AutoExecutor(self.folder.absolute() / ".submitit", cluster=self.cluster)
+        executor.update_parameters(**self.parameters)
         while waiting or running:
-            room = LARGEST_ARRAY if self.cluster == "slurm" else self.at_once - len(running)
+            room = self.room - len(running)
             if begin := waiting[:room]:
                 waiting = waiting[room:]
                 with without_ctrl_c():
                     started = executor.map_array(work, [item for _, item in begin])
                 running |= zip([place for place, _ in begin], started, strict=True)
-                self.jobs += started
-            time.sleep(LOOK_EVERY)
-            for place in [place for place, job in running.items() if job.done()]:
+            time.sleep(self.look_every)
+            ended = self.ended(list(running.values()))
+            for place in [place for place, job in running.items() if job in ended]:
                 yield place, outcome(running.pop(place))
 
-    def executor(self) -> Any:
-        """Return submitit's executor with the parameters of this launcher; its files lie in the sweep's folder."""
-        executor = needed("submitit", "slurm").AutoExecutor(self.folder / ".submitit", cluster=self.cluster)
-        array = {"slurm_array_parallelism": self.at_once} if self.cluster == "slurm" else {}
-        executor.update_parameters(**array, **self.parameters)
-        return executor
-
-    def cancel(self) -> None:
-        for job in self.jobs:
-            if job.state == "PENDING":
-                job.cancel()
+    def ended(self, jobs: list[Any]) -> list[Any]:
+        """Return those of the jobs that run no more."""
+        return [job for job in jobs if job.done()]
 
 
 def outcome(job: Any) -> Done | Exception:
     """Return what a job of submitit returned, or what it died of."""
+    if not job.paths.result_pickle.exists():
+        return RuntimeError(f"it left no result; its log is {job.paths.stderr}")
     try:
         return job.result()
-    except Exception as error:  # submitit has several for a job that left no result
+    except Exception as error:  # submitit has several
         return error
+
+
+class Slurm(Local):
+    """Jobs of Slurm, in arrays, as submitit hands them in.
+
+    Which jobs wait or run, `squeue` says: `sacct`, which submitit asks, needs a database that not every cluster has.
+
+    Args:
+        at_once: How many run at the same time.
+        parameters: As `Local` has them: `timeout_min`, `cpus_per_task`, `mem_gb`, `gpus_per_node`, `slurm_partition`, ...
+    """
+
+    name, cluster, look_every, room = "submitit_slurm", "slurm", 2.0, LARGEST_ARRAY
+
+    def __init__(self, at_once: int = 256, **parameters: Any):
+        super().__init__(at_once, **parameters, slurm_array_parallelism=at_once)
+        self.arrays, self.missed = set[str](), set[str]()
+
+    @property
+    def threads(self) -> int:
+        return self.parameters.get("cpus_per_task", 1)
+
+    def ended(self, jobs: list[Any]) -> list[Any]:
+        self.arrays |= {job.job_id.partition("_")[0] for job in jobs}
+        left = [job for job in jobs if not job.paths.result_pickle.exists()]
+        known = self.queue() if left else set[str]()
+        gone = {job.job_id for job in left if known is not None and job.job_id not in known}
+        lost, self.missed = gone & self.missed, gone  # twice, as a file may be seen later than its job's end
+        return [job for job in jobs if job not in left or job.job_id in lost]
+
+    def queue(self) -> set[str] | None:
+        """Return the ids of this user's jobs that wait or run; None where Slurm does not answer."""
+        command = ["squeue", "--me", "--noheader", "--array", "--format=%i"]
+        found = subprocess.run(command, capture_output=True, text=True)
+        return None if found.returncode else set(found.stdout.split())
+
+    def cancel(self) -> None:
+        subprocess.run(["scancel", "--quiet", "--state=PENDING", *self.arrays], capture_output=True)
 
 
 class Ray(Workers):
