@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ def work(item: Item) -> Done:
     streams = redirect_stdout(StringIO()), redirect_stderr(StringIO())
     with streams[0] as out, streams[1] as err:
         with ending_on_sigterm(), told(item, err):
-            launch, context = enter(item.folder)
+            launch, context = enter(item.folder, (item.folder / LAUNCH).stat().st_mtime_ns)
             with ended_by(item.folder / STOP):
                 for number, value in run_all(item, launch, context):
                     done.values[number] = value
@@ -125,9 +125,14 @@ def told(item: Item, err: StringIO) -> Iterator[None]:
     failures.extend(str(item.folder / str(number)) for number, _ in item.jobs)
 
 
-@cache
-def enter(folder: Path) -> tuple[Launch, HydraContext]:
-    """Set this process up as that of the sweep: parts and present folder, resolvers and composition."""
+@lru_cache(maxsize=1)
+def enter(folder: Path, written: int) -> tuple[Launch, HydraContext]:
+    """Set this process up as that of the sweep: present folder, resolvers and composition.
+
+    Args:
+        folder: Of the sweep.
+        written: When its file was; a process that has seen another one is set up anew.
+    """
     launch: Launch = pickle.loads((folder / LAUNCH).read_bytes())
     os.chdir(launch.place)
     hydra_adapter.install()

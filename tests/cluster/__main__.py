@@ -86,6 +86,7 @@ def main(names: list[str]) -> int:
             print(f"| `{name}` | | skipped: {reason} | |", flush=True)
             continue
         place = Path(tempfile.mkdtemp(prefix="vi-", dir="/tmp"))  # Ray's sockets need a short path
+        place.chmod(0o755)  # munged refuses a socket that not all can reach
         for folder in ("cluster", "work"):
             (place / folder).mkdir()
         with cluster(place / "cluster") as environment:

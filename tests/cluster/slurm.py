@@ -69,11 +69,13 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
     host = socket.gethostname().partition(".")[0]
     for name in ("munge", "state", "spool"):
         (folder / name).mkdir(mode=0o700)
-    folder.chmod(0o755), (folder / "munge").chmod(0o755)  # munged refuses sockets that not all can reach
+    folder.chmod(0o755)
+    (folder / "munge").chmod(0o755)  # munged refuses sockets that not all can reach
     text = CONFIGURATION.format(host=host, folder=folder, controller_port=free_port(), node_port=free_port())
     (folder / "slurm.conf").write_text(text)
     key = folder / "munge.key"
-    key.write_bytes(os.urandom(1024)), key.chmod(0o400)
+    key.write_bytes(os.urandom(1024))
+    key.chmod(0o400)
     environment = {"SLURM_CONF": str(folder / "slurm.conf")}
     munge = [f"--{name}={folder}/{place}" for name, place in MUNGE.items()]
     with ExitStack() as stack:
