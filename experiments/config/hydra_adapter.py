@@ -145,7 +145,7 @@ def job_folder(config: DictConfig, key: str, subkey: str | None) -> Path:
 def choose_sweeper(
     plugins: Plugins, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
 ) -> Sweeper:
-    """Return the sweeper that `sweep.batched` asks for, Hydra's own or the one that trains jobs together, as an owner.
+    """Return Hydra's sweeper, or this program's: for batches, for grids in other processes, for searches; as an owner.
 
     Raises:
         LabError: Where the sweep cannot run.
@@ -153,7 +153,8 @@ def choose_sweeper(
     from ..sweeps.owned_sweeper import OwnedSweeper
 
     context: dict[str, Any] = {"hydra_context": hydra_context, "task_function": task_function, "config": config}
-    if config.sweep.batched:
+    grid_of_workers = is_ours(config.hydra.launcher._target_) and is_basic(config)
+    if config.sweep.batched or grid_of_workers:
         sweeper = _batched(config)
         sweeper.setup(**context)
     elif is_ours(config.hydra.sweeper._target_):
@@ -185,7 +186,7 @@ def _made(node: DictConfig) -> Any:
 
 
 def _batched(config: DictConfig) -> Sweeper:
-    if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+    if not is_basic(config):
         raise ConfigError("sweep.batched=true goes through grids, with a sweeper of its own; leave hydra/sweeper out.")
     if not is_local(config) and not is_ours(config.hydra.launcher._target_):
         known = ", ".join(path.partition("/")[2] for path in PLUGINS if path.startswith("launcher/"))
@@ -193,6 +194,11 @@ def _batched(config: DictConfig) -> Sweeper:
     from ..sweeps.batched_sweeper import BatchedSweeper  # torch, only where it is used
 
     return BatchedSweeper()
+
+
+def is_basic(config: DictConfig) -> bool:
+    """Whether a sweep goes through a grid."""
+    return config.hydra.sweeper._target_.endswith(".BasicSweeper")
 
 
 def is_local(config: DictConfig) -> bool:

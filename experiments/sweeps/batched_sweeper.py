@@ -1,12 +1,13 @@
 """`sweep.batched=true`: a sweep in which jobs that differ in plain numbers are trained together.
 
+Also sweeps over grids that are not batched go through it where other processes run the jobs.
 Jobs that may share a batch are a group. Each batch of a group is trained, and then every job ends in its own folder,
 which is as Hydra makes it, with what it got from the batch. All other jobs, and those that fail before the first step,
 run one by one as in every sweep.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ class BatchedSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take over what Hydra knows."""
         self.enter(hydra_context, task_function, config)
-        self.launcher = None if is_local(config) else choose_launcher(Plugins.instance(), hydra_context, task_function, config)
+        self.launcher = (
+            None if is_local(config) else choose_launcher(Plugins.instance(), hydra_context, task_function, config)
+        )
 
     def enter(self, context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take over what running jobs in this process needs."""
@@ -63,22 +66,21 @@ class BatchedSweeper(Sweeper):
         number = 0
         results: list[JobReturn] = []
         for batch in grid(overrides, self.settings.max_batch_size):
-            jobs = [self.composer.compose(job, number + index) for index, job in enumerate(batch)]
-            results += self.launch(jobs)
+            results += self.launch(self.composer.compose(job, number + index) for index, job in enumerate(batch))
             number += len(batch)
         return results
 
-    def launch(self, jobs: Sequence[Composed]) -> list[JobReturn]:
+    def launch(self, jobs: Iterable[Composed]) -> list[JobReturn]:
         """Group jobs and run group after group, or let the launcher's workers do so."""
         setup_globals()
         self.log_as_sweep()
         groups: dict[str, list[Composed]] = {}
         for job in jobs:
             if not job.settings or take(self.earlier, job.settings) is None:
-                groups.setdefault(self.group(job), []).append(job)
+                groups.setdefault(self.group(job), []).append(job if self.launcher is None else job.light())
         if isinstance(self.launcher, Workers):
             return self.hand_out(list(groups.values()), self.launcher)
-        log.info("Launching %d jobs locally", len(jobs))
+        log.info("Launching %d jobs locally", sum(map(len, groups.values())))
         return [result for group in groups.values() for _, result in self.run_group(group)]
 
     def hand_out(self, groups: Sequence[list[Composed]], launcher: Workers) -> list[JobReturn]:
@@ -90,7 +92,7 @@ class BatchedSweeper(Sweeper):
 
     def group(self, composed: Composed) -> str:
         """Return a text that jobs have in common if they may share a batch."""
-        if composed.job is None or composed.settings["study"] is not None:
+        if not self.master.sweep.batched or composed.job is None or composed.settings["study"] is not None:
             return f"job {composed.number}"
         return group_key(composed.settings)
 

@@ -1,4 +1,4 @@
-"""The launchers joblib, submitit_local, submitit_slurm and ray, each a few lines on the public interface of its package.
+"""The launchers joblib, submitit_local, submitit_slurm and ray, each a few lines on its package's public interface.
 
 Settings of a launcher are the arguments of its class; `experiments.config.plugins` names them for Hydra. Where a
 package is missing, one line says which extra brings it.
@@ -128,7 +128,7 @@ class Slurm(Local):
 
     Args:
         at_once: How many run at the same time.
-        parameters: As `Local` has them: `timeout_min`, `cpus_per_task`, `mem_gb`, `gpus_per_node`, `slurm_partition`, ...
+        parameters: As `Local` has them: `timeout_min`, `cpus_per_task`, `mem_gb`, `slurm_partition`, ...
     """
 
     name, cluster, look_every, room = "submitit_slurm", "slurm", 2.0, LARGEST_ARRAY

@@ -2,8 +2,8 @@
 
 A launcher says how many workers there are and hands them items, which are single jobs or batches; joblib, submitit and
 Ray do the rest. What it sees of a job is an objective and the lines for the terminal, so that the process of the sweep
-stays small. Results are files in the folders of the jobs. A worker that dies takes the jobs that it was at with it, and
-no others; `sweep.resume` does them again. Which jobs are finished already is decided here, once, and not in the workers.
+stays small. Results are files in the folders of the jobs. A worker that dies takes the jobs with it that it was at and
+no others; `sweep.resume` does them again. Which jobs are finished already the sweeper decides, once, and no worker.
 """
 
 import logging
@@ -25,8 +25,7 @@ from vi_core.errors import ConfigError
 
 from ..config.messages import one_line
 from ..run.interrupt import interruptible
-from ..run.jobs import earlier_jobs, failures, objective, relative, take
-from .composing import Composer
+from ..run.jobs import failures, relative
 from .worker import LAUNCH, STOP, Done, Item, Launch, Numbered
 
 log = logging.getLogger(__name__)
@@ -65,7 +64,7 @@ class Workers(Launcher):
         """Take back what has not begun, where items that begin could not do it themselves by looking for the note."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run jobs, each as an item of its own, but those that are finished; return their objectives in order.
+        """Run jobs, each as an item of its own; return their objectives in order.
 
         Args:
             job_overrides: What the sweep sets for each.
@@ -74,18 +73,8 @@ class Workers(Launcher):
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         jobs = [(initial_job_idx + number, list(overrides)) for number, overrides in enumerate(job_overrides)]
-        known = self.finished(jobs) if self.config.sweep.resume else {}
-        values = known | self.run([[job] for job in jobs if job[0] not in known])
+        values = self.run([[job] for job in jobs])
         return [returned(overrides, values.get(number, float("nan"))) for number, overrides in jobs]
-
-    def finished(self, jobs: Sequence[Numbered]) -> dict[int, float]:
-        """Return the objectives of those jobs that an earlier start of the sweep has finished, by their numbers."""
-        composer, earlier, found = Composer(self.context, self.config), earlier_jobs(self.folder.resolve()), {}
-        for number, overrides in jobs:
-            settings = composer.compose(overrides, number).settings
-            if settings and (other := take(earlier, settings)) is not None:
-                found[number] = objective(other)
-        return found
 
     def run(self, batches: Sequence[list[Numbered]]) -> dict[int, float]:
         """Let workers run batches of jobs; say what they said, and return the objectives by the jobs' numbers.
@@ -110,7 +99,7 @@ class Workers(Launcher):
 
     @contextmanager
     def launched(self, folder: Path) -> Iterator[None]:
-        """Context manager: workers find what they are set up from in the folder of the sweep, and import what this does."""
+        """Context manager: workers find in the sweep's folder what they are set up from, and import what this does."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / STOP).unlink(missing_ok=True)
         local = [Path(source.path) for source in self.sources if source.schema == "file"]

@@ -82,16 +82,13 @@ class Search(Sweeper):
     def study(self, folder: Path) -> Any:
         """Return the study in the folder, a new one if there is none; what was running in it is asked again."""
         self.optuna.logging.set_verbosity(self.optuna.logging.WARNING)
-        sampler = self.optuna.samplers.TPESampler(seed=self.seed)
         place = f"sqlite:///{(folder / STUDY).absolute()}"
-        study = self.optuna.create_study(
-            storage=place, sampler=sampler, study_name="vi-lab", direction="maximize", load_if_exists=True
-        )
+        study = self.optuna.create_study(storage=place, study_name="vi-lab", direction="maximize", load_if_exists=True)
         for trial in study.get_trials(states=(self.optuna.trial.TrialState.RUNNING,)):
             study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
             study.enqueue_trial(trial.params)
             study.set_user_attr("interrupted", [*study.user_attrs.get("interrupted", []), trial.number])
-        sampler.reseed_rng() if study.trials else None
+        study.sampler = self.optuna.samplers.TPESampler(seed=self.seed + len(study.trials))  # or it would repeat itself
         return study
 
     def counted(self, study: Any) -> int:

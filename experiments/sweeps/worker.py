@@ -9,7 +9,6 @@ the sweep is to end. Importing this module imports no torch, whose number of thr
 import os
 import pickle
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -31,7 +30,6 @@ from vi_core.files import replacing
 
 from ..config import hydra_adapter
 from ..config.messages import one_line
-from ..run.interrupt import EXIT_CODES
 from ..run.jobs import failures, make_job, run_job
 from .owned_sweeper import ending_on_sigterm
 
@@ -99,12 +97,11 @@ def work(item: Item) -> Done:
     os.environ["OMP_NUM_THREADS"] = str(item.threads)
     done, before = Done(), len(failures)
     streams = redirect_stdout(StringIO()), redirect_stderr(StringIO())
-    with streams[0] as out, streams[1] as err:
-        with ending_on_sigterm(), told(item, err):
-            launch, context = enter(item.folder, (item.folder / LAUNCH).stat().st_mtime_ns)
-            with ended_by(item.folder / STOP):
-                for number, value in run_all(item, launch, context):
-                    done.values[number] = value
+    with streams[0] as out, streams[1] as err, ending_on_sigterm(), told(item, err):
+        launch, context = enter(item.folder, (item.folder / LAUNCH).stat().st_mtime_ns)
+        with ended_by(item.folder / STOP):
+            for number, value in run_all(item, launch, context):
+                done.values[number] = value
     done.failures, done.out, done.err = failures[before:], out.getvalue(), err.getvalue()
     return done
 

@@ -1,7 +1,7 @@
 """Launchers: jobs in other processes end as in this one, and what a dead worker leaves is done by `sweep.resume`.
 
-Most tests let the workers' function run in this process, in the launcher's place: what it is given, what it returns and
-what the sweep makes of that is the same. `make test-cluster` has the real processes, of joblib, submitit, Ray and Slurm.
+Most tests let the workers' function run in this process, in the launcher's place: what it is given, what it returns
+and what the sweep makes of that is the same. `make test-cluster` has the real processes: joblib, submitit, Ray, Slurm.
 """
 
 import inspect
@@ -52,6 +52,8 @@ def in_this_process(dies: set[int], monkeypatch: pytest.MonkeyPatch) -> list[Ite
         for place, item in reversed(list(enumerate(items))):  # workers end in any order
             handlers = logging.root.handlers[:]
             yield place, RuntimeError("killed\nby hand") if item.jobs[0][0] in dies else work(item)
+            for handler in set(logging.root.handlers) - set(handlers):
+                handler.close()  # of a job's log file
             logging.root.handlers[:] = handlers
 
     monkeypatch.setattr(Joblib, "map", done)

@@ -1,7 +1,7 @@
 """`make test-cluster`: the scenario on joblib, on a Ray cluster and on Slurm, which are started for it on this machine.
 
-A launcher whose packages are missing is skipped, with the reason. Prints a table for docs/launchers.md; the exit code is
-1 where a step failed.
+A launcher whose packages are missing is skipped, with the reason. Prints a table for docs/launchers.md; the exit code
+is 1 where a step failed.
 """
 
 import os
@@ -40,10 +40,10 @@ def nothing(folder: Path) -> Iterator[Environment]:
 def ray(folder: Path) -> Iterator[Environment]:
     """Context manager: a Ray cluster of two workers runs on this machine, as `ray start` makes it."""
     program, port = Path(sys.executable).parent / "ray", slurm.free_port()
-    options = ["--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false", f"--temp-dir={folder}"]
+    options = ["--head", "--block", "--num-cpus=2", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
     address = f"127.0.0.1:{port}"
     with (folder / "start.out").open("w") as out:
-        command = [program, "start", *options, "--node-ip-address=127.0.0.1"]
+        command = [program, "start", *options, f"--port={port}", f"--temp-dir={folder}"]
         process = subprocess.Popen(command, env=os.environ | LOOPBACK, stdout=out, stderr=out)
         try:
             until(lambda: answers(program, address))
@@ -66,20 +66,20 @@ def slurm_node(folder: Path) -> Iterator[Environment]:
         yield environment
 
 
-CLUSTERS: dict[str, tuple[str, Callable[[Path], AbstractContextManager[Environment]], tuple[str, ...]]] = {
-    "joblib": (lacks("joblib"), nothing, ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")),
-    "submitit_local": (lacks("submitit"), nothing, ("hydra/launcher=submitit_local", "hydra.launcher.at_once=2")),
-    "ray": (lacks("ray"), ray, ("hydra/launcher=ray",)),
-    "submitit_slurm": (lacks("submitit") or slurm.missing(), slurm_node, ("hydra/launcher=submitit_slurm", "hydra.launcher.at_once=2")),
-}  # fmt: skip
-"""Launcher -> why it cannot be tried, what starts its cluster in a folder, and the arguments that choose it."""
+CLUSTERS: dict[str, tuple[str, Callable[[Path], AbstractContextManager[Environment]], str]] = {
+    "joblib": (lacks("joblib"), nothing, "hydra.launcher.n_jobs=2"),
+    "submitit_local": (lacks("submitit"), nothing, "hydra.launcher.at_once=2"),
+    "ray": (lacks("ray"), ray, "hydra.launcher.num_cpus=1"),
+    "submitit_slurm": (lacks("submitit") or slurm.missing(), slurm_node, "hydra.launcher.at_once=2"),
+}
+"""Launcher -> why it cannot be tried, what starts its cluster in a folder, and the setting that makes two workers."""
 
 
 def main(names: list[str]) -> int:
     """Go through the launchers; print a line for each step, and return how many steps failed."""
     failed = 0
     print("| launcher | step | outcome | seconds |\n|---|---|---|---|", flush=True)
-    for name, (reason, cluster, arguments) in CLUSTERS.items():
+    for name, (reason, cluster, setting) in CLUSTERS.items():
         if names and name not in names:
             continue
         if reason:
@@ -90,7 +90,7 @@ def main(names: list[str]) -> int:
         for folder in ("cluster", "work"):
             (place / folder).mkdir()
         with cluster(place / "cluster") as environment:
-            sweep = Sweep(place / "work", arguments, environment)
+            sweep = Sweep(place / "work", (f"hydra/launcher={name}", setting), environment)
             for step, check in STEPS.items():
                 began = time.monotonic()
                 try:

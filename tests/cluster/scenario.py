@@ -1,4 +1,4 @@
-"""What is asked of every launcher: 24 jobs, of which two fail and one loses its worker, then the rest by `sweep.resume`.
+"""What is asked of every launcher: 24 jobs, two fail and one loses its worker, then the rest by `sweep.resume`.
 
 Whole commands in processes of their own, as a user types them; what is checked lies in the sweep's folder afterwards.
 """

@@ -1,4 +1,4 @@
-"""The course of a run for TensorBoard: scalars while it lives, their bands over replicates, then figures and summary."""
+"""The course of a run for TensorBoard: scalars while it lives, bands over replicates, then figures and summary."""
 
 import json
 from collections.abc import Mapping
