@@ -179,8 +179,7 @@ def choose_launcher(
 
 def _made(node: DictConfig) -> Any:
     """Return a launcher or a sweeper of this program with the settings in its node."""
-    content = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(content, dict)
+    content: Any = OmegaConf.to_container(node, resolve=True)
     module, _, name = content.pop("_target_").rpartition(".")
     return getattr(import_module(module), name)(**content)
 

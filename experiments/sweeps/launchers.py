@@ -80,14 +80,10 @@ class Local(Workers):
 
     def __init__(self, at_once: int | None = None, **parameters: Any):
         self.at_once, self.parameters = at_once or cores(), parameters
+        self.room = self.at_once  # how many jobs submitit may have at the same time
 
     @property
     def parallel(self) -> int:
-        return self.at_once
-
-    @property
-    def room(self) -> int:
-        """How many jobs submitit may have at the same time."""
         return self.at_once
 
     def map(self, items: Sequence[Item]) -> Iterator[Outcome]:
@@ -131,11 +127,11 @@ class Slurm(Local):
         parameters: As `Local` has them: `timeout_min`, `cpus_per_task`, `mem_gb`, `slurm_partition`, ...
     """
 
-    name, cluster, look_every, room = "submitit_slurm", "slurm", 2.0, LARGEST_ARRAY
+    name, cluster, look_every = "submitit_slurm", "slurm", 2.0
 
     def __init__(self, at_once: int = 256, **parameters: Any):
         super().__init__(at_once, **parameters, slurm_array_parallelism=at_once)
-        self.arrays, self.missed = set[str](), set[str]()
+        self.arrays, self.missed, self.room = set[str](), set[str](), LARGEST_ARRAY
 
     @property
     def threads(self) -> int:

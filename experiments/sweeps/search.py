@@ -12,13 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import (
-    ChoiceSweep,
-    IntervalSweep,
-    Override,
-    RangeSweep,
-    Transformer,
-)
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep, Transformer
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -42,6 +36,9 @@ class Search(Sweeper):
         seed: Of the sampler, optuna's TPE.
         params: Settings that the experiment searches by itself.
     """
+
+    config: Any
+    launcher: Any
 
     def __init__(self, n_trials: int = 20, at_once: int = 1, seed: int = 0, params: Mapping[str, str] | None = None):
         require(n_trials >= 1, f"hydra.sweeper.n_trials={n_trials} must be at least 1.")

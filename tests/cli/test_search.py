@@ -33,7 +33,7 @@ def search(tmp_path: Path) -> Callable[..., Any]:
             given = [dict(text.split("=") for text in job) for job in jobs]
             return [returned([], objective(float(each["lr"]), each["family"])) for each in given]
 
-        made = Search(**settings)
+        made: Any = Search(**settings)
         made.launched = []
         made.context = SimpleNamespace(config_loader=None)
         made.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})

@@ -113,11 +113,12 @@ def daemon(command: list[str], folder: Path, environment: dict[str, str]) -> Ite
 
 def wait_for_idle(environment: dict[str, str], seconds: float = 60) -> None:
     """Wait until the node takes jobs."""
-    end = time.monotonic() + seconds
+    end, found = time.monotonic() + seconds, ""
     while time.monotonic() < end:
         command = ["sinfo", "--noheader", "--format=%T"]
         state = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
-        if state.stdout.strip() == "idle":
+        found = state.stdout.strip() or state.stderr
+        if found == "idle":
             return
         time.sleep(1)
-    raise RuntimeError(f"Slurm's node is {state.stdout.strip() or state.stderr} after {seconds} s")
+    raise RuntimeError(f"Slurm's node is {found} after {seconds} s")
