@@ -57,9 +57,15 @@ class Joblib(Workers):
                         yield place, error
 
     def pool(self, items: dict[int, Item]) -> Iterator[tuple[int, Done]]:
-        """Do items in a pool of processes; yield each as it is done."""
-        joblib = needed("joblib", "joblib")
-        pool = joblib.Parallel(self.n_jobs, backend="loky", batch_size=1, return_as="generator_unordered")
+        """Do items in a pool of processes; yield each as it is done.
+
+        For one worker two are there, of which one waits: joblib would take this process in its place.
+        """
+        joblib, count = needed("joblib", "joblib"), self.parallel
+        ahead = 1 if count == 1 else 2 * count
+        pool = joblib.Parallel(
+            max(2, count), backend="loky", batch_size=1, pre_dispatch=ahead, return_as="generator_unordered"
+        )
         yield from pool(joblib.delayed(numbered)(place, item) for place, item in list(items.items()))
 
 

@@ -6,6 +6,7 @@ sweep otherwise, which may be on another machine: the two share a file system an
 the sweep is to end. Importing this module imports no torch, whose number of threads is set first.
 """
 
+import gc
 import os
 import pickle
 import signal
@@ -30,7 +31,7 @@ from vi_core.files import replacing
 
 from ..config import hydra_adapter
 from ..config.messages import one_line
-from ..run.jobs import failures, make_job, run_job
+from ..run.jobs import NEW_OBJECTS, failures, make_job, run_job
 from .owned_sweeper import ending_on_sigterm
 
 LAUNCH, STOP = ".launch", ".stop"
@@ -130,6 +131,7 @@ def enter(folder: Path, written: int) -> tuple[Launch, HydraContext]:
         folder: Of the sweep.
         written: When its file was; a process that has seen another one is set up anew.
     """
+    gc.set_threshold(NEW_OBJECTS)
     launch: Launch = pickle.loads((folder / LAUNCH).read_bytes())
     os.chdir(launch.place)
     hydra_adapter.install()
