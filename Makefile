@@ -1,7 +1,7 @@
 # Every target installs what it needs into .venv first; `make help` lists them.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run figures docs docs-figures docs-tables test test-slow test-faults mutate lint clean
+.PHONY: help run figures docs docs-figures docs-tables test test-slow test-faults test-cluster mutate lint clean
 
 # Python compiles a module when it is first imported and keeps the result in __pycache__, also where the environment says
 # otherwise: without that each of the many processes of the tests and of `figures` would compile torch anew.
@@ -42,6 +42,12 @@ test-faults: .venv/installed  ## run all tests in tests/faults, the slow ones to
 	rm -f .faults.jsonl
 	VI_FAULTS_TALLY=$(CURDIR)/.faults.jsonl $(BIN)/python -m pytest tests/faults $(ARGS)
 	$(BIN)/python tests/faults/table.py .faults.jsonl
+
+test-cluster: .venv/installed  ## try launchers, trackers and the search: joblib, Ray, Slurm, MLflow, TensorBoard, optuna
+	@$(PIP) --no-build-isolation --editable '.[ray,slurm,search,mlflow,tensorboard]' || \
+		echo "not all packages can be installed: what needs them is skipped" >&2
+	$(BIN)/python -m pytest tests/cli/test_launchers.py tests/cli/test_trackers.py tests/cli/test_search.py $(ARGS)
+	$(BIN)/python -m tests.cluster
 
 mutate: .venv/installed  ## break important lines one by one, in a copy, and name the tests that notice; ARGS='words'
 	$(BIN)/python tests/mutate.py $(ARGS)

@@ -28,7 +28,7 @@ from vi_core.reading import read_yaml
 from .config import hydra_adapter, schema
 from .config.messages import configuration_groups, keys_of, one_line
 from .config.places import CONF, PROGRAM
-from .run.jobs import Job, failures, finished_job, make_job, run_job
+from .run.jobs import NEW_OBJECTS, Job, failures, finished_job, make_job, run_job
 from .run.owner import discard, owned
 from .run.streams import forgiving_streams
 
@@ -44,7 +44,6 @@ OWN_FOLDER = ("fit", "prior_predictive")
 """Tasks that make a folder of their own, as a run does."""
 RECIPES = ("auto", "none")  # files of conf/recipe
 TASKS = (*OWN_FOLDER, *TASKS_ON_FOLDER, "compare", "reproduce", "new_model")
-NEW_OBJECTS = 50_000  # between two looks for cycles of garbage: importing torch makes ten times as many
 
 
 def main() -> None:

@@ -14,18 +14,21 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import copy
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
 import hydra._internal.hydra as hydras_runs
 import yaml
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra._internal.core_plugins import basic_launcher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
-from hydra._internal.utils import get_args_parser
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -35,6 +38,7 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.core.utils import run_job as run_hydra_job
 from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, read_write
@@ -47,10 +51,12 @@ from vi_core.reading import check_yaml
 from ..run.jobs import on_job_end, refused, relative
 from ..run.owner import Occupied, given_folder, owned, refuse_results
 from .places import CONF
+from .plugins import PLUGINS, is_ours
 from .schema import Root
 
 MOST_NAME = 60  # letters of a sweep's name that is made of several
 HYDRAS_CHOICE, HYDRAS_LOADER = Plugins.instantiate_sweeper, FileConfigSource.load_config
+HYDRAS_LAUNCHER = Plugins.instantiate_launcher
 
 
 def install() -> None:
@@ -58,12 +64,14 @@ def install() -> None:
 
     `argparse.ArgumentParser.error` is replaced, as Hydra builds its parser itself, which prints twenty lines of usage.
     `FileConfigSource.load_config` is replaced, as PyYAML expands anchors without a bound.
-    `Plugins.instantiate_sweeper` is replaced, as Hydra takes sweepers from its own packages alone. Its `run_job` is
-    replaced where a single run and the launcher call it, as it writes into a folder before the program has a say.
+    `Plugins.instantiate_sweeper` and `instantiate_launcher` are replaced, as Hydra takes both from its own packages
+    alone. Its `run_job` is replaced where a single run and the launcher call it, as it writes into a folder before the
+    program has a say.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to the command line
     argparse.ArgumentParser.error = _refuse  # type: ignore[method-assign]
     Plugins.instantiate_sweeper = choose_sweeper  # type: ignore[method-assign]
+    Plugins.instantiate_launcher = choose_launcher  # type: ignore[method-assign]
     hydras_runs.run_job = basic_launcher.run_job = run_in_own_folder
     Plugins.instance()  # which loads its modules anew, so that its class is another than the one that is imported here
     SourcesRegistry.instance().resolve("file").load_config = _load_checked  # type: ignore[method-assign]
@@ -85,14 +93,18 @@ def _refuse(self: argparse.ArgumentParser, message: str) -> NoReturn:
 
 
 def register_schema() -> None:
-    """Make the schema known to Hydra under the name that `conf/config.yaml` starts from.
+    """Make the schema known to Hydra under the name that `conf/config.yaml` starts from, and launchers and sweepers.
 
     `ConfigNode.__deepcopy__` is set, as Hydra copies its store of schemas, with all that is in it, at every look at a
     group: hundreds of times for `--help`. A schema is copied once more when it is loaded, so that copies of the store
     can share it.
     """
     ConfigNode.__deepcopy__ = lambda self, memo: copy(self)  # type: ignore[attr-defined]
-    ConfigStore.instance().store(name="root", node=Root)
+    store = ConfigStore.instance()
+    store.store(name="root", node=Root)
+    for path, node in PLUGINS.items():
+        group, _, name = path.partition("/")
+        store.store(group=f"hydra/{group}", name=name, node=node, provider="vi-lab")
 
 
 def run_in_own_folder(*, config: DictConfig, job_dir_key: str, job_subdir_key: str | None, **rest: Any) -> JobReturn:
@@ -138,7 +150,7 @@ def job_folder(config: DictConfig, key: str, subkey: str | None) -> Path:
 def choose_sweeper(
     plugins: Plugins, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
 ) -> Sweeper:
-    """Return the sweeper that `sweep.batched` asks for, Hydra's own or the one that trains jobs together, as an owner.
+    """Return Hydra's sweeper, or this program's: for batches, for grids in other processes, for searches; as an owner.
 
     Raises:
         LabError: Where the sweep cannot run.
@@ -146,22 +158,71 @@ def choose_sweeper(
     from ..sweeps.owned_sweeper import OwnedSweeper
 
     context: dict[str, Any] = {"hydra_context": hydra_context, "task_function": task_function, "config": config}
-    if config.sweep.batched:
+    grid_of_workers = is_ours(config.hydra.launcher._target_) and is_basic(config)
+    if config.sweep.batched or grid_of_workers:
         sweeper = _batched(config)
+        sweeper.setup(**context)
+    elif is_ours(config.hydra.sweeper._target_):
+        sweeper = _made(config.hydra.sweeper)
         sweeper.setup(**context)
     else:
         sweeper = HYDRAS_CHOICE(plugins, **context)
     return OwnedSweeper(sweeper, config, jobs_of(hydra_context, config))
 
 
+def choose_launcher(
+    plugins: Plugins, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+) -> Launcher:
+    """Return the launcher that `hydra/launcher` names, one of this program or what Hydra finds."""
+    context: dict[str, Any] = {"hydra_context": hydra_context, "task_function": task_function, "config": config}
+    if not is_ours(config.hydra.launcher._target_):
+        return HYDRAS_LAUNCHER(plugins, **context)
+    launcher = _made(config.hydra.launcher)
+    launcher.setup(**context)
+    return launcher
+
+
+def _made(node: DictConfig) -> Any:
+    """Return a launcher or a sweeper of this program with the settings in its node."""
+    content: Any = OmegaConf.to_container(node, resolve=True)
+    module, _, name = content.pop("_target_").rpartition(".")
+    return getattr(import_module(module), name)(**content)
+
+
 def _batched(config: DictConfig) -> Sweeper:
-    if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+    if not is_basic(config):
         raise ConfigError("sweep.batched=true goes through grids, with a sweeper of its own; leave hydra/sweeper out.")
-    if not config.hydra.launcher._target_.endswith(".BasicLauncher"):
-        raise ConfigError("sweep.batched=true trains all jobs in this process; leave hydra/launcher out.")
+    if not is_local(config) and not is_ours(config.hydra.launcher._target_):
+        known = ", ".join(path.partition("/")[2] for path in PLUGINS if path.startswith("launcher/"))
+        raise ConfigError(f"sweep.batched=true needs a launcher that hands out batches: hydra/launcher={known}.")
     from ..sweeps.batched_sweeper import BatchedSweeper  # torch, only where it is used
 
     return BatchedSweeper()
+
+
+def is_basic(config: DictConfig) -> bool:
+    """Whether a sweep goes through a grid."""
+    return config.hydra.sweeper._target_.endswith(".BasicSweeper")
+
+
+def is_local(config: DictConfig) -> bool:
+    """Whether the jobs of a sweep run in this process, one after the other."""
+    return config.hydra.launcher._target_.endswith(".BasicLauncher")
+
+
+def context_of(config: DictConfig, folders: Sequence[Path]) -> HydraContext:
+    """Return what composes jobs of a sweep in a process that Hydra has not started, and make it known to Hydra.
+
+    Args:
+        config: Of the sweep.
+        folders: With YAML files of the user's, as `--config-dir` names one.
+    """
+    path = create_config_search_path(f"pkg://{CONF}")
+    for folder in folders:
+        path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+    GlobalHydra.instance().clear()
+    started = hydras_runs.Hydra.create_main_hydra2(config.hydra.job.name, path)
+    return HydraContext(config_loader=started.config_loader, callbacks=Callbacks(config))
 
 
 def grid(overrides: Sequence[Override], max_batch_size: int | None) -> list[list[list[str]]]:

@@ -4,7 +4,7 @@ The exit code of a signal is 128 and its number, which shells and schedulers exp
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -14,17 +14,24 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 class Interrupt:
     """Whether a signal has asked the loop to end.
 
+    Args:
+        then: Called once, when a signal arrives.
+
     Attributes:
         signal: Number of the signal that has arrived; None before.
     """
 
     signal: int | None = None
 
+    def __init__(self, then: Callable[[], None] = lambda: None):
+        self.then = then
+
     def note(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal: take note of the first, and end the process at once at the second."""
         if self.signal is not None:
             raise SystemExit(EXIT_CODES[signal.Signals(number)])
         self.signal = number
+        self.then()
 
     def requested(self) -> bool:
         """Whether a signal has arrived."""
@@ -32,15 +39,18 @@ class Interrupt:
 
 
 @contextmanager
-def interruptible() -> Iterator[Interrupt]:
+def interruptible(then: Callable[[], None] = lambda: None) -> Iterator[Interrupt]:
     """Context manager: a signal asks what runs inside to end in good order, and ends the process behind it.
 
     The handlers that were in force before come back. A sweep ends with the job in which the signal came.
 
+    Args:
+        then: Called once, when a signal arrives.
+
     Raises:
         SystemExit: Behind the block, where a signal has arrived in it: 130 for Ctrl-C, 143 for SIGTERM.
     """
-    interrupt = Interrupt()
+    interrupt = Interrupt(then)
     previous = {number: signal.signal(number, interrupt.note) for number in EXIT_CODES}
     try:
         yield interrupt

@@ -29,6 +29,7 @@ from .owner import forget_failure
 log = logging.getLogger(__name__)
 failures: list[str] = []  # jobs of this process that failed, and checks under strict=true
 on_job_end: list[Callable[[], None]] = []  # called in this process after each job of a sweep
+NEW_OBJECTS = 50_000  # between two looks for cycles of garbage: importing torch makes ten times as many
 Summary = dict[str, Any]
 KINDS_OF_WORK = ("fit", "prior_predictive", "study")  # modules of this package, with a function of the same name
 

@@ -1,28 +1,31 @@
 """`sweep.batched=true`: a sweep in which jobs that differ in plain numbers are trained together.
 
+Also sweeps over grids that are not batched go through it where other processes run the jobs.
 Jobs that may share a batch are a group. Each batch of a group is trained, and then every job ends in its own folder,
 which is as Hydra makes it, with what it got from the batch. All other jobs, and those that fail before the first step,
 run one by one as in every sweep.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from ..config.hydra_adapter import grid, run_in_own_folder
+from ..config.hydra_adapter import choose_launcher, grid, is_local, run_in_own_folder
 from ..run.interrupt import interruptible
 from ..run.jobs import earlier_jobs, on_job_end, refused, run_job, take
 from ..run.owner import Occupied, owned, refuse_results
-from .batch import Point, finish, group_key, train
+from .batch import MOST_REPLICATES, Point, finish, group_key, train
 from .composing import Composed, Composer
+from .launching import Workers, returned
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +41,15 @@ class BatchedSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take over what Hydra knows."""
-        self.context, self.task_function, self.master = hydra_context, task_function, config
-        self.settings = config.hydra.sweeper
+        self.enter(hydra_context, task_function, config)
+        self.launcher = (
+            None if is_local(config) else choose_launcher(Plugins.instance(), hydra_context, task_function, config)
+        )
+
+    def enter(self, context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take over what running jobs in this process needs."""
+        self.context, self.task_function, self.master = context, task_function, config
+        self.settings, self.composer = config.hydra.sweeper, Composer(context, config)
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Run all jobs; return what Hydra makes of them, in the order in which they ran.
@@ -53,33 +63,41 @@ class BatchedSweeper(Sweeper):
         texts = [*(f"{key}={value}" for key, value in (self.settings.params or {}).items()), *arguments]
         overrides = OverridesParser.create(self.context.config_loader).parse_overrides(texts)
         self.earlier = earlier_jobs(folder.resolve()) if self.master.sweep.resume else {}
-        self.composer, number = Composer(self.context, self.master), 0
+        number = 0
         results: list[JobReturn] = []
         for batch in grid(overrides, self.settings.max_batch_size):
-            jobs = [self.composer.compose(job, number + index) for index, job in enumerate(batch)]
-            results += self.launch(jobs)
+            results += self.launch(self.composer.compose(job, number + index) for index, job in enumerate(batch))
             number += len(batch)
         return results
 
-    def launch(self, jobs: Sequence[Composed]) -> list[JobReturn]:
-        """Group jobs and run group after group."""
+    def launch(self, jobs: Iterable[Composed]) -> list[JobReturn]:
+        """Group jobs and run group after group, or let the launcher's workers do so."""
         setup_globals()
         self.log_as_sweep()
-        log.info("Launching %d jobs locally", len(jobs))
         groups: dict[str, list[Composed]] = {}
         for job in jobs:
             if not job.settings or take(self.earlier, job.settings) is None:
-                groups.setdefault(self.group(job), []).append(job)
-        return [result for group in groups.values() for result in self.run_group(group)]
+                groups.setdefault(self.group(job), []).append(job if self.launcher is None else job.light())
+        if isinstance(self.launcher, Workers):
+            return self.hand_out(list(groups.values()), self.launcher)
+        log.info("Launching %d jobs locally", sum(map(len, groups.values())))
+        return [result for group in groups.values() for _, result in self.run_group(group)]
+
+    def hand_out(self, groups: Sequence[list[Composed]], launcher: Workers) -> list[JobReturn]:
+        """Cut groups into batches, which workers train; return the objectives of all jobs."""
+        batches = [batch for group in groups for batch in cut(group, -(-launcher.parallel // len(groups)))]
+        values = launcher.run([[(job.number, job.overrides) for job in batch] for batch in batches])
+        jobs = [job for group in groups for job in group]
+        return [returned(job.overrides, values.get(job.number, float("nan"))) for job in jobs]
 
     def group(self, composed: Composed) -> str:
         """Return a text that jobs have in common if they may share a batch."""
-        if composed.job is None or composed.settings["study"] is not None:
+        if not self.master.sweep.batched or composed.job is None or composed.settings["study"] is not None:
             return f"job {composed.number}"
         return group_key(composed.settings)
 
-    def run_group(self, group: Sequence[Composed]) -> Iterator[JobReturn]:
-        """Train what can be batched and write it; run the rest one by one.
+    def run_group(self, group: Sequence[Composed]) -> Iterator[tuple[Composed, JobReturn]]:
+        """Train what can be batched and write it; run the rest one by one. Yields each job, and what it returned.
 
         Raises:
             SystemExit: Where a signal ended training, after the jobs of the batch are written.
@@ -91,9 +109,9 @@ class BatchedSweeper(Sweeper):
                 for point in train(points, interrupt):
                     composed = next(composed for composed in left if composed.job is point.job)
                     left.remove(composed)
-                    yield self.write(composed, partial(finish, point))
+                    yield composed, self.write(composed, partial(finish, point))
         for composed in left:
-            yield self.run(composed)
+            yield composed, self.run(composed)
 
     def run(self, composed: Composed) -> JobReturn:
         """Run a job by itself, as Hydra does."""
@@ -136,3 +154,16 @@ class BatchedSweeper(Sweeper):
     def log_as_sweep(self) -> None:
         """Send messages where those of the sweep itself go."""
         configure_log(self.master.hydra.hydra_logging, self.master.hydra.verbose)
+
+
+def cut(group: list[Composed], workers: int) -> list[list[Composed]]:
+    """Cut a group into batches of nearly equal size, as many as workers or a multiple of that.
+
+    Args:
+        group: Jobs that may share a batch.
+        workers: How many work on this group at a time.
+    """
+    replicates = group[0].settings.get("replicates", 1)
+    rounds = -(-len(group) * replicates // (workers * MOST_REPLICATES))
+    count = min(len(group), workers * rounds)
+    return [group[place * len(group) // count : (place + 1) * len(group) // count] for place in range(count)]

@@ -69,6 +69,11 @@ class Composed:
     template: "Template | None" = None
     config: DictConfig | None = None
 
+    def light(self) -> "Composed":
+        """Return what handing it to another process needs: of thousands of jobs, all settings would fill the memory."""
+        known = {"replicates": self.settings["replicates"]} if self.settings else {}
+        return Composed(self.number, self.overrides, settings=known)
+
 
 class Template:
     """The configuration of jobs that differ in numbers. Raises like a run where its own numbers cannot run.

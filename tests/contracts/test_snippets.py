@@ -39,7 +39,10 @@ PLACEHOLDERS = {
     "<folder>": f"outputs/bbvi/{STAMP}",
 }
 """What the pages leave to the reader, and what a reader of these tests would put there."""
-ELSEWHERE = ("git clone", "python3 -m venv", "source .venv", ".venv/bin/pip", "pip install", "pre-commit install")
+ELSEWHERE = (
+    "git clone", "python3 -m venv", "source .venv", ".venv/bin/pip", "pip install", "pre-commit install",
+    "ray start", "ray stop", "mlflow server", "tensorboard --logdir",
+)  # fmt: skip
 """Commands of other programs, which need the network or change an environment."""
 
 
@@ -52,6 +55,10 @@ def composed(arguments: list[str]) -> str:
         "task=reproduce": "runs every experiment",
         "task=docs_benchmarks": "writes into docs/",
         "device=cuda": "needs a CUDA device",
+        "hydra/launcher=": "starts processes, or needs a cluster",
+        "hydra/sweeper=optuna": "needs a package of an extra",
+        "callback=tensorboard": "needs a package of an extra",
+        "callback=mlflow": "needs a package of an extra",
         "--cfg": "prints a configuration already",
     }
     return next((reason for mark, reason in reasons.items() if mark in " ".join(arguments)), "")
@@ -90,10 +97,10 @@ def single(arguments: list[str]) -> list[str]:
 
 
 def first(override: Override) -> str:
-    """Return an override with the first of its swept values."""
+    """Return an override with the first of its swept values, or nothing where it names none."""
     if not override.is_sweep_override():
         return str(override.input_line)
-    if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+    if override.value_type in (ValueType.GLOB_CHOICE_SWEEP, ValueType.INTERVAL_SWEEP):
         return ""
     return f"{override.key_or_group}={next(iter(override.sweep_string_iterator()))}"
 

@@ -26,6 +26,7 @@ ALLOWED = {
     "algorithms": (*SHARED, *CONTRACTS, "estimators.base", "estimators.exact", "algorithms"),
     "training": (*SHARED, *CONTRACTS, "estimators.base", "algorithms.base", "execution", "training"),
     "execution": (*SHARED, "algorithms.base", "training", "renamed", "execution"),
+    "trackers": (*SHARED, "training", "trackers"),
     "stacking": (*SHARED, *CONTRACTS, "estimators.base", "algorithms", "training", "stacking"),
     "diagnostics": (*SHARED, *CONTRACTS, "estimators.base", "diagnostics"),
     "plots": ("plots", "errors", "files"),
