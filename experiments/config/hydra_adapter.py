@@ -56,6 +56,7 @@ from .schema import Root
 
 MOST_NAME = 60  # letters of a sweep's name that is made of several
 HYDRAS_CHOICE, HYDRAS_LOADER = Plugins.instantiate_sweeper, FileConfigSource.load_config
+HYDRAS_LOG = basic_launcher.__name__  # of the logger that says which job begins
 HYDRAS_LAUNCHER = Plugins.instantiate_launcher
 
 

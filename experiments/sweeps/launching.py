@@ -25,7 +25,7 @@ from vi_core.errors import ConfigError
 
 from ..config.messages import one_line
 from ..run.interrupt import interruptible
-from ..run.jobs import failures, relative
+from ..run.jobs import failures, on_job_end, relative
 from .worker import LAUNCH, STOP, Done, Item, Launch, Numbered
 
 log = logging.getLogger(__name__)
@@ -93,6 +93,8 @@ class Workers(Launcher):
                     show(done)
                 elif not interrupt.requested():
                     self.lost(items[place], done)
+                for call in on_job_end * len(items[place].jobs):
+                    call()
                 if (left := {*numbers(items[place])} - values.keys()) and not interrupt.requested():
                     failures.extend(str(self.folder / str(number)) for number in left)
         return values
@@ -138,8 +140,9 @@ def returned(overrides: list[str], value: float) -> JobReturn:
 
 
 def show(done: Done) -> None:
-    """Write what jobs wrote to the terminal, and note which of them failed."""
-    sys.stdout.write(done.out)
+    """Write what jobs wrote to the terminal, or errors alone where a line of progress counts them; note failures."""
+    if not on_job_end:
+        sys.stdout.write(done.out)
     sys.stderr.write(done.err)
     failures.extend(done.failures)
 

@@ -22,15 +22,15 @@ from omegaconf import DictConfig
 from vi_core.errors import LabError
 from vi_core.files import explained
 
-from ..config.hydra_adapter import pin, quoted
+from ..config.hydra_adapter import HYDRAS_LOG, pin, quoted
 from ..config.messages import one_line
 from ..run.interrupt import EXIT_CODES
 from ..run.jobs import earlier_jobs, failures, on_job_end, relative
 from ..run.owner import given_folder, owned, refuse_jobs, refuse_run
 
 MOST_SHOWN = 10  # jobs of a sweep that each show their result table on the terminal
-ANNOUNCING = ("hydra._internal.core_plugins.basic_launcher", f"{__package__}.batched_sweeper")
-"""Modules that say which job begins."""
+ANNOUNCING = (HYDRAS_LOG, f"{__package__}.batched_sweeper")
+"""Loggers that say which job begins."""
 
 
 class OwnedSweeper(Sweeper):
