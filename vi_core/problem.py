@@ -232,7 +232,40 @@ def assemble(
             begin_by_rows(step, batches, family.origin.shape[-1])
     elif begin:
         step.begin(batches.whole(model) if isinstance(family, HasCoordinates) else batches.full)
+    if begin and not type(model).__module__.startswith("vi_core."):
+        check_factors(model, family, batches)
     return Problem(data, checksum, model, family, bound, estimator, step, batches)
+
+
+@torch.no_grad()
+def check_factors(model: Model, family: Family, batches: Batches) -> None:
+    """Evaluate the factors of a model of the user's own at two draws of q, and look at their shapes.
+
+    Args:
+        model: Of the user's.
+        family: At its first parameters; the random stream is put back.
+        batches: Which have an example of what a step sees.
+
+    Raises:
+        Unsupported: Naming the first factor that is no tensor of one number for each draw, replicate and data point.
+    """
+    with same_draws_after(batches.data.train.device):
+        x = batches.decode(batches.example())
+        q = family.distribution(family.variational(x))
+        z = q.sample(2)
+        wanted, found = q.log_prob(z).shape, model.factors(z, x)
+    for name, (value, _) in found.items():
+        shape = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+        if not isinstance(value, torch.Tensor) or not fits(value.shape, wanted):
+            raise Unsupported(
+                f"{type(model).__name__}.factors: '{name}' is {shape}, and a log density {tuple(wanted)} is needed, "
+                "a number for each draw, replicate and data point; sum over the axes of an event, and over no other."
+            )
+
+
+def fits(shape: torch.Size, wanted: torch.Size) -> bool:
+    """Whether a shape (K, R, B) is the wanted one, or has B = 1 in place of its B."""
+    return len(shape) == len(wanted) and shape[:-1] == wanted[:-1] and shape[-1] in (1, wanted[-1])
 
 
 def begin_by_rows(step: GradientStep, batches: Batches, size: int) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vi_core.problem import Problem
+from vi_core.reading import damaged
 from vi_core.training.callbacks import Callback
 from vi_core.training.loop import Loop
 
@@ -65,13 +66,22 @@ def noise_text(rows: list[dict[str, Any]]) -> str:
 
 
 def read_noise(path: Path) -> list[dict[str, Any]]:
-    """Return what `noise_text` wrote to a file; nothing where there is none."""
+    """Return what `noise_text` wrote to a file; nothing where there is none.
+
+    Raises:
+        DataError: Where it is another table.
+    """
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8") as lines:
-        rows = [{name: float(text) if text else None for name, text in row.items()} for row in csv.DictReader(lines)]
-    return [
-        {"step": int(row["step"] or 0), "total": row["total"], "total_se": row["total_se"]}
-        | {"latents": {name: value for name, value in row.items() if name not in OWN}}
-        for row in rows
-    ]
+    try:
+        with path.open(encoding="utf-8") as lines:
+            rows = [
+                {name: float(text) if text else None for name, text in row.items()} for row in csv.DictReader(lines)
+            ]
+        return [
+            {"step": int(row["step"] or 0), "total": row["total"], "total_se": row["total_se"]}
+            | {"latents": {name: value for name, value in row.items() if name not in OWN}}
+            for row in rows
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+        raise damaged(path, "it is no table of noise") from error

@@ -111,6 +111,9 @@ def test_noise_of_an_encoder_is_measured_along_the_run_and_changes_nothing(cli: 
     assert start["networks"]["encoder"] ** 2 == pytest.approx(encoder)
     assert [row["step"] for row in noise["along"]] == [1, 2]  # the checkpoints before the end
     assert read_noise(tmp_path / "with" / "noise.csv") == noise["along"]
+    (tmp_path / "with" / "noise.csv").write_text("step,total\n1,loud\n")
+    with pytest.raises(LabError, match=r"noise\.csv"):
+        read_noise(tmp_path / "with" / "noise.csv")
 
 
 def test_one_draw_is_refused(cli: CommandLine) -> None:

@@ -281,6 +281,8 @@ def test_sweep_draws_a_median_per_group_and_shows_the_end_of_each() -> None:
         {key: jobs[key] for key in jobs if "0.01" not in key[0]}, name="ELBO", references={"log evidence": -185.937}
     )
     assert -300 < near.axes[1].get_ylim()[0] < -186 and near.axes[0].get_ylim()[0] < -10_000
+    shown = np.asarray(curve(near.axes[1], "lr = 5").get_ydata())  # as it is, where no group is far
+    np.testing.assert_allclose(shown, np.median(pooled, axis=1), rtol=1e-12)
 
 
 def curve(axes: Axes, labels: str) -> Line2D:

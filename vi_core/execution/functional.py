@@ -5,6 +5,7 @@ place, so that the operations of a step can be recorded once and repeated withou
 longer to start the operations of a small problem than the arithmetic takes.
 """
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -140,8 +141,17 @@ class Watching(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.Tag.data_dependent_output in func.tags or has_open_shape(func, args):
-            raise RuntimeError(f"{func} looks at a value")
+            raise RuntimeError(f"{func} looks at a value{_cause()}")
         return func(*args, **(kwargs or {}))
+
+
+def _cause() -> str:
+    """Return the likely cause of a look at a value: checks of `torch.distributions`, if one of its laws is at work."""
+    frame, inside = sys._getframe(2), False
+    while frame is not None and not inside:
+        inside = frame.f_globals.get("__name__") == "torch.distributions.distribution"
+        frame = frame.f_back
+    return ", as laws of torch.distributions do to check it: give them validate_args=False" if inside else ""
 
 
 def has_open_shape(func: Any, args: Any) -> bool:
