@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from vi_core.archive import read_archive, read_run
 from vi_core.arrays import Arrays, read_arrays
+from vi_core.diagnostics.densities import Densities
 from vi_core.models.base import HasPredictive, Model
 from vi_core.plots.density import counts_figure, density_figure, map_figure
 from vi_core.plots.drawing.style import save
@@ -29,8 +30,10 @@ from vi_core.reading import damaged
 from vi_core.training.history import History
 
 from ..config.places import benchmark_module
+from . import posteriors
 from .mixtures import Scene, scene
 from .predictive import Pair, replicated_by_fit
+from .summary import results_of
 
 log = logging.getLogger(__name__)
 IMAGES = {"test", "reconstruction", "generated", "data"}  # arrays whose elements are like data points
@@ -50,6 +53,7 @@ class Finished:
         model: The fitted model, on the CPU.
         scene: Arrays of a mixture of places and counts, or None for other models.
         predictive: Observed and replicated data by name, of a model of prior and likelihood.
+        posterior: Densities of q and of the exact posterior, or None where there are none.
     """
 
     summary: dict[str, Any]
@@ -59,6 +63,7 @@ class Finished:
     model: Model
     scene: Scene | None = None
     predictive: dict[str, Pair] = field(default_factory=dict)
+    posterior: Densities | None = None
 
 
 def run(cfg: DictConfig, folder: Path) -> None:
@@ -90,7 +95,8 @@ def redraw_fit(cfg: DictConfig, folder: Path) -> list[Path]:
     problem, summary = archived.problem, archived.summary
     found = scene(problem, summary["best_replicate"] or 0)
     pairs = replicated_by_fit(problem, samples, summary["final"]["values"])
-    finished = Finished(summary, archived.trace, samples, data, problem.model, found, pairs)
+    densities = posteriors.posterior(problem, results_of(problem, archived.alive)[0])
+    finished = Finished(summary, archived.trace, samples, data, problem.model, found, pairs, densities)
     return draw(finished, folder / "plots", cfg.plot)
 
 
@@ -137,6 +143,8 @@ def figures(run: Finished, smoothing: int) -> Iterator[tuple[str, Figure]]:
         yield "expectations", _trajectories(run, {f"E[{name}]": values for name, values in expectations.items()}, title)
     if parameters:
         yield "parameters", _trajectories(run, parameters, title)
+    if run.posterior is not None:
+        yield "posterior", posteriors.figure({"q": run.posterior}, run.summary["estimates"], title)
     if run.data is not None and isinstance(run.model, HasPredictive) and expectations:
         yield "density", _density(run, run.data, run.model, title)
     if run.predictive:

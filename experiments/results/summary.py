@@ -26,6 +26,8 @@ from vi_core.training.history import History
 from vi_core.training.loop import Loop
 from vi_core.types import flatten, unflatten
 
+from .mixtures import best_replicate
+
 ROUNDING = 1e-9  # of a log evidence and of an ELBO, relative to their size
 SCHEMA = 2  # version of the layout of summary.json
 Spread = dict[str, Any]  # median, mean, se and replicate_sd
@@ -185,6 +187,15 @@ def closed_form_elbo(problem: Problem) -> Tensor | None:
         params = problem.family.variational()
         params = unflatten([value.to(*wide) for value in flatten(params)], params)
         return model.expected_bound(params, converted(problem.batches.exact, *wide)).mean(dim=1)
+
+
+def results_of(problem: Problem, alive: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return (R,) which replicates are results, and the best of them; the first where no ELBO is in closed form."""
+    bounds = closed_form_elbo(problem)
+    if bounds is None:
+        return alive, int(alive.argmax())
+    kept = problem.step.kept(bounds.to(problem.step.alive.device)).cpu().numpy()
+    return kept, best_replicate(bounds.cpu().numpy(), kept)
 
 
 def diagnostics(problem: Problem, num_samples: int, alive: np.ndarray) -> dict[str, Any]:

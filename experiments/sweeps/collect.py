@@ -20,6 +20,7 @@ from vi_core.training.history import History, read_history
 from ..config.messages import one_line
 from ..config.schema import config_hash, names
 from ..results.files import write_text
+from ..results.posteriors import beside
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -238,6 +239,7 @@ def draw(folder: Path, jobs: list[dict[str, Any]], keys: list[str], cfg: DictCon
         "bound": overlay(jobs, by, cfg.plot.smoothing),
         "final": against_numbers(jobs, keys),
         "gradient_noise": gradient_noise(jobs, by),
+        "posterior": marginals(jobs, by),
     }
     return [save(drawn, folder / "plots" / f"{name}.{cfg.plot.format}") for name, drawn in found.items() if drawn]
 
@@ -292,6 +294,15 @@ def overlay(jobs: list[dict[str, Any]], by: list[str], smoothing: int) -> "Figur
         references={} if shared is None else {"log evidence": shared},
         window=max(1, smoothing // coarsest),
     )
+
+
+def marginals(jobs: list[dict[str, Any]], by: list[str]) -> "Figure | None":
+    """Return the marginals of one job of each group beside the exact posterior, where all have the same one."""
+    groups: dict[str, list[Path]] = {}
+    for job in jobs:
+        if any(row.get("exact_sd") for row in job.get("estimates", {}).values()) and job["status"] in FINISHED:
+            groups.setdefault(group(job, by), []).append(job["folder"])
+    return beside(groups, f"{jobs[0]['experiment']}: q of the groups beside the exact posterior")
 
 
 def trace_of(folder: Path) -> History | None:

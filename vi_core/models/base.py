@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from vi_core.errors import Unsupported
 from vi_core.models.diffusion.process import Diffusion
@@ -124,6 +125,15 @@ class HasExactPosterior(Protocol):
 
     def exact(self, x: Any) -> dict[str, float]:
         """Return posterior means by latent name, deviations as `<latent>.std`, and `log_evidence`, in nats."""
+        ...
+
+
+@runtime_checkable
+class HasExactMarginals(HasExactPosterior, Protocol):
+    """A model with an exact posterior whose marginals are known laws."""
+
+    def exact_marginals(self, x: Any) -> dict[str, Distribution]:
+        """Return the law of each scalar by name, such as `beta[0]`, in float64; {} where there is no common one."""
         ...
 
 
