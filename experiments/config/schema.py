@@ -60,12 +60,14 @@ class Plot:
     """What is drawn of a run or a sweep.
 
     `format` is that of the files; `smoothing` is the window of the moving average in the figure of the bound, in steps;
+    `steps` is where the linear axis of a sweep's methods ends, null for the whole run;
     `group_by` is the swept key that colours a sweep's figures, null for all of them but the seed.
     """
 
     enabled: bool = True
     format: str = setting("png", choices=("png", "pdf"))
     smoothing: int = setting(50, least=1)
+    steps: int | None = None
     group_by: str | None = None
 
 

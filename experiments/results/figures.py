@@ -24,7 +24,7 @@ from vi_core.plots.density import counts_figure, density_figure, map_figure
 from vi_core.plots.drawing.style import save
 from vi_core.plots.images import image_figure, noise_figure, reverse_figure, terms_figure
 from vi_core.plots.predictive import predictive_figure
-from vi_core.plots.trajectories import bound_figure, trajectories_figure
+from vi_core.plots.trajectories import bound_figure, epochs_figure, trajectories_figure
 from vi_core.problem import Problem
 from vi_core.reading import damaged
 from vi_core.training.history import History
@@ -137,6 +137,8 @@ def figures(run: Finished, smoothing: int) -> Iterator[tuple[str, Figure]]:
     """
     title = f"{run.summary['experiment']} — {run.summary['subtitle']}"
     yield "bound", _bound(run, smoothing, title)
+    if run.summary["epoch_bound"]:
+        yield "epochs", _epochs(run, title)
     expectations = run.trace.expectations()
     parameters = {name: values for name, values in run.trace.columns.items() if "." in name}
     if expectations:
@@ -185,9 +187,24 @@ def _images_from_noise(run: Finished) -> Figure:
     return noise_figure(run.samples["generated"], title=f"{run.summary['experiment']}: images from noise")
 
 
+def _epochs(run: Finished, title: str) -> Figure:
+    """Draw the averages over epochs, and held-out values at the ends of those that were evaluated."""
+    averages, held_out = np.array(run.summary["epoch_bound"]), run.trace.columns.get("held_out")
+    points = None
+    if held_out is not None and (seen := np.isfinite(held_out[:, 0])).any():
+        points = (run.trace.step[seen] * len(averages) / run.trace.step[-1], held_out[seen, 0])
+    label = "training, mean over the epoch"
+    return epochs_figure({label: averages[:, None]}, name=_bound_name(run), title=title, held_out=points)
+
+
+def _bound_name(run: Finished) -> str:
+    per = run.summary["objective"]["per"]
+    return (run.model.objective or run.trace.bound.upper()) + (f" per {per} (nats)" if per else " (nats)")
+
+
 def _bound(run: Finished, smoothing: int, title: str) -> Figure:
     """Draw the bound (T, R) over the steps, in nats; held-out values are points, and the log evidence is a line."""
-    step, columns, per, points = run.trace.step, run.trace.columns, run.summary["objective"]["per"], None
+    step, columns, points = run.trace.step, run.trace.columns, None
     evidence = run.summary["final"]["log_evidence"]
     if (held_out := columns.get("held_out")) is not None:
         seen = np.isfinite(held_out).any(axis=1)
@@ -195,11 +212,12 @@ def _bound(run: Finished, smoothing: int, title: str) -> Figure:
     return bound_figure(
         step,
         columns[run.trace.bound],
-        name=run.trace.bound.upper() + (f" per {per} (nats)" if per else " (nats)"),
+        name=_bound_name(run),
         window=max(1, smoothing // (int(step[1] - step[0]) if len(step) > 1 else 1)),
         references={} if evidence is None else {"log evidence": evidence},
         title=title,
         held_out=points,
+        noisy=bool(run.summary["objective"]["per"]),
     )
 
 
@@ -217,7 +235,10 @@ def _trajectories(run: Finished, series: dict[str, np.ndarray], title: str) -> F
     truth, exact = (
         {f"E[{name}]": row[kind] for name, row in rows.items() if row[kind] is not None} for kind in ("truth", "exact")
     )
-    return trajectories_figure(run.trace.step, series, truth=truth, exact=exact, title=title)
+    scales = {f"E[{name}]": row["sd"] for name, row in rows.items() if row.get("sd")}
+    solved = "exact posterior" if any(row.get("exact_sd") for row in rows.values()) else "exact optimum"
+    known: dict[str, Any] = {"truth": truth, "exact": exact, "solved": solved, "scales": scales}
+    return trajectories_figure(run.trace.step, series, title=title, **known)
 
 
 def _map(scene: Scene, title: str) -> Figure:

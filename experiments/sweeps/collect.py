@@ -19,6 +19,7 @@ from vi_core.training.history import History, read_history
 
 from ..config.messages import one_line
 from ..config.schema import config_hash, names
+from ..results import methods
 from ..results.files import write_text
 from ..results.posteriors import beside
 
@@ -240,6 +241,7 @@ def draw(folder: Path, jobs: list[dict[str, Any]], keys: list[str], cfg: DictCon
         "final": against_numbers(jobs, keys),
         "gradient_noise": gradient_noise(jobs, by),
         "posterior": marginals(jobs, by),
+        **side_by_side(jobs, by, cfg.plot),
     }
     return [save(drawn, folder / "plots" / f"{name}.{cfg.plot.format}") for name, drawn in found.items() if drawn]
 
@@ -303,6 +305,16 @@ def marginals(jobs: list[dict[str, Any]], by: list[str]) -> "Figure | None":
         if any(row.get("exact_sd") for row in job.get("estimates", {}).values()) and job["status"] in FINISHED:
             groups.setdefault(group(job, by), []).append(job["folder"])
     return beside(groups, f"{jobs[0]['experiment']}: q of the groups beside the exact posterior")
+
+
+def side_by_side(jobs: list[dict[str, Any]], by: list[str], plot: Any) -> "dict[str, Figure]":
+    """Return the figures of jobs that solve one problem by several methods."""
+    groups: dict[str, list[Any]] = {}
+    for job in jobs:
+        if job["status"] in FINISHED and "objective" in job and (trace := trace_of(job["folder"])):
+            groups.setdefault(group(job, by), []).append((job, trace))
+    look = {"first": plot.steps, "smoothing": plot.smoothing}
+    return methods.figures(groups, title=jobs[0]["experiment"], by=", ".join(by), **look)
 
 
 def trace_of(folder: Path) -> History | None:

@@ -17,12 +17,12 @@ from numpy import ndarray
 from tests.conftest import ROOT
 from vi_core.errors import ConfigError, Unwritable
 from vi_core.plots.density import density_figure
-from vi_core.plots.drawing.panels import asinh_ticks
+from vi_core.plots.drawing.panels import ascends, asinh_ticks
 from vi_core.plots.drawing.series import MAX_POINTS, envelope, quantiles, robust_limits, smooth, thin
 from vi_core.plots.drawing.style import PALETTE, group_colors, save
 from vi_core.plots.images import image_figure, mosaic, noise_figure
 from vi_core.plots.sweep import gradient_noise_figure, pool, sweep_figure
-from vi_core.plots.trajectories import bound_figure, trajectories_figure
+from vi_core.plots.trajectories import bound_figure, epochs_figure, records_figure, trajectories_figure
 
 REFERENCES = {"mean-field optimum": -185.942, "log evidence": -185.937}
 NOISE = {"start": {"v": 12.0, "z": 30.0}, "final": {"v": 0.1, "z": 2.0}}
@@ -365,3 +365,40 @@ def test_gradient_noise_stands_at_its_latent_on_a_logarithmic_axis() -> None:
         assert [label.get_text() for label in axes.get_xticklabels()] == ["v", "z"]
         np.testing.assert_array_equal(line(axes, "plain").get_ydata(), [*louder[when].values()])
         np.testing.assert_array_equal(line(axes, "blankets").get_ydata(), [*NOISE[when].values()])
+
+
+def test_a_bound_without_noise_is_not_smoothed_and_its_distance_has_a_floor() -> None:
+    step = np.arange(1, 31)
+    values = -186.0 - np.stack([np.exp(-0.9 * step), 3 + np.exp(-0.5 * step)], axis=1)
+    assert ascends(values) and not ascends(trace(1000, 2)[1]) and not ascends(values[::-1])
+    figure = bound_figure(step, values, name="ELBO (nats)", window=9, references=REFERENCES)
+    whole, end = figure.axes
+    assert np.size(line(whole, "ELBO, the highest of 2").get_ydata()) == 30 and line(whole, "other replicates")
+    shown = np.asarray(line(end, "ELBO, the highest of 2").get_ydata(), float)
+    np.testing.assert_allclose(shown[:10], values[:, 0].max() - values[:10, 0], rtol=1e-9)
+    assert shown[-1] == height(end, "rounding") == pytest.approx(5e-7)
+    assert end.get_yscale() == "log"
+
+
+def test_an_axis_covers_its_least_range_and_the_truth_near_it() -> None:
+    flat = np.full(50, 0.89)
+    low, high = robust_limits(flat, [1.0], 0.15)
+    assert low < 0.89 < 1.0 < high
+    low, high = robust_limits(flat, [], 0.15)
+    assert high - low == pytest.approx(0.15)
+    assert robust_limits(flat, [5.0], 0.15)[1] < 1
+
+
+def test_records_stand_behind_their_average() -> None:
+    step, values = trace(400, 1)
+    figure = records_figure({"n = 10": (step, values[:, 0])}, name="ELBO", windows={"n = 10": 5})
+    (axes,) = figure.axes
+    np.testing.assert_array_equal(line(axes, "each record").get_ydata(), values[:, 0])
+    np.testing.assert_array_equal(line(axes, "moving average of 5").get_ydata(), smooth(step, values, 5)[1][:, 0])
+
+
+def test_epochs_count_from_one() -> None:
+    averages = np.array([[-170.0, -171.0], [-120.0, -119.0]])
+    (axes,) = epochs_figure({"vae": averages}, name="ELBO").axes
+    assert np.asarray(axes.lines[0].get_xdata()).tolist() == [1, 2]
+    assert np.asarray(axes.lines[0].get_ydata()).tolist() == [-170.5, -119.5]

@@ -31,6 +31,7 @@ class Model(nn.Module, ABC):
         lacks: Constants that log p(x, z) lacks, in words; empty where it has all of them.
         recordable: Whether all operations are torch's, so that a step can be recorded and repeated without Python.
         per_replicate: Names of columns whose second axis is one of replicates, each of which has data of its own.
+        objective: What the bound is, on the axes of figures, where it is another thing than a bound; else empty.
         reports_latents: Whether results describe the latents themselves; else `HasColumns.reported` alone.
     """
 
@@ -38,6 +39,7 @@ class Model(nn.Module, ABC):
     layouts: tuple[Layout, ...] = ()
     lacks: str = ""
     per_replicate: frozenset[str] = frozenset()
+    objective: ClassVar[str] = ""
     recordable: ClassVar[bool] = True
     reports_latents: ClassVar[bool] = True
 
