@@ -19,10 +19,11 @@ from omegaconf import DictConfig
 from vi_core.archive import read_archive, read_run
 from vi_core.arrays import Arrays, read_arrays
 from vi_core.diagnostics.densities import Densities
-from vi_core.models.base import HasPredictive, Model
+from vi_core.diagnostics.network import markov_blanket
+from vi_core.models.base import HasPredictive, Model, Network
 from vi_core.plots.density import counts_figure, density_figure, map_figure
-from vi_core.plots.drawing.style import save
 from vi_core.plots.images import image_figure, noise_figure, reverse_figure, terms_figure
+from vi_core.plots.network import network_figure
 from vi_core.plots.predictive import predictive_figure
 from vi_core.plots.trajectories import bound_figure, epochs_figure, trajectories_figure
 from vi_core.problem import Problem
@@ -31,9 +32,10 @@ from vi_core.training.history import History
 
 from ..config.places import benchmark_module
 from . import posteriors
+from .drawing import write
 from .mixtures import Scene, scene
 from .predictive import Pair, replicated_by_fit
-from .summary import results_of
+from .summary import network_of, results_of
 
 log = logging.getLogger(__name__)
 IMAGES = {"test", "reconstruction", "generated", "data"}  # arrays whose elements are like data points
@@ -54,6 +56,7 @@ class Finished:
         scene: Arrays of a mixture of places and counts, or None for other models.
         predictive: Observed and replicated data by name, of a model of prior and likelihood.
         posterior: Densities of q and of the exact posterior, or None where there are none.
+        network: The model's Bayesian network, where it is to be drawn.
     """
 
     summary: dict[str, Any]
@@ -64,6 +67,7 @@ class Finished:
     scene: Scene | None = None
     predictive: dict[str, Pair] = field(default_factory=dict)
     posterior: Densities | None = None
+    network: Network | None = None
 
 
 def run(cfg: DictConfig, folder: Path) -> None:
@@ -96,7 +100,8 @@ def redraw_fit(cfg: DictConfig, folder: Path) -> list[Path]:
     found = scene(problem, summary["best_replicate"] or 0)
     pairs = replicated_by_fit(problem, samples, summary["final"]["values"])
     densities = posteriors.posterior(problem, results_of(problem, archived.alive)[0])
-    finished = Finished(summary, archived.trace, samples, data, problem.model, found, pairs, densities)
+    graph = network_of(problem) if cfg.plot.network else None
+    finished = Finished(summary, archived.trace, samples, data, problem.model, found, pairs, densities, graph)
     return draw(finished, folder / "plots", cfg.plot)
 
 
@@ -124,16 +129,16 @@ def check_samples(samples: Arrays, problem: Problem, path: Path) -> None:
 
 def draw(run: Finished, folder: Path, plot: Any) -> list[Path]:
     """Write every figure that applies to the run into `folder`, with the settings `plot`; return their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return [save(figure, folder / f"{name}.{plot.format}") for name, figure in figures(run, plot.smoothing)]
+    return write(figures(run, plot.smoothing, plot.blanket), folder, plot)
 
 
-def figures(run: Finished, smoothing: int) -> Iterator[tuple[str, Figure]]:
+def figures(run: Finished, smoothing: int, blanket: str | None = None) -> Iterator[tuple[str, Figure]]:
     """Yield (name, figure) for every kind of figure that applies to the run.
 
     Args:
         run: Its arrays are on the host.
         smoothing: Window of the moving average of the bound, in steps.
+        blanket: Node whose Markov blanket is marked in the network; None for the first latent.
     """
     title = f"{run.summary['experiment']} — {run.summary['subtitle']}"
     yield "bound", _bound(run, smoothing, title)
@@ -154,6 +159,8 @@ def figures(run: Finished, smoothing: int) -> Iterator[tuple[str, Figure]]:
     if run.scene is not None:
         yield "map", _map(run.scene, title)
         yield "counts", _counts(run.scene, title)
+    if run.network is not None:
+        yield "network", _network(run.network, blanket, run.summary["experiment"])
     if "reconstruction" in run.samples:
         rows = {"image": run.samples["test"], "reconstruction": run.samples["reconstruction"]}
         yield "reconstructions", image_figure(rows, title=title)
@@ -162,6 +169,18 @@ def figures(run: Finished, smoothing: int) -> Iterator[tuple[str, Figure]]:
         yield "terms", _terms(run, title)
     if "reverse" in run.samples:
         yield from _generated(run)
+
+
+def _network(found: Network, blanket: str | None, name: str) -> Figure:
+    """Draw the Bayesian network of the model, with one Markov blanket: that of the first latent for an unknown node."""
+    chosen = next((node for node in found.parents if node not in found.observed), "")
+    if blanket in found.parents:
+        chosen = blanket
+    elif blanket is not None:
+        log.warning("plot.blanket=%s is no node of the network; these are %s", blanket, ", ".join(found.parents))
+    marked = markov_blanket(found.parents, chosen)
+    edges: dict[str, Any] = {key: getattr(found, key) for key in ("observed", "plates", "dotted", "back")}
+    return network_figure(found.parents, chosen=chosen, blanket=marked, title=f"{name}: the model", **edges)
 
 
 def _terms(run: Finished, title: str) -> Figure:

@@ -216,7 +216,8 @@ def draw_figures(
     scene = mixtures.scene(problem, best)
     pairs = predictive.replicated_by_fit(problem, samples, result["final"]["values"])
     densities = posteriors.posterior(problem, kept)
-    finished = Finished(result, history, samples, data, problem.model.cpu(), scene, pairs, densities)
+    graph = summary.network_of(problem) if job.cfg.plot.network else None
+    finished = Finished(result, history, samples, data, problem.model.cpu(), scene, pairs, densities, graph)
     return [str(path) for path in draw(finished, job.folder / "plots", job.cfg.plot)]
 
 

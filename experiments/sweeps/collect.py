@@ -20,6 +20,7 @@ from vi_core.training.history import History, read_history
 from ..config.messages import one_line
 from ..config.schema import config_hash, names
 from ..results import methods
+from ..results.drawing import drawing, write
 from ..results.files import write_text
 from ..results.posteriors import beside
 
@@ -231,19 +232,23 @@ def bound_label(objectives: list[dict[str, Any]]) -> str:
 
 def draw(folder: Path, jobs: list[dict[str, Any]], keys: list[str], cfg: DictConfig) -> list[Path]:
     """Draw the figures that apply to the sweep; return their paths."""
-    from vi_core.plots.drawing.style import save
-
     if not keys:
         return []
-    by = grouping(jobs, keys, cfg.plot.group_by)
+    with drawing(cfg.plot):
+        return write(made(jobs, keys, cfg.plot), folder / "plots", cfg.plot)
+
+
+def made(jobs: list[dict[str, Any]], keys: list[str], plot: Any) -> "list[tuple[str, Figure]]":
+    """Return name and figure of all that apply to the sweep."""
+    by = grouping(jobs, keys, plot.group_by)
     found = {
-        "bound": overlay(jobs, by, cfg.plot.smoothing),
+        "bound": overlay(jobs, by, plot.smoothing),
         "final": against_numbers(jobs, keys),
         "gradient_noise": gradient_noise(jobs, by),
         "posterior": marginals(jobs, by),
-        **side_by_side(jobs, by, cfg.plot),
+        **side_by_side(jobs, by, plot),
     }
-    return [save(drawn, folder / "plots" / f"{name}.{cfg.plot.format}") for name, drawn in found.items() if drawn]
+    return [(name, figure) for name, figure in found.items() if figure]
 
 
 def grouping(jobs: list[dict[str, Any]], keys: list[str], chosen: str | None) -> list[str]:

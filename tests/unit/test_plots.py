@@ -19,7 +19,7 @@ from vi_core.errors import ConfigError, Unwritable
 from vi_core.plots.density import density_figure
 from vi_core.plots.drawing.panels import ascends, asinh_ticks
 from vi_core.plots.drawing.series import MAX_POINTS, envelope, quantiles, robust_limits, smooth, thin
-from vi_core.plots.drawing.style import PALETTE, group_colors, save
+from vi_core.plots.drawing.style import PALETTE, Look, group_colors, look, save, use_symbols
 from vi_core.plots.images import image_figure, mosaic, noise_figure
 from vi_core.plots.sweep import gradient_noise_figure, pool, sweep_figure
 from vi_core.plots.trajectories import bound_figure, epochs_figure, records_figure, trajectories_figure
@@ -290,13 +290,13 @@ def test_group_colours_follow_numbers_and_fall_back_on_the_palette() -> None:
     assert group_colors(["adam", "0.1"]) == list(PALETTE[:2])
 
 
-@pytest.mark.parametrize(("kind", "suffix"), [("bound", "png"), ("bound", "pdf"), ("noise", "png")])
+@pytest.mark.parametrize(("kind", "suffix"), [("bound", "png"), ("bound", "pdf"), ("bound", "svg"), ("noise", "png")])
 def test_saved_bytes_are_reproducible_and_alone_in_their_folder(kind: str, suffix: str, tmp_path: Path) -> None:
     draw = example_figures()[kind]
     first, again = (save(draw(), tmp_path / folder / f"{kind}.{suffix}") for folder in ("a", "b"))
     content = first.read_bytes()
     assert content == again.read_bytes()
-    assert content.startswith(b"\x89PNG" if suffix == "png" else b"%PDF")
+    assert content.startswith({"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[suffix])
     assert b"Software" not in content and b"CreationDate" not in content
     assert list(first.parent.iterdir()) == [first]
 
@@ -318,8 +318,8 @@ def test_a_failed_save_keeps_the_old_file_and_leaves_nothing_behind(
 
 
 def test_saving_refuses_other_formats(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"bound\.svg is neither png nor pdf"):
-        save(Figure(), tmp_path / "bound.svg")
+    with pytest.raises(ConfigError, match=r"bound\.gif is none of png, pdf, svg"):
+        save(Figure(), tmp_path / "bound.gif")
 
 
 @pytest.mark.parametrize("kind", ["bound", "density", "images"])
@@ -402,3 +402,26 @@ def test_epochs_count_from_one() -> None:
     (axes,) = epochs_figure({"vae": averages}, name="ELBO").axes
     assert np.asarray(axes.lines[0].get_xdata()).tolist() == [1, 2]
     assert np.asarray(axes.lines[0].get_ydata()).tolist() == [-170.5, -119.5]
+
+
+def test_a_figure_for_paper_has_its_width_its_letters_and_symbols() -> None:
+    step, values = trace(50, 2)
+    with look(Look(style="paper")):
+        narrow = records_figure({"n": (step, values[:, 0])}, name="ELBO", windows={"n": 1}, title="a title")
+        wide = trajectories_figure(step, {"E[mu]": values}, truth={}, exact={}, title="a title")
+        wider = bound_figure(step, values, name="ELBO", window=3, references={}, title="a title")
+    assert (narrow.get_figwidth(), wider.get_figwidth()) == (3.3, 6.8)
+    assert wide.axes[0].yaxis.label.get_fontsize() == 8.0
+    assert narrow.get_suptitle() == ""
+    use_symbols(wide)
+    assert wide.axes[0].get_ylabel() == r"$\mathrm{E}[\mu]$"
+    with look(Look(width=5.0, title="mine")):
+        chosen = bound_figure(step, values, name="ELBO", window=3, references={}, title="a title")
+    assert (chosen.get_figwidth(), chosen.get_suptitle()) == (5.0, "mine")
+    assert bound_figure(step, values, name="ELBO", window=3, references={}).get_figwidth() == 7.4
+
+
+def test_pixels_follow_the_look(tmp_path: Path) -> None:
+    with look(Look(dpi=50)):
+        path = save(example_figures()["density"](), tmp_path / "figure.png")
+    assert int.from_bytes(path.read_bytes()[16:20]) == 300

@@ -182,6 +182,33 @@ class GeneratesImages(Protocol):
         ...
 
 
+class Network(NamedTuple):
+    """A Bayesian network, for its drawing.
+
+    Attributes:
+        parents: By node.
+        observed: Nodes that are data.
+        plates: Nodes inside by label, such as `N = 100`.
+        back: Edges of q, from data to latents.
+        dotted: Edges that stand for a part of a chain.
+    """
+
+    parents: dict[str, tuple[str, ...]]
+    observed: frozenset[str]
+    plates: dict[str, frozenset[str]]
+    back: tuple[tuple[str, str], ...] = ()
+    dotted: frozenset[tuple[str, str]] = frozenset()
+
+
+@runtime_checkable
+class HasNetwork(Protocol):
+    """A model whose network has nodes that its factors do not show: summed out, or steps of one latent."""
+
+    def network(self, points: int) -> Network:
+        """Return the network on so many data points."""
+        ...
+
+
 class Completed(NamedTuple):
     """The step of coordinate ascent that goes over the data.
 
