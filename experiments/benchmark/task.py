@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from vi_core.errors import did_you_mean, require
 
 from ..config.hydra_adapter import yaml_text
+from ..results.drawing import drawing, write
 from ..results.files import write_json, write_text
 from ..run.jobs import Job
 from ..run.outcome import heading
@@ -112,8 +113,6 @@ def chosen_entries(problem: Problem, only: Sequence[str]) -> Problem:
 
 def draw(rows: Sequence[Row], folder: Path, plot: Any) -> list[Path]:
     """Write the figures that apply to `<folder>/plots`; return their paths."""
-    from vi_core.plots.drawing.style import save
-
     from .timings import Timing, cost_figure, times_figure
 
     timed = [row for row in rows if row.median is not None]
@@ -125,7 +124,8 @@ def draw(rows: Sequence[Row], folder: Path, plot: Any) -> list[Path]:
     curves = {name: found for name, found in panels.items() if found[0].at is not None}
     bars = {name: found for name, found in panels.items() if found[0].at is None}
     kinds = (("times", times_figure, bars), ("curves", cost_figure, curves))
-    return [save(make(found), folder / "plots" / f"{name}.{plot.format}") for name, make, found in kinds if found]
+    with drawing(plot):
+        return write([(name, make(found)) for name, make, found in kinds if found], folder / "plots", plot)
 
 
 def redraw(cfg: DictConfig, folder: Path) -> list[Path]:

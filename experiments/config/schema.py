@@ -59,13 +59,25 @@ class Device:
 class Plot:
     """What is drawn of a run or a sweep.
 
-    `format` is that of the files; `smoothing` is the window of the moving average in the figure of the bound, in steps;
-    `group_by` is the swept key that colours a sweep's figures, null for all of them but the seed.
+    `format` is that of the files; `style`, `width` in inches, `dpi` and `title` are those of
+    `vi_core.plots.drawing.style`, null for those of the style; `only` names the figures that are written, all if empty;
+    `network` adds the Bayesian network of the model, with the Markov blanket of the node `blanket`, null for the first
+    latent; `smoothing` is the window of the moving average in the figure of the bound, in steps; `steps` is where the
+    linear axis of a sweep's methods ends, null for the whole run; `group_by` is the swept key that colours a sweep's
+    figures, null for all of them but the seed.
     """
 
     enabled: bool = True
-    format: str = setting("png", choices=("png", "pdf"))
+    format: str = setting("png", choices=("png", "pdf", "svg"))
+    style: str = setting("screen", choices=("screen", "paper", "slides"))
+    width: float | None = None
+    dpi: int | None = None
+    title: str | None = None
+    only: list[str] = field(default_factory=list)
+    network: bool = False
+    blanket: str | None = None
     smoothing: int = setting(50, least=1)
+    steps: int | None = None
     group_by: str | None = None
 
 

@@ -25,6 +25,7 @@ from .records import MOST_FIGURES, Check, Figure, Job, Quantity, Row
 CAPTIONS = {
     "bound": "the bound over the steps",
     "expectations": "posterior means over the steps",
+    "posterior": "q beside the exact posterior, where it is known",
     "density": "fitted density over the data",
     "predictive": "data that the model replicates beside the observed ones",
     "prior_predictive": "data drawn from the prior beside the observed ones",

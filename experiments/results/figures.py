@@ -18,19 +18,24 @@ from omegaconf import DictConfig
 
 from vi_core.archive import read_archive, read_run
 from vi_core.arrays import Arrays, read_arrays
-from vi_core.models.base import HasPredictive, Model
+from vi_core.diagnostics.densities import Densities
+from vi_core.diagnostics.network import markov_blanket
+from vi_core.models.base import HasPredictive, Model, Network
 from vi_core.plots.density import counts_figure, density_figure, map_figure
-from vi_core.plots.drawing.style import save
 from vi_core.plots.images import image_figure, noise_figure, reverse_figure, terms_figure
+from vi_core.plots.network import network_figure
 from vi_core.plots.predictive import predictive_figure
-from vi_core.plots.trajectories import bound_figure, trajectories_figure
+from vi_core.plots.trajectories import bound_figure, epochs_figure, trajectories_figure
 from vi_core.problem import Problem
 from vi_core.reading import damaged
 from vi_core.training.history import History
 
 from ..config.places import benchmark_module
+from . import posteriors
+from .drawing import write
 from .mixtures import Scene, scene
 from .predictive import Pair, replicated_by_fit
+from .summary import network_of, results_of
 
 log = logging.getLogger(__name__)
 IMAGES = {"test", "reconstruction", "generated", "data"}  # arrays whose elements are like data points
@@ -50,6 +55,8 @@ class Finished:
         model: The fitted model, on the CPU.
         scene: Arrays of a mixture of places and counts, or None for other models.
         predictive: Observed and replicated data by name, of a model of prior and likelihood.
+        posterior: Densities of q and of the exact posterior, or None where there are none.
+        network: The model's Bayesian network, where it is to be drawn.
     """
 
     summary: dict[str, Any]
@@ -59,6 +66,8 @@ class Finished:
     model: Model
     scene: Scene | None = None
     predictive: dict[str, Pair] = field(default_factory=dict)
+    posterior: Densities | None = None
+    network: Network | None = None
 
 
 def run(cfg: DictConfig, folder: Path) -> None:
@@ -90,7 +99,9 @@ def redraw_fit(cfg: DictConfig, folder: Path) -> list[Path]:
     problem, summary = archived.problem, archived.summary
     found = scene(problem, summary["best_replicate"] or 0)
     pairs = replicated_by_fit(problem, samples, summary["final"]["values"])
-    finished = Finished(summary, archived.trace, samples, data, problem.model, found, pairs)
+    densities = posteriors.posterior(problem, results_of(problem, archived.alive)[0])
+    graph = network_of(problem) if cfg.plot.network else None
+    finished = Finished(summary, archived.trace, samples, data, problem.model, found, pairs, densities, graph)
     return draw(finished, folder / "plots", cfg.plot)
 
 
@@ -118,25 +129,29 @@ def check_samples(samples: Arrays, problem: Problem, path: Path) -> None:
 
 def draw(run: Finished, folder: Path, plot: Any) -> list[Path]:
     """Write every figure that applies to the run into `folder`, with the settings `plot`; return their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return [save(figure, folder / f"{name}.{plot.format}") for name, figure in figures(run, plot.smoothing)]
+    return write(figures(run, plot.smoothing, plot.blanket), folder, plot)
 
 
-def figures(run: Finished, smoothing: int) -> Iterator[tuple[str, Figure]]:
+def figures(run: Finished, smoothing: int, blanket: str | None = None) -> Iterator[tuple[str, Figure]]:
     """Yield (name, figure) for every kind of figure that applies to the run.
 
     Args:
         run: Its arrays are on the host.
         smoothing: Window of the moving average of the bound, in steps.
+        blanket: Node whose Markov blanket is marked in the network; None for the first latent.
     """
     title = f"{run.summary['experiment']} — {run.summary['subtitle']}"
     yield "bound", _bound(run, smoothing, title)
+    if run.summary["epoch_bound"]:
+        yield "epochs", _epochs(run, title)
     expectations = run.trace.expectations()
     parameters = {name: values for name, values in run.trace.columns.items() if "." in name}
     if expectations:
         yield "expectations", _trajectories(run, {f"E[{name}]": values for name, values in expectations.items()}, title)
     if parameters:
         yield "parameters", _trajectories(run, parameters, title)
+    if run.posterior is not None:
+        yield "posterior", posteriors.figure({"q": run.posterior}, run.summary["estimates"], title)
     if run.data is not None and isinstance(run.model, HasPredictive) and expectations:
         yield "density", _density(run, run.data, run.model, title)
     if run.predictive:
@@ -144,6 +159,8 @@ def figures(run: Finished, smoothing: int) -> Iterator[tuple[str, Figure]]:
     if run.scene is not None:
         yield "map", _map(run.scene, title)
         yield "counts", _counts(run.scene, title)
+    if run.network is not None:
+        yield "network", _network(run.network, blanket, run.summary["experiment"])
     if "reconstruction" in run.samples:
         rows = {"image": run.samples["test"], "reconstruction": run.samples["reconstruction"]}
         yield "reconstructions", image_figure(rows, title=title)
@@ -152,6 +169,18 @@ def figures(run: Finished, smoothing: int) -> Iterator[tuple[str, Figure]]:
         yield "terms", _terms(run, title)
     if "reverse" in run.samples:
         yield from _generated(run)
+
+
+def _network(found: Network, blanket: str | None, name: str) -> Figure:
+    """Draw the Bayesian network of the model, with one Markov blanket: that of the first latent for an unknown node."""
+    chosen = next((node for node in found.parents if node not in found.observed), "")
+    if blanket in found.parents:
+        chosen = blanket
+    elif blanket is not None:
+        log.warning("plot.blanket=%s is no node of the network; these are %s", blanket, ", ".join(found.parents))
+    marked = markov_blanket(found.parents, chosen)
+    edges: dict[str, Any] = {key: getattr(found, key) for key in ("observed", "plates", "dotted", "back")}
+    return network_figure(found.parents, chosen=chosen, blanket=marked, title=f"{name}: the model", **edges)
 
 
 def _terms(run: Finished, title: str) -> Figure:
@@ -177,9 +206,24 @@ def _images_from_noise(run: Finished) -> Figure:
     return noise_figure(run.samples["generated"], title=f"{run.summary['experiment']}: images from noise")
 
 
+def _epochs(run: Finished, title: str) -> Figure:
+    """Draw the averages over epochs, and held-out values at the ends of those that were evaluated."""
+    averages, held_out = np.array(run.summary["epoch_bound"]), run.trace.columns.get("held_out")
+    points = None
+    if held_out is not None and (seen := np.isfinite(held_out[:, 0])).any():
+        points = (run.trace.step[seen] * len(averages) / run.trace.step[-1], held_out[seen, 0])
+    label = "training, mean over the epoch"
+    return epochs_figure({label: averages[:, None]}, name=_bound_name(run), title=title, held_out=points)
+
+
+def _bound_name(run: Finished) -> str:
+    per = run.summary["objective"]["per"]
+    return (run.model.objective or run.trace.bound.upper()) + (f" per {per} (nats)" if per else " (nats)")
+
+
 def _bound(run: Finished, smoothing: int, title: str) -> Figure:
     """Draw the bound (T, R) over the steps, in nats; held-out values are points, and the log evidence is a line."""
-    step, columns, per, points = run.trace.step, run.trace.columns, run.summary["objective"]["per"], None
+    step, columns, points = run.trace.step, run.trace.columns, None
     evidence = run.summary["final"]["log_evidence"]
     if (held_out := columns.get("held_out")) is not None:
         seen = np.isfinite(held_out).any(axis=1)
@@ -187,11 +231,12 @@ def _bound(run: Finished, smoothing: int, title: str) -> Figure:
     return bound_figure(
         step,
         columns[run.trace.bound],
-        name=run.trace.bound.upper() + (f" per {per} (nats)" if per else " (nats)"),
+        name=_bound_name(run),
         window=max(1, smoothing // (int(step[1] - step[0]) if len(step) > 1 else 1)),
         references={} if evidence is None else {"log evidence": evidence},
         title=title,
         held_out=points,
+        noisy=bool(run.summary["objective"]["per"]),
     )
 
 
@@ -209,7 +254,10 @@ def _trajectories(run: Finished, series: dict[str, np.ndarray], title: str) -> F
     truth, exact = (
         {f"E[{name}]": row[kind] for name, row in rows.items() if row[kind] is not None} for kind in ("truth", "exact")
     )
-    return trajectories_figure(run.trace.step, series, truth=truth, exact=exact, title=title)
+    scales = {f"E[{name}]": row["sd"] for name, row in rows.items() if row.get("sd")}
+    solved = "exact posterior" if any(row.get("exact_sd") for row in rows.values()) else "exact optimum"
+    known: dict[str, Any] = {"truth": truth, "exact": exact, "solved": solved, "scales": scales}
+    return trajectories_figure(run.trace.step, series, title=title, **known)
 
 
 def _map(scene: Scene, title: str) -> Figure:

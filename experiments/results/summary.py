@@ -14,17 +14,20 @@ from torch import Tensor
 from vi_core.diagnostics.denoising import denoising_report
 from vi_core.diagnostics.importance import effective_sample_size, pareto_k
 from vi_core.diagnostics.marginals import Marginal, marginals, mc_error
+from vi_core.diagnostics.network import network
 from vi_core.errors import LabError
 from vi_core.estimators.score_function.estimator import ScoreFunction
 from vi_core.estimators.score_function.scopes import MarkovBlanket, markov_blankets
-from vi_core.models.base import HasDenoisingTerms, HasExactPosterior, HasExpectedBound
+from vi_core.models.base import HasDenoisingTerms, HasExactPosterior, HasExpectedBound, HasNetwork, Network
 from vi_core.models.bayesian.base import BayesianModel
 from vi_core.problem import Problem
 from vi_core.training.batches import Batches, converted
 from vi_core.training.checkpoint import same_draws_after
 from vi_core.training.history import History
 from vi_core.training.loop import Loop
-from vi_core.types import flatten, unflatten
+from vi_core.types import Graph, flatten, unflatten
+
+from .mixtures import best_replicate
 
 ROUNDING = 1e-9  # of a log evidence and of an ELBO, relative to their size
 SCHEMA = 2  # version of the layout of summary.json
@@ -187,6 +190,15 @@ def closed_form_elbo(problem: Problem) -> Tensor | None:
         return model.expected_bound(params, converted(problem.batches.exact, *wide)).mean(dim=1)
 
 
+def results_of(problem: Problem, alive: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return (R,) which replicates are results, and the best of them; the first where no ELBO is in closed form."""
+    bounds = closed_form_elbo(problem)
+    if bounds is None:
+        return alive, int(alive.argmax())
+    kept = problem.step.kept(bounds.to(problem.step.alive.device)).cpu().numpy()
+    return kept, best_replicate(bounds.cpu().numpy(), kept)
+
+
 def diagnostics(problem: Problem, num_samples: int, alive: np.ndarray) -> dict[str, Any]:
     """Return the entry `diagnostics`: effective sample size (share of the draws) and Pareto k-hat of q as a proposal.
 
@@ -235,13 +247,24 @@ def blankets(problem: Problem) -> dict[str, Any]:
     estimator = problem.estimator
     if not isinstance(estimator, ScoreFunction) or not isinstance(estimator.scope, MarkovBlanket):
         return {}
+    found = markov_blankets(mentioned(problem), problem.family.parents)
+    return {"blankets": {name: {"factors": [*kept.factors], "q": [*kept.terms]} for name, kept in found.items()}}
+
+
+def mentioned(problem: Problem) -> Graph:
+    """Return the latents that each factor of p mentions, by name of the factor."""
     x, data = problem.batches.full, problem.data
     x = data.decode(data.train[:1]) if x is None else x
     with torch.no_grad():
         q = problem.family.distribution(problem.family.variational(x))
         factors = problem.model.factors({name: mean.unsqueeze(0) for name, (mean, _) in q.moments().items()}, x)
-    found = markov_blankets({name: mentioned for name, (_, mentioned) in factors.items()}, problem.family.parents)
-    return {"blankets": {name: {"factors": [*kept.factors], "q": [*kept.terms]} for name, kept in found.items()}}
+    return {name: latents for name, (_, latents) in factors.items()}
+
+
+def network_of(problem: Problem) -> Network | None:
+    """Return the Bayesian network of the model; None where its factors do not tell it."""
+    factors = {} if isinstance(problem.model, HasNetwork) else mentioned(problem)
+    return network(problem.model, problem.family, factors, len(problem.data.train))
 
 
 def timing(loop: Loop, replicates: int, gradients: int) -> dict[str, Any]:

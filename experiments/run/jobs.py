@@ -165,7 +165,8 @@ def earlier_jobs(folder: Path) -> dict[str, list[Summary]]:
 
     What it returns is forgotten when another sweep begins.
     """
-    from ..sweeps.collect import FINISHED, jobs_in
+    from ..sweeps.collect import jobs_in
+    from ..sweeps.differences import FINISHED
 
     found: dict[str, list[Summary]] = {}
     for job in jobs_in(folder):

@@ -27,7 +27,18 @@ from vi_core.training.loop import Loop
 
 from ..config.hydra_adapter import yaml_text
 from ..config.schema import config_hash
-from ..results import diagnostics, diffusion, expectations, mixtures, predictive, summary, table, trust, truth
+from ..results import (
+    diagnostics,
+    diffusion,
+    expectations,
+    mixtures,
+    posteriors,
+    predictive,
+    summary,
+    table,
+    trust,
+    truth,
+)
 from ..results.files import write_json, write_npz, write_text
 from .jobs import Job, Summary
 from .owner import Occupied
@@ -86,7 +97,7 @@ def summarize(job: Job, run: Run, history: History) -> Summary:
     exact, bias = summary.exact_answers(problem), summary.gradient_bias(problem)
     measure_gradient(problem, trainer.gradient_draws, run.diagnostics, "final")
     alive, replicates, status = run.alive, problem.family.replicates, run.loop.status
-    kept, best = results_of(problem, alive)
+    kept, best = summary.results_of(problem, alive)
     samples = 0 if status == "interrupted" else trainer.likelihood_samples
     result = heading(job, config, describe_parts(config["parts"], replicates, bias), str(status)) | {
         "bias": bias,
@@ -162,15 +173,6 @@ def measure_gradient(problem: Problem, draws: int, found: dict[str, Any], when: 
         noted[when] = diagnostics.gradient_noise(problem, draws, problem.step.alive.cpu().numpy())
 
 
-def results_of(problem: Problem, alive: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return (R,) which replicates are results, and the best of them; the first where no ELBO is in closed form."""
-    bounds = summary.closed_form_elbo(problem)
-    if bounds is None:
-        return alive, int(alive.argmax())
-    kept = problem.step.kept(bounds.to(problem.step.alive.device)).cpu().numpy()
-    return kept, mixtures.best_replicate(bounds.cpu().numpy(), kept)
-
-
 def describe_parts(parts: dict[str, str], replicates: int, bias: str) -> str:
     """Return the parts of a run by their names, for titles, with a label where the gradient is biased."""
     names = {part: parts[part] for part in ("family", "estimator", "optimizer") if part in parts}
@@ -213,9 +215,12 @@ def draw_figures(
 
     train_data = problem.data.train
     data = train_data.cpu().double().numpy() if train_data.dim() == 1 else None
-    scene = mixtures.scene(problem, results_of(problem, problem.step.alive.cpu().numpy())[1])
+    kept, best = summary.results_of(problem, problem.step.alive.cpu().numpy())
+    scene = mixtures.scene(problem, best)
     pairs = predictive.replicated_by_fit(problem, samples, result["final"]["values"])
-    finished = Finished(result, history, samples, data, problem.model.cpu(), scene, pairs)
+    densities = posteriors.posterior(problem, kept)
+    graph = summary.network_of(problem) if job.cfg.plot.network else None
+    finished = Finished(result, history, samples, data, problem.model.cpu(), scene, pairs, densities, graph)
     return [str(path) for path in draw(finished, job.folder / "plots", job.cfg.plot)]
 
 

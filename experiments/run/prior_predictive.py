@@ -3,7 +3,6 @@
 import logging
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from vi_core.schema import construct, locate
 
 from ..config.hydra_adapter import yaml_text
 from ..results import table
+from ..results.drawing import drawing, write
 from ..results.files import write_json, write_npz, write_text
 from ..results.predictive import Pair, replicated
 from .jobs import Job, Summary
@@ -98,10 +98,11 @@ def rows(latent: str, draws: Tensor) -> dict[str, Any]:
 
 def draw(job: Job, pairs: dict[str, Pair]) -> list[str]:
     """Draw replicated against observed data, where the observed are numbers; return the path."""
-    from vi_core.plots.drawing.style import save
     from vi_core.plots.predictive import predictive_figure
 
     if not pairs:
         return []
-    path: Path = job.folder / "plots" / f"prior_predictive.{job.cfg.plot.format}"
-    return [str(save(predictive_figure(pairs, title=f"{job.cfg.name} — data drawn from the prior"), path))]
+    title = f"{job.cfg.name} — data drawn from the prior"
+    with drawing(job.cfg.plot):
+        figures = {"prior_predictive": predictive_figure(pairs, title=title)}
+        return [str(path) for path in write(figures.items(), job.folder / "plots", job.cfg.plot)]

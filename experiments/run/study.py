@@ -19,6 +19,7 @@ from vi_core.studies.base import Finding, Study, misfit
 
 from ..config.hydra_adapter import yaml_text
 from ..results import table
+from ..results.drawing import drawing, write
 from ..results.files import write_json, write_npz, write_text
 from .jobs import Job, Summary
 from .outcome import heading, judge
@@ -86,10 +87,8 @@ def draw(computation: Study, records: Mapping[str, np.ndarray], folder: Path, pl
         folder: Of the run.
         plot: The node `plot` of the settings, which has the format of the files.
     """
-    from vi_core.plots.drawing.style import save
-
-    figures = computation.figures(records)
-    return [save(figure, folder / "plots" / f"{name}.{plot.format}") for name, figure in figures.items()]
+    with drawing(plot):
+        return write(computation.figures(records).items(), folder / "plots", plot)
 
 
 def redraw(cfg: DictConfig, folder: Path, config: dict[str, Any]) -> list[Path]:

@@ -20,12 +20,11 @@ from ..config.messages import one_line
 from ..config.schema import config_hash
 from ..results.files import write_text
 from ..results.verdict_lines import WORDS
-from .differences import Job, beside, settings, settings_in, swept_keys, value_of, warnings
+from .differences import FINISHED, Job, beside, settings, settings_in, swept_keys, value_of, warnings
 from .groups import aggregated, groups_of
 from .race import at_equal_time
 
 log = logging.getLogger(__name__)
-FINISHED = ("completed", "converged")
 MOST_BESIDE = 4  # columns on the terminal for what differs without having been swept; sweep.csv has all
 MOST_LINES = 40  # of the table on the terminal
 COMPOSED = "composed "  # begins the hash of settings in which references are left

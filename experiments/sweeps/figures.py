@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from vi_core.errors import DataError, did_you_mean
 from vi_core.plots.drawing.panels import window_note
 from vi_core.plots.drawing.series import smooth, thin
-from vi_core.plots.drawing.style import DASHES, PALETTE, save
+from vi_core.plots.drawing.style import DASHES, PALETTE
 from vi_core.plots.sweep import (
     Points,
     course_figure,
@@ -25,7 +25,10 @@ from vi_core.plots.sweep import (
 from vi_core.training.history import History, read_history
 
 from ..config.messages import one_line
-from .differences import COST_OR_NOISE, SYMBOLS, Job, beside, label, value_of, words
+from ..results import methods
+from ..results.drawing import drawing, write
+from ..results.posteriors import beside as posteriors_beside
+from .differences import COST_OR_NOISE, FINISHED, SYMBOLS, Job, beside, label, value_of, words
 from .groups import Group, groups_of, telling
 from .race import errors_of, seconds_of
 
@@ -44,14 +47,23 @@ def draw(folder: Path, jobs: list[Job], keys: list[str], cfg: DictConfig) -> lis
     """
     if not keys:
         return []
-    by = grouping(jobs, keys, cfg.plot.group_by)
+    with drawing(cfg.plot):
+        return write(made(jobs, keys, cfg.plot), folder / "plots", cfg.plot)
+
+
+def made(jobs: list[Job], keys: list[str], plot: Any) -> list[tuple[str, Figure]]:
+    """Return name and figure of all that apply to the sweep."""
+    by = grouping(jobs, keys, plot.group_by)
+    telling_apart = [key for several in by for key in several]
     found = {
-        "bound": overlay(jobs, keys, by, cfg.plot.smoothing),
+        "bound": overlay(jobs, keys, by, plot.smoothing),
         "final": against_numbers(jobs, keys),
         "gradient_noise": gradient_noise(jobs, by),
         "course": course(jobs, keys, by),
+        "posterior": marginals(jobs, telling_apart),
+        **side_by_side(jobs, telling_apart, plot),
     }
-    return [save(drawn, folder / "plots" / f"{name}.{cfg.plot.format}") for name, drawn in found.items() if drawn]
+    return [(name, figure) for name, figure in found.items() if figure]
 
 
 def grouping(jobs: list[Job], keys: list[str], chosen: str | None) -> list[list[str]]:
@@ -139,6 +151,30 @@ def overlay(jobs: list[Job], keys: list[str], by: list[list[str]], smoothing: in
         values = smooth(trace.step, trace.columns[trace.bound] - shift, window)
         curves.setdefault(labels_of(job, by, paths), []).append(values)
     return sweep_figure(curves, name=name, title=title_of(drawn), references=reference, note=window_note(longest))
+
+
+def marginals(jobs: list[Job], by: list[str]) -> Figure | None:
+    """Return the marginals of one job of each group beside the exact posterior, where all have the same one."""
+    groups: dict[str, list[Path]] = {}
+    for job in jobs:
+        if any(row.get("exact_sd") for row in job.get("estimates", {}).values()) and job["status"] in FINISHED:
+            groups.setdefault(values_of(job, by), []).append(job["folder"])
+    return posteriors_beside(groups, f"{jobs[0]['experiment']}: q of the groups beside the exact posterior")
+
+
+def side_by_side(jobs: list[Job], by: list[str], plot: Any) -> dict[str, Figure]:
+    """Return the figures of jobs that solve one problem by several methods."""
+    groups: dict[str, list[Any]] = {}
+    for job in jobs:
+        if job["status"] in FINISHED and "objective" in job and (trace := trace_of(job["folder"])):
+            groups.setdefault(values_of(job, by), []).append((job, trace))
+    look = {"first": plot.steps, "smoothing": plot.smoothing}
+    return methods.figures(groups, title=jobs[0]["experiment"], by=", ".join(by), **look)
+
+
+def values_of(job: Job, by: list[str]) -> str:
+    """Return the group of a job: its values of some keys."""
+    return ", ".join(value_of(job, key) for key in by)
 
 
 def trace_of(folder: Path) -> History | None:

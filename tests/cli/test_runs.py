@@ -412,10 +412,10 @@ def test_figures_are_drawn_again(cli: CommandLine, tmp_path: Path, finished_run:
     result = cli("task=plot", "run=run")
     assert (result.code, result.err) == (0, "")
     assert {path.name for path in plots.iterdir()} == {
-        "bound.png", "expectations.png", "parameters.png", "density.png",
+        "bound.png", "expectations.png", "parameters.png", "posterior.png", "density.png",
     }  # fmt: skip
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in plots.iterdir())
-    assert result.out.count("figure") == 4
+    assert result.out.count("figure") == 5
     assert summary_of(tmp_path / "run") == summary_of(finished_run)
 
 

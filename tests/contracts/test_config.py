@@ -521,4 +521,4 @@ def test_study_refuses_the_parts_of_a_fit(cli: CommandLine) -> None:
 def test_default_experiment_draws(cli: CommandLine, tmp_path: Path) -> None:
     (run,) = run_experiment("bbvi", cli, tmp_path)
     drawn = {path.name for path in (run / "plots").iterdir()}
-    assert drawn == {"bound.png", "expectations.png", "parameters.png", "density.png"}
+    assert drawn == {"bound.png", "expectations.png", "parameters.png", "posterior.png", "density.png"}

@@ -185,7 +185,7 @@ def test_the_line_names_the_file(tmp_path: Path) -> None:
 
 
 OF_HYDRA = ("run", ".hydra", "hydra.yaml", "overrides.yaml", "run.log", ".lock")
-DRAWINGS = ("plots", "bound.png", "density.png", "expectations.png", "parameters.png")
+DRAWINGS = ("plots", "bound.png", "density.png", "expectations.png", "parameters.png", "posterior.png")
 
 
 def places(count: int) -> list[int]:

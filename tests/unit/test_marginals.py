@@ -15,6 +15,7 @@ from vi_core.diagnostics.marginals import LEVELS, Marginal, marginals, mc_error,
 from vi_core.distributions import supports
 from vi_core.distributions.transforms import Exponential
 from vi_core.families.mean_field import MeanField
+from vi_core.families.mixture import MixtureOfNormals
 from vi_core.families.normal_gamma import NormalGammaFamily
 from vi_core.families.normals import FullRankNormal
 from vi_core.models.bayesian.hierarchical import EightSchools
@@ -55,17 +56,24 @@ def test_normal_and_gamma_factors_have_quantiles_in_closed_form() -> None:
         np.testing.assert_allclose(found[name].sd, law.std(), rtol=1e-10)
 
 
-def test_other_quantiles_are_those_of_draws() -> None:
+def test_transformed_normals_and_a_normal_gamma_have_theirs_too() -> None:
     """Student's t of a Normal-Gamma, and the Normal and log-Normal of a family on unconstrained space."""
     family = NormalGammaFamily(
         LATENTS, 2, positive=Exponential(), loc=1.0, loc_std=0.0, precision_ratio=4.0, concentration=3.0, rate=6.0
     )
-    found = marginals(MODEL, family, None, N)
     student = stats.t(6, loc=1.0, scale=np.sqrt(6.0 / (3.0 * 4.0)))
-    assert near_quantile(found["mu"].q05, student, 0.05) and near_quantile(found["mu"].q95, student, 0.95)
-    np.testing.assert_allclose(found["tau"].q95, stats.gamma(3.0, scale=1 / 6).ppf(0.95), rtol=1e-10)
-    normal = FullRankNormal(LATENTS, 2, scale=0.5)
-    found = marginals(MODEL, normal, None, N)
+    known = {"mu": student, "tau": stats.gamma(3.0, scale=1 / 6)}
+    normal = {"mu": stats.norm(0, 0.5), "tau": stats.lognorm(0.5)}
+    for chosen, laws in ((family, known), (FullRankNormal(LATENTS, 2, scale=0.5), normal)):
+        found = marginals(MODEL, chosen, None, N)
+        for name, law in laws.items():
+            np.testing.assert_allclose(found[name].q05, law.ppf(0.05), rtol=1e-10)
+            np.testing.assert_allclose(found[name].q95, law.ppf(0.95), rtol=1e-10)
+
+
+def test_other_quantiles_are_those_of_draws() -> None:
+    """Of a mixture whose two components are the same Normal."""
+    found = marginals(MODEL, MixtureOfNormals(LATENTS, 2, components=2, loc_std=0.0, scale=0.5), None, N)
     assert near_quantile(found["mu"].q95, stats.norm(0, 0.5), 0.95)
     assert near_quantile(found["tau"].q05, stats.lognorm(0.5), 0.05)
 

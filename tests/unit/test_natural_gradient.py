@@ -2,11 +2,17 @@
 
 import math
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
+import vi_core
+from experiments.results import methods
+from tests.conftest import CommandLine
 from vi_core.algorithms.gradient import GradientStep
 from vi_core.bounds.elbo import ELBO
 from vi_core.datasets.synthetic import GammaDraws, NormalDraws
@@ -154,3 +160,28 @@ def test_pair_without_information_is_refused() -> None:
     family = NormalGammaFamily(model.latents, 1, positive=Exponential()).double()
     with pytest.raises(Unsupported, match="Fisher information"):
         GradientStep(model, family, ELBO(), Exact(), NaturalGradient())
+
+
+def test_the_maximum_of_a_gamma_likelihood_is_that_of_scipy() -> None:
+    data = torch.distributions.Gamma(3.0, 0.5).sample((200,)).double()
+    found = GammaLikelihood().exact(GammaLikelihood().summarize(data))
+    shape, _, scale = stats.gamma.fit(data.numpy(), floc=0)
+    assert found["shape"] == pytest.approx(shape, rel=1e-6)
+    assert found["scale"] == pytest.approx(scale, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_methods_are_drawn_side_by_side(cli: CommandLine, tmp_path: Path) -> None:
+    result = cli("experiment=gamma_gd_vs_ngd", "trainer.steps=20", "plot.steps=10", "hydra.sweep.dir=sweep")
+    assert result.code == 0, result.err
+    drawn = {path.stem for path in (tmp_path / "sweep" / "plots").iterdir()}
+    assert drawn >= {"bound", "methods", "paths", "convergence"}
+    groups = {}
+    for i in range(2):
+        job = {"folder": tmp_path / "sweep" / str(i), **vi_core.load(tmp_path / "sweep" / str(i)).summary}
+        groups[str(i)] = (job, vi_core.load(tmp_path / "sweep" / str(i)).trace)
+    land = methods.landscape(groups)
+    assert land is not None
+    np.testing.assert_allclose(land.directions["gradient"], [1.516, 0.0323], rtol=1e-3)  # by an independent program
+    np.testing.assert_allclose(land.directions["F⁻¹ gradient"], [0.340, -1.305], rtol=1e-3)
+    assert land.start.tolist() == [0.5, 8.0]

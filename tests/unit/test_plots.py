@@ -17,12 +17,12 @@ from numpy import ndarray
 from tests.conftest import ROOT
 from vi_core.errors import ConfigError, Unwritable
 from vi_core.plots.density import density_figure
-from vi_core.plots.drawing.panels import asinh_ticks
+from vi_core.plots.drawing.panels import ascends, asinh_ticks
 from vi_core.plots.drawing.series import MAX_POINTS, envelope, quantiles, robust_limits, smooth, thin
-from vi_core.plots.drawing.style import PALETTE, group_colors, save
+from vi_core.plots.drawing.style import PALETTE, Look, group_colors, look, save, use_symbols
 from vi_core.plots.images import image_figure, mosaic, noise_figure
 from vi_core.plots.sweep import Points, gradient_noise_figure, heat_figure, numbers_figure, pool, sweep_figure
-from vi_core.plots.trajectories import bound_figure, trajectories_figure
+from vi_core.plots.trajectories import bound_figure, epochs_figure, records_figure, trajectories_figure
 
 REFERENCES = {"mean-field optimum": -185.942, "log evidence": -185.937}
 NOISE = {"start": {"v": 12.0, "z": 30.0}, "final": {"v": 0.1, "z": 2.0}}
@@ -333,13 +333,13 @@ def test_group_colours_follow_numbers_and_fall_back_on_the_palette() -> None:
     assert group_colors(["adam", "0.1"]) == list(PALETTE[:2])
 
 
-@pytest.mark.parametrize(("kind", "suffix"), [("bound", "png"), ("bound", "pdf"), ("noise", "png")])
+@pytest.mark.parametrize(("kind", "suffix"), [("bound", "png"), ("bound", "pdf"), ("bound", "svg"), ("noise", "png")])
 def test_saved_bytes_are_reproducible_and_alone_in_their_folder(kind: str, suffix: str, tmp_path: Path) -> None:
     draw = example_figures()[kind]
     first, again = (save(draw(), tmp_path / folder / f"{kind}.{suffix}") for folder in ("a", "b"))
     content = first.read_bytes()
     assert content == again.read_bytes()
-    assert content.startswith(b"\x89PNG" if suffix == "png" else b"%PDF")
+    assert content.startswith({"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[suffix])
     assert b"Software" not in content and b"CreationDate" not in content
     assert list(first.parent.iterdir()) == [first]
 
@@ -361,8 +361,8 @@ def test_a_failed_save_keeps_the_old_file_and_leaves_nothing_behind(
 
 
 def test_saving_refuses_other_formats(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"bound\.svg is neither png nor pdf"):
-        save(Figure(), tmp_path / "bound.svg")
+    with pytest.raises(ConfigError, match=r"bound\.gif is none of png, pdf, svg"):
+        save(Figure(), tmp_path / "bound.gif")
 
 
 @pytest.mark.parametrize("kind", ["bound", "density", "images"])
@@ -408,3 +408,63 @@ def test_gradient_noise_stands_at_its_latent_on_a_logarithmic_axis() -> None:
         assert [label.get_text() for label in axes.get_xticklabels()] == ["v", "z"]
         np.testing.assert_array_equal(line(axes, "plain").get_ydata(), [*louder[when].values()])
         np.testing.assert_array_equal(line(axes, "blankets").get_ydata(), [*NOISE[when].values()])
+
+
+def test_a_bound_without_noise_is_not_smoothed_and_its_distance_has_a_floor() -> None:
+    step = np.arange(1, 31)
+    values = -186.0 - np.stack([np.exp(-0.9 * step), 3 + np.exp(-0.5 * step)], axis=1)
+    assert ascends(values) and not ascends(trace(1000, 2)[1]) and not ascends(values[::-1])
+    figure = bound_figure(step, values, name="ELBO (nats)", window=9, references=REFERENCES)
+    whole, end = figure.axes
+    assert np.size(line(whole, "ELBO, the highest of 2").get_ydata()) == 30 and line(whole, "other replicates")
+    shown = np.asarray(line(end, "ELBO, the highest of 2").get_ydata(), float)
+    np.testing.assert_allclose(shown[:10], values[:, 0].max() - values[:10, 0], rtol=1e-9)
+    assert shown[-1] == height(end, "rounding") == pytest.approx(5e-7)
+    assert end.get_yscale() == "log"
+
+
+def test_an_axis_covers_its_least_range_and_the_truth_near_it() -> None:
+    flat = np.full(50, 0.89)
+    low, high = robust_limits(flat, [1.0], 0.15)
+    assert low < 0.89 < 1.0 < high
+    low, high = robust_limits(flat, [], 0.15)
+    assert high - low == pytest.approx(0.15)
+    assert robust_limits(flat, [5.0], 0.15)[1] < 1
+
+
+def test_records_stand_behind_their_average() -> None:
+    step, values = trace(400, 1)
+    figure = records_figure({"n = 10": (step, values[:, 0])}, name="ELBO", windows={"n = 10": 5})
+    (axes,) = figure.axes
+    np.testing.assert_array_equal(line(axes, "each record").get_ydata(), values[:, 0])
+    np.testing.assert_array_equal(line(axes, "moving average of 5").get_ydata(), smooth(step, values, 5)[1][:, 0])
+
+
+def test_epochs_count_from_one() -> None:
+    averages = np.array([[-170.0, -171.0], [-120.0, -119.0]])
+    (axes,) = epochs_figure({"vae": averages}, name="ELBO").axes
+    assert np.asarray(axes.lines[0].get_xdata()).tolist() == [1, 2]
+    assert np.asarray(axes.lines[0].get_ydata()).tolist() == [-170.5, -119.5]
+
+
+def test_a_figure_for_paper_has_its_width_its_letters_and_symbols() -> None:
+    step, values = trace(50, 2)
+    with look(Look(style="paper")):
+        narrow = records_figure({"n": (step, values[:, 0])}, name="ELBO", windows={"n": 1}, title="a title")
+        wide = trajectories_figure(step, {"E[mu]": values}, truth={}, exact={}, title="a title")
+        wider = bound_figure(step, values, name="ELBO", window=3, references={}, title="a title")
+    assert (narrow.get_figwidth(), wider.get_figwidth()) == (3.3, 6.8)
+    assert wide.axes[0].yaxis.label.get_fontsize() == 8.0
+    assert narrow.get_suptitle() == ""
+    use_symbols(wide)
+    assert wide.axes[0].get_ylabel() == r"$\mathrm{E}[\mu]$"
+    with look(Look(width=5.0, title="mine")):
+        chosen = bound_figure(step, values, name="ELBO", window=3, references={}, title="a title")
+    assert (chosen.get_figwidth(), chosen.get_suptitle()) == (5.0, "mine")
+    assert bound_figure(step, values, name="ELBO", window=3, references={}).get_figwidth() == 7.4
+
+
+def test_pixels_follow_the_look(tmp_path: Path) -> None:
+    with look(Look(dpi=50)):
+        path = save(example_figures()["density"](), tmp_path / "figure.png")
+    assert int.from_bytes(path.read_bytes()[16:20]) == 300

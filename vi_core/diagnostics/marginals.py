@@ -1,8 +1,8 @@
 """Marginals of q: mean, deviation, 5 % and 95 % quantile of each scalar, and the Monte Carlo error of the mean.
 
-Mean and deviation of a latent are those of the family, in closed form or by its quadrature, and so are the quantiles of
-Normal and Gamma factors. Other quantiles, and all numbers of a model's `quantities`, are those of draws z ~ q: with n
-draws the 5 % quantile of a Normal is off by 2.1 deviations/√n.
+Mean and deviation of a latent are those of the family, in closed form or by its quadrature, and so are the quantiles
+where the family knows them. Other quantiles, and all numbers of a model's `quantities`, are those of draws z ~ q: with
+n draws the 5 % quantile of a Normal is off by 2.1 deviations/√n.
 """
 
 import math
@@ -51,8 +51,7 @@ def marginals(model: Model, family: Family, x: Any, draws: int = DRAWS) -> dict[
         moments, quantiles = (q.moments(), q.quantiles(LEVELS)) if model.reports_latents else ({}, {})
         sampled = {}
         if quantiles.keys() < moments.keys() or reports(model):
-            size = sum(value.numel() for value in draw(model, family, x, 1).values())
-            sampled = draw(model, family, x, max(2, min(draws, MOST_NUMBERS // size)))
+            sampled = draw_up_to(model, family, x, draws)
     found = {}
     for name, (mean, sd) in moments.items():
         levels = quantiles[name] if name in quantiles else empirical(sampled[name])
@@ -73,6 +72,12 @@ def draw(model: Model, family: Family, x: Any, draws: int) -> Latents:
     with torch.no_grad():
         z = family.distribution(family.variational()).sample(draws)
         return model.reported(z, x) if isinstance(model, HasColumns) else z
+
+
+def draw_up_to(model: Model, family: Family, x: Any, draws: int) -> Latents:
+    """Return draws as `draw` does, fewer where the numbers would not fit in memory."""
+    size = sum(value.numel() for value in draw(model, family, x, 1).values())
+    return draw(model, family, x, max(2, min(draws, MOST_NUMBERS // size)))
 
 
 def empirical(value: Tensor) -> tuple[Tensor, ...]:

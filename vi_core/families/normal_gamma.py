@@ -43,8 +43,15 @@ class NormalGammaDistribution(VariationalDistribution):
         return {"mu": (self.mu["loc"], variance.sqrt()), "tau": (self.tau.mean, self.tau.variance.sqrt())}
 
     def quantiles(self, levels: Sequence[float]) -> dict[str, tuple[Tensor, ...]]:
-        """Those of tau; the draws tell those of mu."""
-        return {"tau": tuple(map(self.tau.icdf, levels))}
+        from scipy.special import stdtrit  # slow to import
+
+        a, b = self.tau.concentration, self.tau.rate
+        scale, degrees = (b / (a * self.mu["precision_ratio"])).sqrt(), (2 * a).detach().cpu().double().numpy()
+        student = (torch.as_tensor(stdtrit(degrees, level)).to(scale) for level in levels)
+        return {
+            "mu": tuple(torch.addcmul(self.mu["loc"], scale, standard) for standard in student),
+            "tau": tuple(map(self.tau.icdf, levels)),
+        }
 
 
 class NormalGammaFamily(PackedFamily):

@@ -191,6 +191,20 @@ class UnconstrainedDistribution(VariationalDistribution):
             start += size
         return found
 
+    def quantiles(self, levels: Sequence[float]) -> dict[str, tuple[Tensor, ...]]:
+        """Those of T(u) = T(F⁻¹(p)), of latents whose numbers are transformed one by one, where u is Normal."""
+        if len(self.base.normals) != 1:
+            return {}
+        ((mean, root),), found, start = self._normals(), {}, 0
+        points = torch.special.ndtri(torch.tensor(list(levels), dtype=torch.float64)).to(mean)
+        for name, size in self.space.sizes.items():
+            own, latent = slice(start, start + size), self.space.latents[name]
+            if latent.support.event_dims == 0:
+                u = mean[..., own] + root[..., own, :].norm(dim=-1) * points.reshape(-1, *(1,) * mean.dim())
+                found[name] = latent.support.transform(u.reshape(len(points), *mean.shape[:-1], *latent.shape)).unbind()
+            start += size
+        return found
+
 
 def of_mixture(each: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Return mean and deviation of a mixture with equal weights, from those of its components."""

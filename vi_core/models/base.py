@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from vi_core.errors import Unsupported
 from vi_core.models.diffusion.process import Diffusion
@@ -30,6 +31,7 @@ class Model(nn.Module, ABC):
         lacks: Constants that log p(x, z) lacks, in words; empty where it has all of them.
         recordable: Whether all operations are torch's, so that a step can be recorded and repeated without Python.
         per_replicate: Names of columns whose second axis is one of replicates, each of which has data of its own.
+        objective: What the bound is, on the axes of figures, where it is another thing than a bound; else empty.
         reports_latents: Whether results describe the latents themselves; else `HasColumns.reported` alone.
     """
 
@@ -37,6 +39,7 @@ class Model(nn.Module, ABC):
     layouts: tuple[Layout, ...] = ()
     lacks: str = ""
     per_replicate: frozenset[str] = frozenset()
+    objective: ClassVar[str] = ""
     recordable: ClassVar[bool] = True
     reports_latents: ClassVar[bool] = True
 
@@ -128,6 +131,15 @@ class HasExactPosterior(Protocol):
 
 
 @runtime_checkable
+class HasExactMarginals(HasExactPosterior, Protocol):
+    """A model with an exact posterior whose marginals are known laws."""
+
+    def exact_marginals(self, x: Any) -> dict[str, Distribution]:
+        """Return the law of each scalar by name, such as `beta[0]`, in float64; {} where there is no common one."""
+        ...
+
+
+@runtime_checkable
 class HasUpdates(Protocol):
     """A model with conjugate coordinate updates, for the families that it `knows`."""
 
@@ -167,6 +179,33 @@ class GeneratesImages(Protocol):
 
     def sample_prior(self, num_samples: int) -> Latents:
         """Draw z ~ p(z), each (num_samples, 1, 1, *event)."""
+        ...
+
+
+class Network(NamedTuple):
+    """A Bayesian network, for its drawing.
+
+    Attributes:
+        parents: By node.
+        observed: Nodes that are data.
+        plates: Nodes inside by label, such as `N = 100`.
+        back: Edges of q, from data to latents.
+        dotted: Edges that stand for a part of a chain.
+    """
+
+    parents: dict[str, tuple[str, ...]]
+    observed: frozenset[str]
+    plates: dict[str, frozenset[str]]
+    back: tuple[tuple[str, str], ...] = ()
+    dotted: frozenset[tuple[str, str]] = frozenset()
+
+
+@runtime_checkable
+class HasNetwork(Protocol):
+    """A model whose network has nodes that its factors do not show: summed out, or steps of one latent."""
+
+    def network(self, points: int) -> Network:
+        """Return the network on so many data points."""
         ...
 
 

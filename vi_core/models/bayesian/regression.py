@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Distribution, InverseGamma, Normal, Poisson
+from torch.distributions import Bernoulli, Distribution, InverseGamma, Normal, Poisson, StudentT
 
 from vi_core.distributions.gamma import log_gamma_ratio
 from vi_core.distributions.normal import HALF_LOG_2PI
@@ -187,9 +187,27 @@ class LinearRegression(Regression):
         else:
             variance = self.sigma**2
             evidence -= found.total * math.log(self.sigma) + 0.5 * found.squares / variance
-        inverse = torch.linalg.solve_triangular(found.factor, torch.eye(len(found.mean)).double(), upper=True)
-        deviations = (inverse.norm(dim=1) * math.sqrt(variance)).tolist()
+        deviations = (self._spreads(found) * math.sqrt(variance)).tolist()
         names = ["alpha", *(f"beta[{i}]" for i in range(len(found.mean) - 1))]
         for name, mean, deviation in zip(names, found.mean.tolist(), deviations, strict=True):
             answers |= {name: mean, f"{name}.std": deviation}
         return answers | {"log_evidence": evidence}
+
+    def exact_marginals(self, x: Values) -> dict[str, Distribution]:
+        """Student's t for the coefficients and an inverse Gamma for sigma2; Normals where sigma is known."""
+        solved = self.least_squares(x)
+        spreads = self._spreads(solved)
+        names = ["alpha", *(f"beta[{i}]" for i in range(len(spreads) - 1))]
+        if self.sigma is not None:
+            laws = [Normal(mean, self.sigma * spread) for mean, spread in zip(solved.mean, spreads, strict=True)]
+            return dict(zip(names, laws, strict=True))
+        a = torch.tensor(self.concentration + 0.5 * solved.total, dtype=torch.float64)
+        b = torch.tensor(self.rate + 0.5 * solved.squares, dtype=torch.float64)
+        laws = [StudentT(2 * a, *pair) for pair in zip(solved.mean, spreads * (b / a).sqrt(), strict=True)]
+        return {"sigma2": InverseGamma(a, b), **dict(zip(names, laws, strict=True))}
+
+    @staticmethod
+    def _spreads(solved: LeastSquares) -> Tensor:
+        """Return the deviations of the coefficients in units of the noise's, (1 + P,)."""
+        eye = torch.eye(len(solved.mean), dtype=torch.float64)
+        return torch.linalg.solve_triangular(solved.factor, eye, upper=True).norm(dim=1)

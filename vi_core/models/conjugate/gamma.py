@@ -8,12 +8,14 @@ information is that of one point, [[ψ₁(α), 1/β], [1/β, α/β²]] with ψ�
 negative Hessian, since E[x] = αβ. Lehmann, Casella 1998, section 2.5.
 """
 
-from typing import NamedTuple
+import math
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from vi_core.distributions import supports
+from vi_core.distributions.gamma import digamma_less_log
 from vi_core.errors import Unsupported
 from vi_core.models.base import Factors, Model
 from vi_core.types import Latent, Latents
@@ -28,6 +30,8 @@ class GammaStatistics(NamedTuple):
 
 class GammaLikelihood(Model):
     """Gamma data with positive latents `shape` and `scale` shared by all points; `scale` is 1/rate."""
+
+    objective: ClassVar[str] = "log-likelihood per point"
 
     def __init__(self):
         super().__init__()
@@ -45,6 +49,19 @@ class GammaLikelihood(Model):
         shape, scale = z["shape"], z["scale"]
         mean = (shape - 1) * x.mean_log - x.mean / scale - torch.lgamma(shape) - shape * scale.log()
         return {"likelihood": (mean, frozenset({"shape", "scale"}))}
+
+    def exact(self, x: GammaStatistics) -> dict[str, float]:
+        """Return the maximum of the likelihood: log α − ψ(α) = log x̄ − mean log x, β = x̄/α.
+
+        The left side falls from infinity to zero, so that bisection of log α finds the root.
+        """
+        mean, gap = float(x.mean), math.log(float(x.mean)) - float(x.mean_log)
+        low, high = math.log(1e-8), math.log(1e16)
+        for _ in range(200):
+            middle = 0.5 * (low + high)
+            alpha = torch.tensor(math.exp(middle), dtype=torch.float64)
+            low, high = (middle, high) if float(-digamma_less_log(alpha)) > gap else (low, middle)
+        return {"shape": math.exp(low), "scale": mean / math.exp(low)}
 
     def fisher(self, z: Latents, x: GammaStatistics) -> Tensor:
         """Return the information per point on (shape, scale), (*batch, 2, 2), at z, each (*batch)."""

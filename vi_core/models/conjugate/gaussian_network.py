@@ -19,7 +19,8 @@ The optimum of a mean field has the exact means, variances 1/Λ_ii and KL to the
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributions
+from torch.distributions import Distribution
 
 from vi_core.distributions import supports
 from vi_core.distributions.normal import HALF_LOG_2PI
@@ -147,6 +148,12 @@ class GaussianNetwork(Model):
         found = dict(zip(self.latents, mean.tolist(), strict=True))
         spreads = {f"{name}.std": value for name, value in zip(self.latents, deviations.tolist(), strict=True)}
         return found | spreads | {"log_evidence": evidence.item()}
+
+    def exact_marginals(self, x: LinearForms) -> dict[str, Distribution]:
+        """A Normal for each latent."""
+        found = self.exact(x)
+        moments = {name: torch.tensor([found[name], found[f"{name}.std"]]).double() for name in self.latents}
+        return {name: distributions.Normal(mean, deviation) for name, (mean, deviation) in moments.items()}
 
     def update(self, block: str, params: Params, x: LinearForms) -> dict[str, Tensor]:
         """Return the optimum of one factor: precision Λ_ii, and the loc that leaves its weighted residuals no slope."""

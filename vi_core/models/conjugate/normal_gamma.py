@@ -17,7 +17,8 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributions
+from torch.distributions import Distribution, StudentT
 
 from vi_core.distributions import supports
 from vi_core.distributions.gamma import Gamma, kl_gamma, log_gamma_ratio
@@ -161,10 +162,22 @@ class NormalGamma(Model):
         count, (loc, gain) = x.num_points.cpu().double(), self.gains(x)
         return loc, self.precision_ratio + count, self.concentration + 0.5 * count, self.rate + gain
 
+    @property
+    def _one_prior(self) -> bool:
+        """Whether all replicates have one prior, and so a common answer."""
+        prior = (self.loc, self.precision_ratio, self.concentration, self.rate)
+        return not any(isinstance(value, Tensor) for value in prior)
+
+    def exact_marginals(self, x: NormalStatistics) -> dict[str, Distribution]:
+        """Student's t with 2 a_n degrees of freedom for mu, and Gamma(a_n, b_n) for tau."""
+        if not self._one_prior:
+            return {}
+        loc, ratio, a, b = (torch.as_tensor(value, dtype=torch.float64) for value in self.posterior(x))
+        return {"mu": StudentT(2 * a, loc, (b / (ratio * a)).sqrt()), "tau": distributions.Gamma(a, b)}
+
     def exact(self, x: NormalStatistics) -> dict[str, float]:
         """Return the exact answers, or {} where the replicates have priors of their own and so no common answer."""
-        prior = (self.loc, self.precision_ratio, self.concentration, self.rate)
-        if any(isinstance(value, Tensor) for value in prior):
+        if not self._one_prior:
             return {}
         loc, ratio, a, b = (float(value) for value in self.posterior(x))
         a_0, b_0, gain = float(self.concentration), float(self.rate), float(self.gains(x)[1])

@@ -13,13 +13,15 @@ With q of `vi_core.models.diffusion.process` the negative ELBO is a sum of terms
 The variances σ_t², fixed, are those of `reverse_variance`. Ho, Jain, Abbeel 2020.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
 from vi_core.distributions import supports
 from vi_core.distributions.normal import Normal, kl_normal, standard_normal
 from vi_core.errors import Unsupported, require
-from vi_core.models.base import Denoising, Factors, Model
+from vi_core.models.base import Denoising, Factors, Model, Network
 from vi_core.models.diffusion.process import Diffusion, ReverseVariance, Schedule
 from vi_core.models.diffusion.reverse import Decoder, Denoiser
 from vi_core.types import Latent, Latents
@@ -89,6 +91,16 @@ class DDPM(Model):
             "likelihood": self.decoder.log_prob(self.process.lift(x), first).sum(dim=-1),
         }
         return {name: (value, mentioned) for name, value in terms.items()}
+
+    def network(self, points: int) -> Network:
+        """The chain x_T → ... → x_t → x_(t−1) → ... → x_0, and q's edges back."""
+        names = ("x_T", "x_t", "x_t−1", "x_0")
+        edges = tuple(pairwise(names))
+        parents = {"x_T": (), **{child: (parent,) for parent, child in edges}}
+        back = tuple((child, parent) for parent, child in edges)
+        return Network(
+            parents, frozenset({"x_0"}), {f"N = {points}": frozenset(names)}, back, frozenset({edges[0], edges[2]})
+        )
 
     def end_term(self, x: Tensor) -> Tensor:
         last = torch.full((1,), self.num_steps, device=x.device)  # a scalar would be fetched from the device

@@ -29,7 +29,7 @@ from vi_core.distributions import supports
 from vi_core.distributions.gamma import Gamma, kl_gamma
 from vi_core.distributions.normal import HALF_LOG_2PI, Normal, kl_normal
 from vi_core.errors import Unsupported, require
-from vi_core.models.base import Completed, Factors, Model
+from vi_core.models.base import Completed, Factors, Model, Network
 from vi_core.models.mixtures.hyperparameters import Constants, Hyperparameters, Moments
 from vi_core.models.mixtures.one_pass import Components, expected_sums, log_normalizer, pieces, responsibilities
 from vi_core.per_replicate import require_positive
@@ -162,6 +162,13 @@ class Earthquakes(Model):
             "prior_epicentre": (prior_place, frozenset({"epicentre"})),
             "prior_strength": (prior_strength, frozenset({"strength"})),
         }
+
+    def network(self, points: int) -> Network:
+        """Places and strengths of the events, with the origins that `factors` sums out."""
+        parents = {"mu_k": (), "lambda_k": (), "k_n": (), "x_n": ("k_n", "mu_k"), "s_n": ("k_n", "lambda_k")}
+        components = {f"K = {self.latents['strength'].shape[0]}": frozenset({"mu_k", "lambda_k"})}
+        events = {f"N = {points}": frozenset({"k_n", "x_n", "s_n"})}
+        return Network(parents, frozenset({"x_n", "s_n"}), components | events)
 
     def _prior_place(self) -> Normal:
         """p(mu), broadcasting over (R, 1, K, 2)."""

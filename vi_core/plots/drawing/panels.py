@@ -46,6 +46,51 @@ def draw_replicates(axes: Axes, x: ndarray, values: ndarray, *, color: str, labe
     axes.fill_between(x[rows], low, high, color=color, alpha=BAND_ALPHA, linewidth=0, label=band_label)
 
 
+def draw_each(axes: Axes, x: ndarray, values: ndarray, best: int, *, color: str, label: str) -> None:
+    """Draw every replicate of `values` (T, R) as a thin line, and that of number `best` in colour."""
+    others = [i for i in range(values.shape[1]) if i != best]
+    for i in others:
+        axes.plot(x, values[:, i], color=GREY, alpha=0.6, linewidth=0.6, label="other replicates" * (i == others[0]))
+    axes.plot(x, values[:, best], color=color, label=f"{label}, the highest of {len(others) + 1}" if others else label)
+
+
+def highest(values: ndarray) -> int:
+    """Return the replicate of a bound (T, R) that ends highest."""
+    return int(np.where(np.isfinite(values[-1]), values[-1], -np.inf).argmax())
+
+
+def ascends(values: ndarray) -> bool:
+    """Whether each replicate of a bound (T, R) rises at all its steps but for rounding, as one without noise does."""
+    steps, sizes = np.diff(values, axis=0), 1 + np.abs(values[1:])
+    known = np.isfinite(steps)
+    return len(values) > 2 and bool(known.any()) and bool((steps[known] >= -1e-6 * sizes[known]).all())
+
+
+def rounding(value: float) -> float:
+    """Return half a unit in the last of the nine digits that a trace keeps of a number."""
+    return 0.5 * 10.0 ** (math.floor(math.log10(max(abs(value), 1e-300))) - 8)
+
+
+def draw_shortfall(axes: Axes, curves: dict[str, tuple[ndarray, ndarray, str]], *, unit: str) -> None:
+    """Draw how far bounds are below the highest value of all, on a logarithmic axis with a floor at rounding.
+
+    Args:
+        axes: The panel.
+        curves: Steps (T,), bounds (T, R) and the colour of each curve, by its label.
+        unit: Of the bounds.
+    """
+    top = max(float(values[np.isfinite(values)].max()) for _, values, _ in curves.values())
+    floor = rounding(top)
+    for label, (step, values, color) in curves.items():
+        draw_each(axes, step, np.maximum(top - values, floor), highest(values), color=color, label=label)
+    axes.axhline(floor, color=GREY, linestyle=DASHES[1], linewidth=1.0, label="rounding of the trace")
+    axes.set(yscale="log", xlabel="step", ylabel=f"distance{unit}", title="below the highest value")
+    axes.set_ylim(bottom=floor / 3)
+    if max(step[-1] / max(step[0], 1) for step, _, _ in curves.values()) >= 100:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(tick_text)
+
+
 def replicates_label(last: ndarray, single: str) -> str:
     """Return the legend text of a line: `single` for R = 1, else what the median is over.
 

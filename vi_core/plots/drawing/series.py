@@ -78,10 +78,11 @@ def last_half(values: ndarray) -> ndarray:
     return values[len(values) // 2 :]
 
 
-def robust_limits(values: ndarray, include: Iterable[float]) -> tuple[float, float]:
+def robust_limits(values: ndarray, include: Iterable[float], scale: float = 0.0) -> tuple[float, float]:
     """Return limits of an axis that show `values` but their outermost 0.5 per cent at each end, and all of `include`.
 
-    A number of `include` further away than ten times the spread of the values is left out: it would flatten them.
+    A number of `include` further away than ten times the spread of the values, or than six times `scale`, is left out:
+    it would flatten them. The limits are at least `scale` apart: what is smaller is of no interest.
     """
     numbers = [number for number in include if np.isfinite(number)]
     finite = values[np.isfinite(values)]
@@ -89,8 +90,8 @@ def robust_limits(values: ndarray, include: Iterable[float]) -> tuple[float, flo
         finite = np.asarray(numbers or [0.0])
     low, high = np.percentile(finite, [0.5, 99.5])
     size = max(abs(low), abs(high), 1e-12)
-    far = 10 * max(high - low, 1e-4 * size)
+    far = max(10 * max(high - low, 1e-4 * size), 6 * scale)
     near = [number for number in numbers if low - far < number < high + far]
     low, high = min([low, *near]), max([high, *near])
-    margin = 0.08 * max(high - low, 1e-5 * size)
+    margin = max(0.08 * max(high - low, 1e-5 * size), (scale - (high - low)) / 2)
     return float(low - margin), float(high + margin)
