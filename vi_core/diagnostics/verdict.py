@@ -202,7 +202,7 @@ def judge(weighed: Weighed, alive: Tensor, results: Tensor | None = None, ways_o
     judged = torch.zeros_like(living).index_fill(0, elbo.argmax(), True) if results is None else results.cpu()
     if not bool(living[judged].all()) or not bool(judged.any()):
         reason = f"no finite ELBO: q has draws where the density is zero; try {ways_out}"
-        return Verdict("poor", (reason,), *[None] * 7, (), draws)
+        return Verdict("poor", (reason,), None, None, None, None, None, None, None, (), draws)
     seen = _Seen(
         k_hat=nearly_worst(found.k_hat[judged]),
         gap=nearly_worst(found.gap[judged]),

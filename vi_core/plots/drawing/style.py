@@ -105,8 +105,7 @@ def theme() -> Iterator[None]:
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
-        for name, value in STYLES[LOOK.get().style].items():
-            mpl.rcParams[name] = value
+        mpl.rcParams.update(STYLES[LOOK.get().style])
         yield
 
 
