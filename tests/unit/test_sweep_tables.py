@@ -55,7 +55,7 @@ def test_groups_are_those_of_all_keys_but_the_seed() -> None:
     jobs = [job(f"a={a}", f"seed={s}") | final(a + s) for a in (1, 10) for s in (0, 1, 5)]
     first, second = groups_of(jobs, ["a", "seed"])
     assert (first.values, second.values) == ({"a": "1"}, {"a": "10"})
-    np.testing.assert_allclose(second.final(), (12.0, np.std([0, 1, 5], ddof=1) / 3**0.5))
+    assert second.final() == pytest.approx((12.0, float(np.std([0, 1, 5], ddof=1)) / 3**0.5))
 
 
 def final(value: float | None, error: float | None = 0.5) -> dict[str, Any]:
@@ -89,7 +89,8 @@ def test_at_equal_time_each_is_where_it_was_when_the_first_ended() -> None:
     """Means 3, 2 and 1 deviations off, above in one replicate and below in the other; the slow job is at its first."""
     known = {"estimates": {"mu": {"exact": 0.0, "exact_sd": 0.5}}}
     fast, slow = history([1.0, 2.0, 3.0], [1.5, 1.0, 0.5]), history([7.0, 17.0, 27.0], [1.5, 1.0, 0.5])
-    np.testing.assert_allclose(errors_of(known, fast), [3, 2, 1])
+    errors = errors_of(known, fast)
+    assert errors is not None and errors.tolist() == pytest.approx([3, 2, 1])
     first, second = at_equal_time([known, known], [fast, slow])
     assert first == pytest.approx({"equal_s": 2.0, "final_in_time": -2.0, "error": 1.0, "error_in_time": 1.0})
     assert second == pytest.approx({"equal_s": 2.0, "final_in_time": -9.0, "error": 1.0, "error_in_time": 3.0})
