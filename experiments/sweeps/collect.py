@@ -198,7 +198,7 @@ def row(job: Job, keys: list[str], others: list[str]) -> dict[str, Any]:
     line |= job.get("recovery", {}) | job.get("misfit", {})
     if bound:
         trust = (job.get("verdict") or {}).get("trust")
-        line |= {"log_evidence": job["final"]["log_evidence"], "verdict": WORDS.get(trust, "")}
+        line |= {"log_evidence": job["final"]["log_evidence"], "verdict": WORDS.get(trust or "", "")}
     line |= job.get("race", {})
     passed = sum(check["passed"] for check in checks)
     return line | {"checks_passed": passed, "checks": len(checks), "seconds": job["timing"]["total_s"]}

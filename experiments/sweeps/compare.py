@@ -120,7 +120,7 @@ def row(job: Job, keys: Sequence[str]) -> dict[str, Any]:
     line |= {"status": job["status"], "bound": final["name"], "final": final["mean"], "final_se": final["se"]}
     for name, number in (("log_evidence", evidence(job)), ("held_out", held_out(job))):
         line |= {name: number.value, f"{name}_se": number.error, f"{name}_by": number.how}
-    return line | {"verdict": WORDS.get(trust, ""), "seconds": job["timing"]["total_s"]}
+    return line | {"verdict": WORDS.get(trust or "", ""), "seconds": job["timing"]["total_s"]}
 
 
 def shown(rows: list[dict[str, Any]], keys: Sequence[str]) -> list[list[str]]:

@@ -55,7 +55,7 @@ def test_groups_are_those_of_all_keys_but_the_seed() -> None:
     jobs = [job(f"a={a}", f"seed={s}") | final(a + s) for a in (1, 10) for s in (0, 1, 5)]
     first, second = groups_of(jobs, ["a", "seed"])
     assert (first.values, second.values) == ({"a": "1"}, {"a": "10"})
-    np.testing.assert_allclose(second.final(), (12.0, np.std([0, 1, 5], ddof=1) / 3**0.5))
+    assert second.final() == pytest.approx((12.0, float(np.std([0, 1, 5], ddof=1)) / 3**0.5))
 
 
 def final(value: float | None, error: float | None = 0.5) -> dict[str, Any]:
