@@ -86,7 +86,7 @@ class Local(Workers):
 
     def __init__(self, at_once: int | None = None, **parameters: Any):
         self.at_once, self.parameters = at_once or cores(), parameters
-        self.room = self.at_once  # how many jobs submitit may have at the same time
+        self.room, self.over = self.at_once, False  # how many jobs submitit may have; whether no other is to begin
 
     @property
     def parallel(self) -> int:
@@ -97,7 +97,7 @@ class Local(Workers):
         executor = needed("submitit", "slurm").AutoExecutor(self.folder.absolute() / ".submitit", cluster=self.cluster)
         executor.update_parameters(**self.parameters)
         while waiting or running:
-            room = self.room - len(running)
+            waiting, room = [] if self.over else waiting, self.room - len(running)
             if begin := waiting[:room]:
                 waiting = waiting[room:]
                 with without_ctrl_c():
@@ -107,6 +107,9 @@ class Local(Workers):
             ended = self.ended(list(running.values()))
             for place in [place for place, job in running.items() if job in ended]:
                 yield place, outcome(running.pop(place))
+
+    def cancel(self) -> None:
+        self.over = True
 
     def ended(self, jobs: list[Any]) -> list[Any]:
         """Return those of the jobs that run no more."""
@@ -158,6 +161,7 @@ class Slurm(Local):
         return None if found.returncode else set(found.stdout.split())
 
     def cancel(self) -> None:
+        super().cancel()
         subprocess.run(["scancel", "--quiet", "--state=PENDING", *self.arrays], capture_output=True)
 
 
