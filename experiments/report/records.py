@@ -100,6 +100,7 @@ class Job:
         unjudged: Why its checks were not applied; empty where they were.
         checks, quantities, figures: What it found.
         trust: The verdict on the fit, in one line.
+        diagnostics: Numbers about q and the run by name, as text.
         seconds: How long it took.
         environment: Versions and machine.
     """
@@ -115,6 +116,7 @@ class Job:
     quantities: tuple[Quantity, ...] = ()
     figures: tuple[Figure, ...] = ()
     trust: str = ""
+    diagnostics: tuple[tuple[str, str], ...] = ()
     seconds: float = 0.0
     environment: dict[str, object] = field(default_factory=dict)
 
@@ -143,6 +145,8 @@ class Row:
         says: What the reports say there.
         note: Remark of its configuration.
         error: Why its command failed; empty where it did not.
+        settings: Of a run, by part, as text.
+        course: Of a run, steps and bounds as two lists in JSON; empty for none.
     """
 
     name: str
@@ -155,6 +159,8 @@ class Row:
     says: str = ""
     note: str = ""
     error: str = ""
+    settings: tuple[tuple[str, str], ...] = ()
+    course: str = ""
 
     @property
     def verdict(self) -> Verdict:
