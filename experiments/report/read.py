@@ -1,6 +1,7 @@
 """Reader of the folder of a run or a sweep, which returns the row of it on the report page."""
 
 import base64
+import json
 import logging
 import re
 import shlex
@@ -9,9 +10,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vi_core.archive import read_config, read_summary
 from vi_core.errors import DataError
 from vi_core.layout import Multirun, fault
+from vi_core.plots.drawing.series import quantiles
 from vi_core.reading import damaged, read_yaml
 from vi_core.renamed import ESTIMATES
 from vi_core.training.history import read_history
@@ -25,6 +29,13 @@ from .records import MOST_FIGURES, Check, Figure, Job, Quantity, Row
 CAPTIONS = {
     "bound": "the bound over the steps",
     "expectations": "posterior means over the steps",
+    "network": "the model as a Bayesian network, with a Markov blanket",
+    "epochs": "the bound, averaged over each epoch",
+    "interpolation": "from one test image to another, linearly in z",
+    "methods": "estimates and bound of the methods over the steps",
+    "records": "the bound as it was recorded, and its moving average",
+    "paths": "ways over the likelihood, with the Fisher metric",
+    "convergence": "how far the bounds are below the highest",
     "posterior": "q beside the exact posterior, where it is known",
     "density": "fitted density over the data",
     "predictive": "data that the model replicates beside the observed ones",
@@ -81,12 +92,63 @@ def _row(folder: Path, jobs: tuple[Job, ...], command: str, keys: tuple[str, ...
         command=command,
         jobs=tuple(replace(job, figures=job.figures[:each]) for job in jobs),
         keys=keys,
-        figures=tuple(figures(folder / "plots")) if keys else (),
+        figures=tuple(figures(folder / "plots", "bound")) if keys else (),
         hidden_figures=sum(len(job.figures[each:]) for job in jobs),
         where=report.get("where", ""),
         says=report.get("says", ""),
         note=config.get("note", ""),
+        settings=() if keys else settings_of(config),
+        course="" if keys else course_of(folder),
     )
+
+
+SHOWN = ("model", "family", "bound", "estimator", "optimizer", "dataset", "trainer", "study")  # settings on the page
+ALONE = ("replicates", "seed", "dtype")
+POINTS = 400  # of the course of the bound
+
+
+def settings_of(config: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return the settings of each part, and those at the top level that decide numbers, as text."""
+    parts, found = config.get("parts") or {}, []
+    for name in SHOWN:
+        if own := config.get(name):
+            values = ", ".join(f"{key}={value}" for key, value in own.items() if not key.startswith("_"))
+            found.append(
+                (name, f"{parts[name]}: {values}" if values and parts.get(name) else parts.get(name) or values)
+            )
+    return (*found, *((name, str(config[name])) for name in ALONE if name in config))
+
+
+def diagnostics_of(summary: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return what the summary says about q and about the run, as text."""
+    own, timing, found = summary.get("diagnostics") or {}, summary["timing"], []
+    words = {"pareto_k": "Pareto k-hat (below 0.7 is good)", "ess": "effective sample size, share of the draws"}
+    for key, text in words.items():
+        if (row := own.get(key)) and row["median"] is not None:
+            found.append((text, f"{row['median']:.3g}"))
+    if (kl := (summary.get("final") or {}).get("kl_to_posterior")) is not None:
+        found.append(("KL(q || posterior)", f"{kl:.4g} nats"))
+    if likelihood := own.get("likelihood"):
+        found.append(("held-out −log p(x)", f"{likelihood['nll']:.6g} nats"))
+    if "diverged_replicates" in summary:
+        found.append(("replicates", f"{summary['replicates']}, of which {summary['diverged_replicates']} diverged"))
+    for key, text in (("iterations", "steps"), ("us_per_iteration", "microseconds a step"), ("execution", "execution")):
+        if key in timing:
+            found.append((text, f"{timing[key]:.4g}" if isinstance(timing[key], float) else str(timing[key])))
+    return tuple(found)
+
+
+def course_of(folder: Path) -> str:
+    """Return the last half of a run's bound as JSON: steps, and medians over replicates; empty where there is none."""
+    path = folder / "trace.csv"
+    if path.is_symlink() or not path.is_file():
+        return ""
+    trace = read_history(path)
+    rows = np.unique(np.linspace(len(trace.step) // 2, len(trace.step) - 1, POINTS).astype(int))
+    values = quantiles(trace.columns[trace.bound][rows])[1]
+    kept = np.isfinite(values)
+    shown = [float(f"{value:.9g}") for value in values[kept]]
+    return json.dumps([trace.step[rows][kept].tolist(), shown]) if len(shown) > 2 else ""
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -121,6 +183,7 @@ def read_job(folder: Path, place: dict[str, Any]) -> Job:
         quantities=tuple(quantities(summary)),
         figures=tuple(figures(folder / "plots")),
         trust=(summary.get("verdict") or {}).get("line", ""),
+        diagnostics=diagnostics_of(summary),
         seconds=summary["timing"]["total_s"],
         environment=summary["environment"],
     )
@@ -194,9 +257,10 @@ def quantities(summary: dict[str, Any]) -> list[Quantity]:
     return found
 
 
-def figures(folder: Path) -> list[Figure]:
-    """Return the PNG files of a `plots` folder, the most telling first."""
+def figures(folder: Path, first: str = "") -> list[Figure]:
+    """Return the PNG files of a `plots` folder, that called `first` before the others, then the most telling."""
     ranks = {name: rank for rank, name in enumerate(CAPTIONS)}
+    ranks |= {first: -2}
     paths = sorted(folder.glob("*.png"), key=lambda path: (ranks.get(path.stem, -1), path.stem))
     return [found for path in paths if (found := figure(path)) is not None]
 

@@ -102,6 +102,7 @@ class Job:
         unjudged: Why its checks were not applied; empty where they were.
         checks, quantities, figures: What it found.
         trust: The verdict on the fit, in one line.
+        diagnostics: Numbers about q and the run by name, as text.
         seconds: How long it took.
         environment: Versions and machine.
     """
@@ -117,6 +118,7 @@ class Job:
     quantities: tuple[Quantity, ...] = ()
     figures: tuple[Figure, ...] = ()
     trust: str = ""
+    diagnostics: tuple[tuple[str, str], ...] = ()
     seconds: float = 0.0
     environment: dict[str, object] = field(default_factory=dict)
 
@@ -146,6 +148,8 @@ class Row:
         note: Remark of its configuration.
         error: Why its command failed; empty where it did not.
         overview: Cells of a table that stands first, its head in the first line; none if empty.
+        settings: Of a run, by part, as text.
+        course: Of a run, steps and bounds as two lists in JSON; empty for none.
     """
 
     name: str
@@ -159,6 +163,8 @@ class Row:
     note: str = ""
     error: str = ""
     overview: tuple[tuple[str, ...], ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
+    course: str = ""
 
     @property
     def verdict(self) -> Verdict:

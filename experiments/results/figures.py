@@ -6,7 +6,7 @@
 import itertools
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,16 @@ from .predictive import Pair, replicated_by_fit
 from .summary import network_of, results_of
 
 log = logging.getLogger(__name__)
-IMAGES = {"test", "reconstruction", "generated", "data"}  # arrays whose elements are like data points
+IMAGES = {
+    "test",
+    "reconstruction",
+    "generated",
+    "grey",
+    "interpolation",
+    "data",
+}  # arrays whose elements are like data points
 GRID = 400  # points at which densities are drawn
+INTERPOLATED = 3  # pairs of images, each with a row
 MOST_PANELS = 12  # trajectories in one figure; trace.csv has them all
 
 
@@ -162,9 +170,12 @@ def figures(run: Finished, smoothing: int, blanket: str | None = None) -> Iterat
     if run.network is not None:
         yield "network", _network(run.network, blanket, run.summary["experiment"])
     if "reconstruction" in run.samples:
-        rows = {"image": run.samples["test"], "reconstruction": run.samples["reconstruction"]}
-        yield "reconstructions", image_figure(rows, title=title)
+        yield "reconstructions", image_figure(_reconstructions(run.samples), title=title)
         yield "generated", _images_from_noise(run)
+        if "interpolation" in run.samples:
+            title = f"{run.summary['experiment']}: from one test image to another, linearly in z"
+            images = run.samples["interpolation"]
+            yield "interpolation", noise_figure(images, columns=len(images) // INTERPOLATED, title=title)
     if "denoising" in run.summary["diagnostics"]:
         yield "terms", _terms(run, title)
     if "reverse" in run.samples:
@@ -202,8 +213,17 @@ def _generated(run: Finished) -> Iterator[tuple[str, Figure]]:
         yield "reverse", reverse_figure(frames, steps, run.samples["data"], title=f"{name}: from noise to data")
 
 
+def _reconstructions(samples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return rows of images: as stored, and as seen where that differs, their reconstructions, and samples."""
+    seen, generated = samples["test"], samples["generated"]
+    grey = samples.get("grey", seen)
+    rows = {"test image": seen} if np.allclose(grey, seen) else {"test image": grey, "as seen, 0 or 1": seen}
+    rows |= {"reconstruction, mean": samples["reconstruction"], "from noise, mean": generated}
+    return rows | ({"from noise, rounded": generated.round()} if len(rows) == 4 else {})
+
+
 def _images_from_noise(run: Finished) -> Figure:
-    return noise_figure(run.samples["generated"], title=f"{run.summary['experiment']}: images from noise")
+    return noise_figure(run.samples["generated"], title=f"{run.summary['experiment']}: images from noise, pixel means")
 
 
 def _epochs(run: Finished, title: str) -> Figure:

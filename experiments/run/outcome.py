@@ -16,7 +16,7 @@ from vi_core.archive import MODELS_IN_FILES
 from vi_core.diagnostics.marginals import draw
 from vi_core.errors import LabError, NonFinite, Unwritable
 from vi_core.files import replacing
-from vi_core.models.base import GeneratesImages, HasDenoisingTerms
+from vi_core.models.base import GeneratesImages, HasDenoisingTerms, Model
 from vi_core.models.files import located
 from vi_core.problem import Problem
 from vi_core.run import Run
@@ -24,6 +24,7 @@ from vi_core.schema import Config
 from vi_core.training.callbacks import Callback
 from vi_core.training.history import History
 from vi_core.training.loop import Loop
+from vi_core.types import Latents
 
 from ..config.hydra_adapter import yaml_text
 from ..config.schema import config_hash
@@ -46,6 +47,7 @@ from .process import describe_environment
 
 log = logging.getLogger(__name__)
 DRAWS = 500  # from q, of each latent
+PAIRS, BETWEEN = 3, 10  # interpolations, and images of each
 IMAGES = 64  # test images, reconstructions and generated ones
 
 
@@ -194,15 +196,34 @@ def draw_samples(problem: Problem) -> dict[str, np.ndarray]:
         return diffusion.generated(problem, model)
     if not isinstance(model, GeneratesImages) or data.image_shape is None:
         return {}
-    images = data.decode((data.train if data.test is None else data.test)[:IMAGES])
+    stored = (data.train if data.test is None else data.test)[:IMAGES]
+    images = data.decode(stored)
     with torch.no_grad():
-        z = family.distribution(family.variational(images)).sample(1)
+        q = family.distribution(family.variational(images))
         found = {
             "test": images,
-            "reconstruction": model.pixel_means(z),
+            "reconstruction": model.pixel_means(q.sample(1)),
             "generated": model.pixel_means(model.sample_prior(IMAGES)),
+            "grey": stored.to(images) / data.train.max().to(images),
+            **interpolated(model, {name: mean for name, (mean, _) in q.moments().items()}),
         }
     return {name: value.reshape(-1, *data.image_shape).cpu().numpy() for name, value in found.items()}
+
+
+def interpolated(model: Model, means: Latents) -> dict[str, torch.Tensor]:
+    """Return images of points between the latents of images 0 and 1, 2 and 3, and 4 and 5; {} for discrete latents."""
+    count = min(PAIRS, min(mean.shape[1] for mean in means.values()) // 2)
+    if not count or any(latent.support.discrete for latent in model.latents.values()):
+        return {}
+    between = {}
+    for name, mean in means.items():  # (1, B, *event)
+        share = torch.linspace(0, 1, BETWEEN, dtype=mean.dtype, device=mean.device).reshape(
+            -1, *(1,) * (mean.dim() - 2)
+        )
+        pairs = [(1 - share) * mean[0, 2 * i] + share * mean[0, 2 * i + 1] for i in range(count)]
+        between[name] = torch.cat(pairs)[None, None]
+    assert isinstance(model, GeneratesImages)
+    return {"interpolation": model.pixel_means(between)}
 
 
 def draw_figures(

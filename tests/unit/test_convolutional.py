@@ -295,7 +295,12 @@ def test_coloured_images_are_learned_and_drawn(cli: CommandLine, tmp_path: Path)
     assert summary_of(tmp_path / "run")["final"]["method"] == "held-out data"
     with np.load(tmp_path / "run" / "samples.npz") as samples:
         assert samples["reconstruction"].shape == samples["test"].shape == (40, 10, 14, 3)
+        assert (
+            samples["interpolation"].shape == (30, 10, 14, 3)
+            and 0 <= samples["grey"].min() < samples["grey"].max() == 1
+        )
         errors = np.abs(samples["reconstruction"] - samples["test"]).mean()
         assert errors < 0.6 * np.abs(samples["test"].mean(axis=0) - samples["test"]).mean()
-    assert {path.stem for path in (tmp_path / "run" / "plots").iterdir()} == {"bound", "reconstructions", "generated"}
+    drawn = {path.stem for path in (tmp_path / "run" / "plots").iterdir()}
+    assert drawn >= {"bound", "reconstructions", "generated", "interpolation"}
     assert cli("task=plot", "run=run").code == 0

@@ -31,12 +31,12 @@ def image_figure(rows: dict[str, ndarray], *, title: str = "", columns: int = 10
         columns: How many images of each row are shown, from the first.
     """
     shown = max(min(columns, len(images)) for images in rows.values())
-    margin = 0.3 + 0.078 * max(len(label) for label in rows)
+    margin = 0.5 + 0.088 * max(len(part) for label in rows for part in label.split(", "))
     width, height = _tile(next(iter(rows.values())))
     figure = blank(margin + width * shown, (height + 0.05) * len(rows) + _room(title), title)
     for axes, (label, images) in zip(figure.subplots(len(rows), 1, squeeze=False).ravel(), rows.items(), strict=True):
         _show(axes, mosaic(images[:columns], columns=shown))
-        axes.set_ylabel(label, rotation=0, ha="right", va="center")
+        axes.set_ylabel(label.replace(", ", ",\n"), rotation=0, ha="right", va="center")
     return figure
 
 

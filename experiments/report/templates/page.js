@@ -37,6 +37,24 @@
     setTimeout(() => { button.textContent = "Copy"; }, 1500);
   }));
 
+  document.querySelectorAll(".course").forEach((figure) => {
+    const [steps, values] = JSON.parse(figure.dataset.course);
+    const [svg, cursor, output] = ["svg", ".cursor", "output"].map((name) => figure.querySelector(name));
+    const low = Math.min(...values), high = Math.max(...values), first = steps[0], last = steps[steps.length - 1];
+    const x = (step) => 600 * (step - first) / (last - first || 1), y = (value) => 150 - 140 * (value - low) / (high - low || 1);
+    svg.querySelector("polyline").setAttribute("points", steps.map((step, i) => `${x(step)},${y(values[i])}`).join(" "));
+    const read = (event) => {
+      const place = 600 * event.offsetX / svg.clientWidth;
+      const i = steps.reduce((best, step, j) => Math.abs(x(step) - place) < Math.abs(x(steps[best]) - place) ? j : best, 0);
+      ["x1", "x2"].forEach((name) => cursor.setAttribute(name, x(steps[i])));
+      cursor.style.visibility = "visible";
+      output.textContent = `Step ${steps[i]}: ${values[i]}`;
+    };
+    svg.addEventListener("pointermove", read);
+    svg.addEventListener("pointerdown", read);
+    output.textContent = `Step ${last}: ${values[values.length - 1]}`;
+  });
+
   const opened = [];
   addEventListener("beforeprint", () => document.querySelectorAll("details:not([open])").forEach((part) => { part.open = true; opened.push(part); }));
   addEventListener("afterprint", () => opened.splice(0).forEach((part) => { part.open = false; }));

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import matplotlib as mpl
 import numpy as np
@@ -105,7 +105,7 @@ def theme() -> Iterator[None]:
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
-        mpl.rcParams.update(STYLES[LOOK.get().style])
+        mpl.rcParams.update(cast(Any, STYLES[LOOK.get().style]))
         yield
 
 
