@@ -113,7 +113,10 @@ def row_faults(rows: Rows) -> list[str]:
         ]
         text = f"{row['shows']} {row['verdict']}"
         figures = "".join(found[0] for found in re.finditer(r"figures? `\w+`((, | and )`\w+`)*", text))
-        faults += [f"{row['number']}: figure {each}" for each in re.findall(r"`\w+`", figures) if each not in outputs]
+        drawn = [
+            each for each in re.findall(r"`(\w+)`", figures) if not re.search(rf"`(plots/)?{each}(\.png)?`", outputs)
+        ]
+        faults += [f"{row['number']}: figure `{each}`" for each in drawn]
         named = set(re.findall(r"`([^`]+)`", text)) - set(re.findall(r"`(\w+)`", figures))
         known = set().union(*(checked(each) for each in {name, *named} & experiments))
         faults += [f"{row['number']}: {each}" for each in sorted(named - known - experiments - ELSEWHERE)]

@@ -134,7 +134,7 @@ def python(content: str, folder: Path, space: dict[str, object], kind: str) -> N
     if kind == "python":
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
-            patch.setitem(vi_core.fit.__kwdefaults__, "steps", FEW_STEPS)
+            patch.setitem(vi_core.fit.__kwdefaults__ or {}, "steps", FEW_STEPS)
             exec(compile(content, "<page>", "exec"), space)
 
 

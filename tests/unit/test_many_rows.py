@@ -188,7 +188,7 @@ def test_a_million_rows(kind: str, seed: int) -> None:
     answer = exact(model, {"x": x, "y": y}) if isinstance(model, LinearRegression) else maximum(x, y)
     off, ratio = scored(fit, *answer)
     shown = f"means off by {off.abs().max():.3f} sd, sd ratio {ratio.min():.3f} to {ratio.max():.3f}"
-    print(f"\n{kind}, seed {seed}: {shown}; {peak:.0f} MiB above the data, {seconds:.0f} s, {fit.done} steps")
+    print(f"\n{kind}, seed {seed}: {shown}; {peak:.0f} MiB above the data, {seconds:.0f} s, {fit.run.loop.done} steps")
     assert float(off.abs().max()) < 0.1
     assert float(ratio.min()) > 0.95 and float(ratio.max()) < 1.05
     assert peak < 1024
