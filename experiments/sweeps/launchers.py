@@ -193,6 +193,7 @@ class Ray(Workers):
         """Return Ray, connected to its cluster."""
         ray = needed("ray", "ray")
         if not ray.is_initialized():
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of its own tells nobody of its use
             own = {"include_dashboard": False} if self.address is None and "RAY_ADDRESS" not in os.environ else {}
             ray.init(self.address, logging_level="ERROR", log_to_driver=False, **own)
         return ray

@@ -257,8 +257,16 @@ def test_settings_are_those_of_the_constructor(path: str) -> None:
     ("arguments", "words"),
     [
         (("hydra/launcher=ray",), "ray is not installed; pip install 'vi-lab[ray]' adds it."),
-        (("hydra/launcher=submitit_local",), "submitit is not installed; pip install 'vi-lab[slurm]' adds it."),
-        (("hydra/sweeper=optuna",), "optuna is not installed; pip install 'vi-lab[search]' adds it."),
+        pytest.param(
+            ("hydra/launcher=submitit_local",),
+            "submitit is not installed; pip install 'vi-lab[slurm]' adds it.",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ("hydra/sweeper=optuna",),
+            "optuna is not installed; pip install 'vi-lab[search]' adds it.",
+            marks=pytest.mark.slow,
+        ),
         (("hydra/launcher=joblib", "hydra.launcher.jobs=2"), "hydra.launcher.jobs"),
     ],
 )
