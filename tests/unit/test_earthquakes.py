@@ -451,7 +451,7 @@ def test_a_run_recovers_and_is_read_back(cli: CommandLine, tmp_path: Path) -> No
     for row in summary["estimates"].values():
         assert abs(row["mean"] - row["truth"]) < 4 * row["sd"]
     assert {path.name for path in (tmp_path / "whole" / "plots").iterdir()} == {
-        "bound.png", "expectations.png", "parameters.png", "posterior.png", "map.png", "counts.png",
+        "bound.png", "expectations.png", "parameters.png", "posterior.png", "network.png", "map.png", "counts.png",
     }  # fmt: skip
     archived = vi_core.load(tmp_path / "whole")
     model, full = archived.problem.model, archived.problem.batches.full
