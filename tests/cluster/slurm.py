@@ -82,7 +82,11 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
         for command in (["munged", "--foreground", *munge], ["slurmctld", "-D", "-i"], ["slurmd", "-D", "-N", host]):
             stack.enter_context(daemon(command, folder, environment))
         wait_for_idle(environment)
-        yield environment
+        try:
+            yield environment
+        finally:  # or the guards of the last jobs would look for the controller for ever
+            subprocess.run(["scancel", "--me"], env=os.environ | environment, capture_output=True)
+            wait_for_idle(environment)
 
 
 MUNGE = {
