@@ -233,18 +233,19 @@ def assemble(
     elif begin:
         step.begin(batches.whole(model) if isinstance(family, HasCoordinates) else batches.full)
     if begin and not type(model).__module__.startswith("vi_core."):
-        check_factors(model, family, batches)
+        check_factors(model, family, batches, estimator.num_samples)
     return Problem(data, checksum, model, family, bound, estimator, step, batches)
 
 
 @torch.no_grad()
-def check_factors(model: Model, family: Family, batches: Batches) -> None:
-    """Evaluate the factors of a model of the user's own at two draws of q, and look at their shapes.
+def check_factors(model: Model, family: Family, batches: Batches, draws: int) -> None:
+    """Evaluate the factors of a model of the user's own at draws of q, and look at their shapes.
 
     Args:
         model: Of the user's.
         family: At its first parameters; the random stream is put back.
         batches: Which have an example of what a step sees.
+        draws: K, of a step.
 
     Raises:
         Unsupported: Naming the first factor that is no tensor of one number for each draw, replicate and data point.
@@ -252,7 +253,7 @@ def check_factors(model: Model, family: Family, batches: Batches) -> None:
     with same_draws_after(batches.data.train.device):
         x = batches.decode(batches.example())
         q = family.distribution(family.variational(x))
-        z = q.sample(2)
+        z = q.sample(draws)
         wanted, found = q.log_prob(z).shape, model.factors(z, x)
     for name, (value, _) in found.items():
         shape = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__

@@ -195,7 +195,7 @@ def _batched(config: DictConfig) -> Sweeper:
         raise ConfigError("sweep.batched=true goes through grids, with a sweeper of its own; leave hydra/sweeper out.")
     if not is_local(config) and not is_ours(config.hydra.launcher._target_):
         known = ", ".join(path.partition("/")[2] for path in PLUGINS if path.startswith("launcher/"))
-        raise ConfigError(f"sweep.batched=true needs a launcher that hands out batches: hydra/launcher={known}.")
+        raise ConfigError(f"sweep.batched=true needs a launcher of {known}; choose one, or leave hydra/launcher out.")
     from ..sweeps.batched_sweeper import BatchedSweeper  # torch, only where it is used
 
     return BatchedSweeper()

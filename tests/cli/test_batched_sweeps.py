@@ -305,6 +305,7 @@ def test_the_folder_is_that_of_a_run_alone(tmp_path: Path) -> None:
     assert traces(batched)[1].step[-1] == 30
 
 
+@pytest.mark.slow
 def test_batches_of_a_sane_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five jobs of two replicates, at most four replicates at once: two batches, and one job by itself."""
     monkeypatch.setattr(batch, "MOST_REPLICATES", 4)
@@ -352,7 +353,9 @@ def test_a_bad_point_fails_alone(tmp_path: Path) -> None:
     assert [one[key] for key in keys] == [other[key] for key in keys]
 
 
-@pytest.mark.parametrize("policy", ["raise", "stop", "skip"])
+@pytest.mark.parametrize(
+    "policy", ["raise", *(pytest.param(name, marks=pytest.mark.slow) for name in ("stop", "skip"))]
+)
 def test_a_point_that_diverges_ends_as_if_alone(policy: str, tmp_path: Path) -> None:
     """SGD with a rate that is far too large; the trace, the message and the status are those of the run alone."""
     grid = ("optimizer=sgd", "optimizer.lr=1e-4,1e3", "trainer.steps=250", f"trainer.on_nonfinite={policy}")
@@ -365,6 +368,7 @@ def test_a_point_that_diverges_ends_as_if_alone(policy: str, tmp_path: Path) -> 
     assert checkpoints == 2 * [policy != "raise"]
 
 
+@pytest.mark.slow
 def test_a_point_that_converges_ends_as_if_alone(tmp_path: Path) -> None:
     """A stopping rule holds for each job at its own time, and leaves it where it would have stopped."""
     rule = (

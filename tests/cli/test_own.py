@@ -97,6 +97,7 @@ def test_resume_uses_the_copy_and_keeps_the_identity(place: Path, tmp_path: Path
     assert "my_model.py has changed" in refused.err
 
 
+@pytest.mark.slow
 def test_identity_is_the_content_and_not_the_place(place: Path, tmp_path: Path) -> None:
     first = summary(place / "run")["config_hash"]
     shutil.copy(place / "my.csv", tmp_path)

@@ -53,7 +53,7 @@ def test_roles() -> None:
     """What each role means for the settings of the program, listed here once more by hand."""
     assert schema.names("identity", False) == {
         "overrides", "threads", "sweep", "task", "run", "resume", "plot", "strict", "expected", "note", "report",
-        "fidelity", "reproduce", "callback", "callbacks", "hydra",
+        "fidelity", "reproduce", "callback", "callbacks", "hydra", "combine",
     }  # fmt: skip
     assert schema.names("batch") == {
         "overrides", "expected", "note", "report", "strict", "plot", "sweep", "callbacks",

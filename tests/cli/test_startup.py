@@ -60,6 +60,7 @@ def test_refusals_and_the_configuration_need_no_torch(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_importing_the_library_changes_nothing(tmp_path: Path) -> None:
     """`import vi_core` needs no torch; importing all of it leaves torch, and the seeds, as they were."""
     script = f"""

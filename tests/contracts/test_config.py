@@ -347,9 +347,8 @@ tests/unit/test_regression.py, tests/unit/test_stan.py."""
 
 def is_first(model: str, dataset: str) -> bool:
     """Whether a data set is the one with which a model is tried in the short tests: its own, digits, or numbers."""
-    own = {model, "eight_schools"} if model.startswith("eight_schools") else {model}
-    return dataset in own or (
-        not own & set(names("dataset")) and dataset == ("digits" if model in IMAGES else "normal")
+    return dataset == model or (
+        model not in names("dataset") and dataset == ("digits" if model in IMAGES else "normal")
     )
 
 

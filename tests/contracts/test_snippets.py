@@ -27,6 +27,8 @@ from tests.conftest import DATA, ROOT, SMOKE, run_in
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUN_AT_ONCE = ("README.md",)
 """Pages whose commands are run, and not only composed, by `make test`: a newcomer types these first."""
+LONG = ("own_model.md",)
+"""Pages whose Python blocks fit a dozen models: in the slow tests."""
 KINDS = {"bash", "python", "yaml", "csv", "text"}
 FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:PYTHONPATH=\w+ )?(?:python run\.py|vi-run|make)\b[^`]*)`")
@@ -258,7 +260,11 @@ def with_snippets() -> list[Path]:
     return [page for page in PAGES if any(kind in ("bash", "python") for kind, _, _ in blocks(page.read_text()))]
 
 
-@pytest.mark.parametrize("page", with_snippets(), ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=pytest.mark.slow if p.name in LONG else ()) for p in with_snippets()],
+    ids=lambda page: page.name,
+)
 def test_snippets_name_what_exists(page: Path, workplace: Path, tmp_path: Path) -> None:
     shutil.copytree(workplace, tmp_path, dirs_exist_ok=True)
     assert faults(page.read_text(), tmp_path, run=page.name in RUN_AT_ONCE) == []

@@ -185,7 +185,7 @@ def test_a_folder_without_a_name_is_refused(mode: str, name: str, cli: CommandLi
 NAMES = ("a=b", "a,b", "'a'", '"', "[a](b){c}", "a b ", "a\nb", "käse ≠ ²", "a\\'b\\", "x: #y", "null", "${a}")
 
 
-SHORT = ("a=b", "käse ≠ ²")
+SHORT = ("käse ≠ ²",)
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,7 @@ def test_load_is_repeatable_silent_and_leaves_the_default_stream(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_slow_packages_are_imported_only_when_used() -> None:
     code = (
         "import sys, vi_core.datasets.mnist, vi_core.datasets.digits, vi_core.datasets.synthetic, vi_core.datasets.csv;"

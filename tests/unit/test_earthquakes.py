@@ -439,6 +439,7 @@ def run_of(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "summary.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_run_recovers_and_is_read_back(cli: CommandLine, tmp_path: Path) -> None:
     short = ("trainer.final_samples=50", "trainer.steps=30")
     whole = cli("experiment=earthquakes_cavi", "hydra.run.dir=whole", "model/hyperparameters=empirical_bayes", *short)

@@ -114,7 +114,7 @@ def test_checks_read_as_what_they_are(name: str, expected: float, tolerance: flo
     ("key", "words"),
     [
         ("lr", "Did you mean 'optimizer.lr'?"),
-        ("steps", "Did you mean 'trainer.steps'?"),
+        ("steps", "It is one of trainer.steps, plot.steps."),
         ("num_samples", "Did you mean 'estimator.num_samples'?"),
         ("seeed", "Did you mean 'seed'?"),
     ],
