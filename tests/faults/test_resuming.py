@@ -228,9 +228,7 @@ def test_the_noise_of_the_first_gradient_is_that_of_an_uncut_run(whitened: Path,
         assert run_in(tmp_path, *measured, f"trainer.limit={limit}", f"hydra.run.dir={name}").code == 0
     assert run_in(tmp_path, "resume=run", "trainer.limit=20").code == 0
     noise = [summary_of(tmp_path / name)["diagnostics"]["gradient"] for name in ("straight", "run")]
-    assert [each.pop("along")[-1]["step"] for each in noise] == [
-        18,
-        18,
-    ]  # at checkpoints, which runs of other lengths have elsewhere
+    # in the course of a run it is measured at checkpoints, which runs of other lengths have elsewhere
+    assert [each.pop("along")[-1]["step"] for each in noise] == [18, 18]
     assert noise[0] == noise[1]
     assert trace_text(tmp_path / "run") == trace_text(tmp_path / "straight")
