@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vi_core.errors import ConfigError
+from vi_core.extras import needed
 from vi_core.models.bayesian.base import BayesianModel
 from vi_core.problem import default_dtype
 
@@ -32,10 +32,7 @@ def inference_data(fit: "Fit", draws: int) -> Any:
     Raises:
         ConfigError: Where ArviZ is not installed.
     """
-    try:
-        import arviz  # pyright: ignore[reportMissingImports]  an extra
-    except ImportError as error:
-        raise ConfigError("ArviZ is not installed; pip install 'vi-lab[arviz]' adds it.") from error
+    arviz = needed("arviz", "arviz")
     found: dict[str, Any] = groups(fit, draws)
     return arviz.from_dict(**found)
 

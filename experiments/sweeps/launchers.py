@@ -14,7 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .launching import Workers, cores, needed, without_ctrl_c
+from vi_core.extras import needed
+
+from .launching import Workers, cores, without_ctrl_c
 from .worker import Done, Item, wants_cuda, work
 
 Outcome = tuple[int, Done | Exception]

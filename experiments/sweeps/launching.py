@@ -12,16 +12,12 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
-
-from vi_core.errors import ConfigError
 
 from ..config.messages import one_line
 from ..run.interrupt import interruptible
@@ -167,20 +163,6 @@ def allowed_threads() -> int:
     """Return the most threads of a process that the environment allows."""
     text = os.environ.get("OMP_NUM_THREADS", "")
     return int(text) if text.isdecimal() and int(text) else cores()
-
-
-def needed(package: str, extra: str) -> Any:
-    """Return a package that a launcher or sweeper is made with.
-
-    Raises:
-        ConfigError: Where it is not installed.
-    """
-    try:
-        return import_module(package)
-    except ModuleNotFoundError as error:
-        if error.name != package:
-            raise
-        raise ConfigError(f"{package} is not installed; pip install 'vi-lab[{extra}]' adds it.") from error
 
 
 @contextmanager

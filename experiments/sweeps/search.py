@@ -19,9 +19,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from vi_core.errors import ConfigError, require
+from vi_core.extras import needed
 
 from ..config.hydra_adapter import choose_launcher
-from .launching import needed
 
 log = logging.getLogger(__name__)
 STUDY = "study.db"

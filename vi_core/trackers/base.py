@@ -8,13 +8,12 @@ series: steps that were told before are told once.
 import json
 import math
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vi_core.errors import ConfigError, Unsupported
+from vi_core.errors import Unsupported
 from vi_core.training.callbacks import Callback
 from vi_core.training.history import History
 from vi_core.training.loop import Loop
@@ -94,15 +93,3 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             found[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value)
     return found
-
-
-def needed(package: str, extra: str) -> Any:
-    """Return the module that a tracker writes with.
-
-    Raises:
-        ConfigError: Where its package is not installed.
-    """
-    try:
-        return import_module(package)
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{error.name} is not installed; pip install 'vi-lab[{extra}]' adds it.") from error

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from vi_core.errors import ConfigError
-from vi_core.trackers.base import Row, Tracker, flat, needed
+from vi_core.extras import needed
+from vi_core.trackers.base import Row, Tracker, flat
 
 FILE = "mlflow.json"
 MOST_METRICS, MOST_PARAMETERS, MOST_LETTERS = 1000, 100, 6000  # that the server takes at once, and of a parameter

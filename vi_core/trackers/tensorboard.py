@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vi_core.trackers.base import Row, Tracker, needed
+from vi_core.extras import needed
+from vi_core.trackers.base import Row, Tracker
 
 
 class TensorBoard(Tracker):

@@ -22,6 +22,7 @@ import numpy as np
 from torch import Tensor
 
 from vi_core.errors import ConfigError, DataError, LabError, did_you_mean
+from vi_core.extras import needed
 
 log = logging.getLogger(__name__)
 WORTH_THREADS = 1e-4  # seconds of an evaluation, from which on threads save more than they cost
@@ -76,15 +77,15 @@ class Program:
         self.drops_constants = self._lacks_constants()
 
     def _interpreted(self, content: bytes, data: str) -> Any:
-        stanli = needed("stanli")
-        needed("bridgestan")
+        stanli = needed("stanli", "stan")
+        needed("bridgestan", "stan")
         code = content.decode()
         if re.search(r"^\s*#include", code, re.MULTILINE):
             raise ConfigError(f"{self.file}: put the text in place of its #include; a run keeps a copy of one file.")
         return stanli.bridgestan_model(stan_code=code, data=data, name=self.file.stem)
 
     def _loaded(self, content: bytes, data: str) -> Any:
-        bridgestan = needed("bridgestan")
+        bridgestan = needed("bridgestan", "stan")
         try:
             return bridgestan.StanModel(str(self.file), data, warn=False)
         except (OSError, AttributeError) as error:
@@ -191,16 +192,6 @@ def processors() -> int:
 def starts(size: int) -> np.ndarray:
     """Return the points of the first look, uniform between −2 and 2, (FIRST_LOOK, D); the same each time."""
     return np.random.default_rng(0).uniform(-2, 2, (FIRST_LOOK, size))
-
-
-def needed(package: str) -> Any:
-    """Import a package of the extra `stan`; raise `ConfigError` in one line where it is missing."""
-    from importlib import import_module
-
-    try:
-        return import_module(package)
-    except ImportError:
-        raise ConfigError(f"a Stan program needs the package {package}: pip install 'vi-lab[stan]'.") from None
 
 
 def plain(value: Tensor) -> Any:
