@@ -16,7 +16,10 @@ import pytest
 from tests.conftest import ROOT
 
 LEAVES = ("models", "families", "bounds", "optimizers", "datasets")
-SHARED = ("types", "errors", "extras", "files", "reading", "per_replicate", "distributions", "networks", "execution.recording")
+SHARED = (
+    "types", "errors", "extras", "files", "reading", "per_replicate", "distributions", "networks",
+    "execution.recording",
+)  # fmt: skip
 """Modules and folders of vi_core that every part may use; they import only each other."""
 CONTRACTS = tuple(f"{leaf}.base" for leaf in LEAVES)
 ALLOWED = {

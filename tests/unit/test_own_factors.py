@@ -34,7 +34,7 @@ def test_a_factor_of_a_wrong_shape_is_named(wrong: str, monkeypatch: pytest.Monk
     """As it is, the model passes; the random stream does not move."""
     model, family = NormalGamma(), fakes.normal_gamma_family(VALUES, 3)
     before = torch.get_rng_state()
-    check_factors(model, family, batches(model))
+    check_factors(model, family, batches(model), 2)
     assert torch.equal(before, torch.get_rng_state())
     change, shown = SHAPES[wrong]
     genuine = NormalGamma.factors
@@ -45,7 +45,7 @@ def test_a_factor_of_a_wrong_shape_is_named(wrong: str, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(NormalGamma, "factors", factors)
     with pytest.raises(Unsupported, match=f"'prior_mu' is {shown}.*\\(2, 3, 1\\) is needed"):
-        check_factors(model, family, batches(model))
+        check_factors(model, family, batches(model), 2)
 
 
 def test_a_factor_of_shared_latents_has_no_axis_of_points() -> None:

@@ -230,7 +230,8 @@ def test_a_missing_package_is_one_line(make: Make, monkeypatch: pytest.MonkeyPat
     for package in ("stanli", "bridgestan"):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, package, None)
-            assert f"{package} is not installed; pip install 'vi-lab[stan]'" in refusal(make(SCHOOLS), DATA, ConfigError)
+            said = refusal(make(SCHOOLS), DATA, ConfigError)
+            assert f"{package} is not installed; pip install 'vi-lab[stan]'" in said
 
 
 def test_a_compiled_library_keeps_its_constants(tmp_path: Path) -> None:
