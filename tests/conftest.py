@@ -89,6 +89,13 @@ def restore_process() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="module")
+def restore_after_module() -> Iterator[None]:
+    """Put back what the fixtures of a module have set."""
+    with unchanged_process():
+        yield
+
+
 @contextlib.contextmanager
 def unchanged_process() -> Iterator[None]:
     """Put back what a job sets: threads, default dtype, random streams, log handlers, signals, Hydra's registry."""

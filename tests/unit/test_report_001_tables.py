@@ -39,12 +39,12 @@ def test_start_and_draws_are_those_of_the_report() -> None:
     """To float32; the start to the digits that the experiment bbvi_structured has."""
     start, draws = as_written()
     assert start == pytest.approx([1.481584, 2.354285, 3.022350, 0.874788], abs=1e-6)
-    assert torch.allclose(first_draws(), torch.tensor(draws), rtol=1e-5)
+    assert torch.allclose(first_draws(), torch.tensor(draws, dtype=torch.float32), rtol=1e-5)
 
 
 def test_another_seed_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report_001_tables, "SEED", 11)
-    assert not torch.allclose(first_draws(), torch.tensor(as_written()[1]), rtol=1e-2)
+    assert not torch.allclose(first_draws(), torch.tensor(as_written()[1], dtype=torch.float32), rtol=1e-2)
 
 
 def test_the_replay_does_not_depend_on_the_other_streams() -> None:
