@@ -73,6 +73,15 @@ def test_a_little_in_many_directions_is_a_gap() -> None:
     assert found.trust == "corrected"
 
 
+def test_draws_without_a_spread_are_said_to_have_none() -> None:
+    """As those of a float32 at 1e6 with a deviation of 1e-4."""
+    seen = weighed(1.0, 0.0, 0.0)
+    seen.z["z"][..., 0] = 1e6
+    found = judge(seen, ALIVE)
+    assert found.trust == "poor" and "draws of a latent do not differ" in found.line and "inf" not in found.line
+    assert found.as_dict()["shift"] is None
+
+
 def test_weights_that_widen_q_do_not_correct_it() -> None:
     """A deviation of 0.75: Pareto's shape is 1 − 0.75² = 0.44, and weights widen q by 1/0.75 = exp(0.29)."""
     found = judge(weighed(0.75, 0.0, dimensions=1), ALIVE[:1])

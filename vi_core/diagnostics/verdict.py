@@ -177,10 +177,10 @@ def moments_moved(z: Tensor, log_w: Tensor) -> tuple[float, float, float]:
         z: Draws, (S, D).
         log_w: Their log-weights, (S,).
     """
-    if not bool(log_w.isfinite().any()):
+    mean, sd = z.mean(dim=0), z.std(dim=0)
+    if not bool(log_w.isfinite().any()) or not bool((sd > 0).all()):
         return math.inf, math.inf, math.inf
     weights = smoothed_weights(log_w).unsqueeze(-1)
-    mean, sd = z.mean(dim=0), z.std(dim=0).clamp_min(1e-300)
     moved = (weights * z).sum(dim=0)
     stretched = (weights * (z - moved).square()).sum(dim=0).sqrt().clamp_min(1e-300)
     log_ratio = (stretched / sd).log()
@@ -321,8 +321,10 @@ class _Seen:
         limit = effective if self.even and self.k_hat >= MOST_K else f"below {MOST_K} is good"
         found = [f"k-hat {self.k_hat:.2f} ({limit})"]
         found += [f"ELBO {max(self.gap, 0.0):.2g} nats below the log evidence (below {MOST_GAP} is good)"]
-        found += [f"importance weights move means by {self.shift:.2g} sd (below {MOST_SHIFT} is good)"]
-        if self.stretch >= MOST_STRETCH:
+        still = "draws of a latent do not differ: its number type is too short (dtype=float64)"
+        moves = f"importance weights move means by {self.shift:.2g} sd (below {MOST_SHIFT} is good)"
+        found.append(moves if math.isfinite(self.shift) else still)
+        if MOST_STRETCH <= self.stretch < math.inf:
             found.append(f"and deviations by a factor {math.exp(self.stretch):.2f}")
         if count > 1:
             found.append(f"{self.near} of {count} replicates within {MOST_BELOW:g} nat of the best")
