@@ -19,14 +19,15 @@ Rewrite = Callable[[re.Match[str]], str]
 
 
 MEMORY = re.compile(
-    "not enough memory|out of memory|allocate|calculation overflowed|dimension exceeded|array is too big"
+    "not enough memory|out of memory|allocate|calculation overflowed|dimension exceeded|array is too big|"
+    "Overflow when unpacking long"  # torch's words for a size beyond 64 bits, with a TypeError
 )
 LONG_NUMBER = re.compile(r"(\d{12})\d{30,}")
 
 
 def lacks_memory(error: BaseException) -> bool:
     """Whether Python, NumPy or torch cannot have as much memory as was asked for."""
-    kinds = isinstance(error, (RuntimeError, ValueError))
+    kinds = isinstance(error, (RuntimeError, ValueError, TypeError))
     return isinstance(error, MemoryError) or (kinds and MEMORY.search(str(error)) is not None)
 
 

@@ -138,6 +138,10 @@ RANGES: dict[str, Case] = {
         ("trainer.stopping.window=0", "at least 1"),
     ),
     "more points than memory": ((*SMOKE, "dataset.num_points=100000000000000"), ("not enough memory",)),
+    "more numbers than integers": (
+        (*SMOKE[:-1], "experiment=categorical_vae_digits", "model.classes=1000000000000000000"),
+        ("not enough memory",),
+    ),
 }
 PAIRS: dict[str, Case] = {
     "closed-form KL of the IWELBO": (
