@@ -20,3 +20,9 @@ def tally(kind: str, outcome: Outcome) -> None:
     if os.environ.get(TALLY):
         with Path(os.environ[TALLY]).open("a") as file:
             file.write(json.dumps({"kind": kind, "outcome": outcome}) + "\n")
+
+
+def count(kind: str, right: bool, lost: bool = False) -> None:
+    """Count one trial as `tally` does, and fail where it was not right."""
+    tally(kind, "right" if right else "lost" if lost else "wrong")
+    assert right

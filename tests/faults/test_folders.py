@@ -14,7 +14,7 @@ import pytest
 
 from experiments.run.owner import Occupied, discard, owned
 from tests.conftest import ROOT, SMOKE, CommandLine, Result, summary_of, trace_text
-from tests.faults import tally
+from tests.faults import count
 
 SWEEP = ("-m", *SMOKE[1:], "seed=0,1")
 EXACT_SWEEP = ("-m", "experiment=cavi_normal_gamma", "trainer.steps=3", "plot.enabled=false", "replicates=1")
@@ -29,12 +29,6 @@ def is_refusal(result: Result, *words: str) -> bool:
     """One line, exit code 1, and the words in it."""
     line = result.err.count("\n") == 1 and result.err.startswith("error: ")
     return result.code == 1 and line and all(word in result.err for word in words)
-
-
-def count(kind: str, right: bool, lost: bool = False) -> None:
-    """Count a trial, and fail where it was not right."""
-    tally(kind, "right" if right else "lost" if lost else "wrong")
-    assert right
 
 
 @contextmanager

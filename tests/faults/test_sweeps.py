@@ -12,7 +12,7 @@ import pytest
 
 from experiments.run import fit as fitting
 from tests.conftest import CommandLine, run_in
-from tests.faults import tally
+from tests.faults import count, tally
 
 SWEEP = ("-m", "experiment=cavi_normal_gamma", "trainer.steps=3", "plot.enabled=false", "replicates=1")
 
@@ -25,12 +25,6 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 def statuses(folder: Path) -> list[tuple[str, str]]:
     return [(row["job"], row["status"]) for row in rows(folder)]
-
-
-def count(kind: str, right: bool) -> None:
-    """Count a trial, and fail where it was not right."""
-    tally(kind, "right" if right else "wrong")
-    assert right
 
 
 @pytest.fixture(scope="module")

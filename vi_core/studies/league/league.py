@@ -106,12 +106,19 @@ class League(Study):
         for method in self.methods:
             own = [row for row in counted if row.method == method]
             count = share(own)
-            found |= {f"{method}_good": Quantity(ratio(count.good, count.fits))}
+            found |= {
+                f"{method}_fits": Quantity(float(count.fits)),
+                f"{method}_good": Quantity(ratio(count.good, count.fits)),
+            }
             found |= {f"{method}_ended": Quantity(ratio(sum(row.fitted for row in own), count.fits))}
             found |= {f"{method}_gradients": Quantity(float(max((row.gradients for row in own), default=0)))}
         every = share(rows)
         trusted, corrected = every.trusted_good + every.trusted_bad, every.corrected_good + every.corrected_bad
         return found | {
+            "trusted_fits": Quantity(float(trusted)),
+            "corrected_fits": Quantity(float(corrected)),
+            "refused_good_fits": Quantity(float(every.refused_good)),
+            "refused_bad_fits": Quantity(float(every.refused_bad)),
             "trusted_bad": Quantity(ratio(every.trusted_bad, trusted)),
             "corrected_bad": Quantity(ratio(every.corrected_bad, corrected)),
             "good_and_believed": Quantity(1 - ratio(every.refused_good, every.good)),
