@@ -92,8 +92,9 @@ def weigh(problem: Problem, draws: int) -> Weighed:
 
 
 def reweighted(problem: Problem, modes: Sequence[Mode], draws: int) -> tuple[Mode, ...]:
-    """Return modes with the shares of p that draws of their mixture find, (1/S) Σ_s w_s q_m share_m/Σ_n q_n share_n.
+    """Return modes with the shares of p that draws of their mixture find: of each, the weights of its own draws.
 
+    They sum to an estimate of ∫ p share_m q_m/Σ_n share_n q_n, an update of the weights of a mixture.
     The evidence that draws of one mode estimate has a heavy tail where another mode begins; these weights have none.
     """
     if len(modes) == 1:
