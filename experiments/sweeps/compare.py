@@ -23,7 +23,7 @@ from ..report.render import write_page
 from ..results.files import write_text
 from ..results.verdict_lines import WORDS
 from .collect import csv_text, read_jobs, text_table, value_and_error
-from .differences import Job, flat, unequal
+from .differences import FINISHED, Job, flat, unequal
 from .figures import overlay
 
 log = logging.getLogger(__name__)
@@ -141,6 +141,6 @@ def cautions(jobs: Sequence[Job]) -> list[str]:
         lines.append("The runs have different data, so that their bounds and evidences are not comparable.")
     if any(job.get("up_to") for job in jobs) and len({job["settings"].get("model") for job in jobs}) > 1:
         lines.append("A bound lacks constants that its program drops, and compares with no other model's.")
-    if any(job["status"] not in ("completed", "converged") for job in jobs):
+    if any(job["status"] not in FINISHED for job in jobs):
         lines.append("A run did not finish.")
     return lines
