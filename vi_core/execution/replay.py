@@ -1,9 +1,9 @@
 """Replayed steps: the tensor operations of a step as a list, which torch's interpreter goes through without Python.
 
 The operations of one step, forward, backward and update, are recorded while they are done, and written down n times for
-the interpreter. They are those of the eager step one by one, with the same random numbers and the same results. An
-operation whose result Python looks at is refused, and a second step, from another state, is compared with an eager one
-bit for bit, so that a step that depends on more than its tensors is found.
+the interpreter, less those that would compute the same again. They have the random numbers and the results of eager
+steps. An operation whose result Python looks at is refused, and a second step, from another state, is compared with an
+eager one bit for bit, so that a step that depends on more than its tensors is found.
 
 The interpreter is TorchScript's, which is deprecated. Nothing else of the program uses it; where a newer torch lacks a
 name in `NEEDED`, runs go on with eager steps.
@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from vi_core.execution.functional import Function, FunctionalSteps, Watching, repeated
+from vi_core.execution.subexpressions import eliminate_common
 from vi_core.training.checkpoint import same_draws_after
 
 SAME = {torch.ops.aten.detach.default, torch.ops.aten.alias.default}  # operations that return what they are given
@@ -42,7 +43,8 @@ class ReplayedSteps(FunctionalSteps):
             found = interpreted(step, constants)(*state, *self.leaves)
         if not all(map(same, [*found, *state], expected)):
             raise RuntimeError("a step depends on more than its tensors")
-        return interpreted(repeated(step, len(state), self.count, self.every, self.shared), constants)
+        steps = repeated(step, len(state), self.count, self.every, self.shared)
+        return interpreted(eliminate_common(steps), constants)
 
 
 def same(new: Tensor, old: Tensor) -> bool:

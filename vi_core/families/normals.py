@@ -96,7 +96,9 @@ class CholeskyNormal(NormalLaw):
         self.loc, self.scale, self.places = loc, scale, places
         size = loc.shape[-1]
         rows, columns = places
-        flat = loc.new_zeros(*loc.shape[:-1], size * size).index_copy(-1, rows * size + columns, lower)
+        # An index for each entry: the gradient of scatter takes a fifth of the time that index_copy's does.
+        flat = loc.new_zeros(*loc.shape[:-1], size * size)
+        flat = flat.scatter(-1, (rows * size + columns).expand_as(lower), lower)
         self.cholesky = flat.unflatten(-1, (size, size)) + torch.diag_embed(scale)
 
     def rsample(self, num_samples: int) -> Tensor:

@@ -117,7 +117,6 @@ class Doubling(Schedule):
 
 def stage(ends: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
     """Return the steps before the stage of the step that follows `time` earlier ones, and those at its end, float64."""
-    number = (time.unsqueeze(-1) >= ends).sum(dim=-1).clamp_max(len(ends) - 1)
-    bounds = torch.cat([torch.zeros_like(ends[:1]), ends]).double()
-    begin = bounds.index_select(0, number.reshape(-1)).reshape(number.shape)
-    return begin, bounds.index_select(0, number.reshape(-1) + 1).reshape(number.shape)
+    time, begins = time.unsqueeze(-1), torch.cat([torch.zeros_like(ends[:1]), ends[:-1]])
+    begin = torch.where(time >= begins, begins, 0).amax(dim=-1)
+    return begin.double(), torch.where(time < ends, ends, ends[-1]).amin(dim=-1).double()

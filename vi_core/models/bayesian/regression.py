@@ -55,7 +55,7 @@ class Regression(BayesianModel):
 
     def predictor(self, z: Values, data: Values) -> Tensor:
         """Return η, (B,), for one value of the coefficients."""
-        eta = z["alpha"] + predictors(data) @ z["beta"]
+        eta = z["alpha"] + z["beta"] @ predictors(data).mT
         return eta + data["offset"] if "offset" in data else eta
 
     def weights(self, data: Values) -> Tensor | None:
