@@ -16,6 +16,7 @@ from vi_core.errors import DataError
 from vi_core.families.base import VariationalDistribution
 from vi_core.layout import Failure, Finding, FitFinding, FitSettings, Settings, fault
 from vi_core.models.bayesian.base import BayesianModel
+from vi_core.models.stan.model import StanModel
 from vi_core.models.bayesian.file import FileModel
 from vi_core.models.stan.model import StanModel
 from vi_core.problem import Problem, assemble, default_dtype
@@ -150,13 +151,13 @@ def load(run: str | Path) -> Any:
         run: The folder.
 
     Returns:
-        The run as an `Archive`; that of a `BayesianModel` as the `Fit` that `vi_core.fit` returns.
+        The run as an `Archive`; that of a `BayesianModel` or a Stan program as the `Fit` that `vi_core.fit` returns.
 
     Raises:
         DataError: Where a file is missing or damaged, or the folder holds a study or a run that failed.
     """
     archive = read_archive(Path(run))
-    if not isinstance(archive.problem.model, BayesianModel):
+    if not isinstance(archive.problem.model, (BayesianModel, StanModel)):
         return archive
     from vi_core.fitted import Fit
 

@@ -23,7 +23,17 @@ from vi_core.models.stan.model import StanModel
 from vi_core.problem import Problem, default_dtype
 from vi_core.tables import Table
 from vi_core.training.history import History
-from vi_core.trust import Corrected, combined, corrected, draws_for, reweighted, verdict, verdict_on_mixture, weigh
+from vi_core.trust import (
+    Corrected,
+    combined,
+    corrected,
+    draws_for,
+    reweighted,
+    verdict,
+    verdict_on_mixture,
+    weigh,
+    weigh_mixture,
+)
 from vi_core.types import Latents, detached
 
 Combine = Literal["none", "evidence"]
@@ -119,7 +129,9 @@ class Fit:
     @cached_property
     def _mixture(self) -> Weighed | None:
         """Weighted draws of the mixture of modes, where that is described."""
-        return self._combined(len(self._weighed.log_w)) if self.combine == "evidence" else None
+        if self.combine == "none":
+            return None
+        return weigh_mixture(self.problem, self._modes, len(self._weighed.log_w))
 
     def _combined(self, n: int) -> Weighed:
         return combined(self.problem, self._modes, n)

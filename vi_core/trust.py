@@ -4,7 +4,8 @@ The draws cost a tenth of a fit at most: 4,000 of each replicate, fewer where th
 back, so that no number of the fit changes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple, cast
 
@@ -20,7 +21,7 @@ from vi_core.diagnostics.verdict import DRAWS, Mode, Verdict, Weighed, judge
 from vi_core.families.base import suited_families
 from vi_core.models.base import HasColumns, Model
 from vi_core.problem import Problem, default_dtype
-from vi_core.training.checkpoint import same_draws_after
+from vi_core.training.checkpoint import digest, same_draws_after
 
 LEAST_DRAWS = 200  # of each replicate, whatever they cost
 MOST_DENSITIES = 20_000_000  # data points under draws that cost next to nothing
@@ -71,6 +72,19 @@ def anchor_of(problem: Problem) -> Model | None:
     return problem.step.anchor if isinstance(problem.step, GradientStep) else None
 
 
+@contextmanager
+def fixed_draws(problem: Problem) -> Iterator[None]:
+    """Context manager: draws of a stream that the fitted q determines, so that the same fit is always judged alike.
+
+    The stream of training is put back at the end.
+    """
+    state = [value.detach().double().flatten() for value in problem.family.state_dict().values()]
+    numbers = torch.cat(state).cpu().numpy() if state else np.zeros(0)
+    with same_draws_after(problem.step.witness.device):
+        torch.manual_seed(int(digest(numbers.tobytes())[:15], 16))
+        yield
+
+
 @torch.no_grad()
 def weigh(problem: Problem, draws: int) -> Weighed:
     """Return draws of q of all replicates with their log-weights, in pieces that memory holds."""
@@ -79,7 +93,7 @@ def weigh(problem: Problem, draws: int) -> Weighed:
     at_once = max(1, min(draws, DENSITIES // (rows * problem.family.replicates)))
     pieces: list[dict[str, Tensor]] = []
     log_w: list[Tensor] = []
-    with same_draws_after(witness.device), default_dtype(witness.dtype):
+    with fixed_draws(problem), default_dtype(witness.dtype):
         x = problem.batches.sample(rows) if some else problem.batches.whole(problem.model)
         target = cast(Model, anchor_of(problem)) if some else problem.model
         q = problem.family.distribution(problem.family.variational(x))
@@ -99,9 +113,15 @@ def reweighted(problem: Problem, modes: Sequence[Mode], draws: int) -> tuple[Mod
     """
     if len(modes) == 1:
         return tuple(modes)
-    weights = smoothed_weights(combined(problem, modes, draws).log_w[:, 0])
+    weights = smoothed_weights(weigh_mixture(problem, modes, draws).log_w[:, 0])
     shares = torch.stack([part.sum() for part in weights.split(counts(modes, draws))])
     return tuple(replace(mode, weight=share) for mode, share in zip(modes, shares.tolist(), strict=True))
+
+
+def weigh_mixture(problem: Problem, modes: Sequence[Mode], draws: int) -> Weighed:
+    """Return what `combined` returns, by draws that are always the same."""
+    with fixed_draws(problem):
+        return combined(problem, modes, draws)
 
 
 def counts(modes: Sequence[Mode], draws: int) -> list[int]:

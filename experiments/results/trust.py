@@ -16,7 +16,17 @@ from vi_core.errors import Unsupported
 from vi_core.models.base import HasColumns
 from vi_core.problem import Problem
 from vi_core.run import Run
-from vi_core.trust import can_judge, combined, corrected, draws_for, reweighted, verdict, verdict_on_mixture, weigh
+from vi_core.trust import (
+    can_judge,
+    combined,
+    corrected,
+    draws_for,
+    reweighted,
+    verdict,
+    verdict_on_mixture,
+    weigh,
+    weigh_mixture,
+)
 
 ACTIVE = 0.01  # variance over data points of a unit's posterior mean
 POINTS = 1000  # data points that active units are counted from
@@ -46,7 +56,7 @@ def entry(run: Run, results: np.ndarray, kl: float | None) -> dict[str, Any]:
     found = verdict(problem, weighed, results)
     if run.config["combine"] == "evidence":
         modes = reweighted(problem, found.modes, len(weighed.log_w))
-        weighed, results, kl = combined(problem, modes, len(weighed.log_w)), np.ones(1, bool), None
+        weighed, results, kl = weigh_mixture(problem, modes, len(weighed.log_w)), np.ones(1, bool), None
         found = verdict_on_mixture(problem, modes, weighed)
     exact = "" if kl is None else f"; exact KL {kl:.4g} nats"
     result = found.as_dict() | {"line": found.line + exact}

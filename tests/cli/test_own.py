@@ -13,6 +13,7 @@ import vi_core
 from tests.conftest import Result, run_in
 from vi_core.archive import read_config
 from vi_core.fitted import Fit
+from vi_core.trust import verdict
 
 OWN = ("experiment=own", "model=file", "dataset=table", "dataset.path=my.csv", "dataset.target=y")
 FEW = ("trainer.steps=40", "replicates=2", "trainer.final_samples=50")
@@ -197,6 +198,9 @@ def test_a_model_runs_on_its_own_data(schools: tuple[Path, str]) -> None:
 def test_a_loaded_run_is_a_fit(schools: tuple[Path, str]) -> None:
     fit, found = vi_core.load(schools[0]), summary(schools[0])
     assert isinstance(fit, Fit)
+    judged = verdict(fit.problem, fit._weighed, np.ones(found["replicates"], bool))
+    assert judged.line == found["verdict"]["line"]  # the same draws of the same q
+    assert judged.k_hat == found["verdict"]["k_hat"]
     row = fit.summary()["mu"]
     assert abs(row["mean"] - found["estimates"]["mu"]["mean"]) < found["estimates"]["mu"]["sd"]  # after few steps
     predicted: Any = fit.predict({"sigma": torch.ones(8)}, 10)

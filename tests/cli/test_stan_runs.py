@@ -12,6 +12,7 @@ import vi_core
 from tests.conftest import configuration, run_in
 from tests.unit.test_stan import DATA, SCHOOLS
 from vi_core.archive import read_config
+from vi_core.fitted import Fit
 
 OWN = ("--run", "experiment=own", "model=stan", "model.path=my.stan", "dataset=json", "dataset.path=my.json")
 FEW = ("trainer.steps=30", "replicates=2", "trainer.final_samples=20", "trainer.log_every=5", "plot.enabled=false")
@@ -49,6 +50,18 @@ def test_a_run_speaks_of_the_programs_variables(place: Path) -> None:
         assert row["mean"] == pytest.approx(tau.mean(), abs=4 * tau.std() / tau.size**0.5)
         assert row["sd"] == pytest.approx(tau.std(), rel=0.2)
     assert "E[" not in (place / "run" / "trace.csv").read_text().partition("\n")[0]
+
+
+def test_a_loaded_run_is_a_fit_and_is_exported(place: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        fit = vi_core.load("run")
+    assert isinstance(fit, Fit) and "up to the program's dropped constants" in repr(fit)
+    assert fit.draws(50)["theta"].shape == (50, 8)
+    arviz = pytest.importorskip("arviz")
+    result = run_in(place, "task=export", "run=run")
+    assert (result.code, result.err) == (0, "")
+    assert arviz.from_netcdf(str(place / "run" / "posterior.nc")).posterior["tau"].shape == (1, 2000)
 
 
 def test_the_copy_is_used_and_its_content_is_the_identity(place: Path, tmp_path: Path) -> None:

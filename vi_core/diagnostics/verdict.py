@@ -281,6 +281,16 @@ class _Seen:
         return sum(gap < MOST_BELOW for gap in self.below)
 
     @property
+    def subject(self) -> str:
+        """Of which of several replicates the numbers are."""
+        judged = [number for number, judged in enumerate(self.judged) if judged]
+        if len(self.judged) == 1:
+            return ""
+        if len(judged) == 1:
+            return f"replicate {judged[0]}: "
+        return f"{'worst' if len(judged) <= 10 else 'nine tenths'} of {len(judged)} replicates: "
+
+    @property
     def rivals(self) -> list[Mode]:
         """Modes that share the evidence; one where there is no rival."""
         return [mode for mode in self.modes if mode.weight > NEGLIGIBLE]
@@ -319,7 +329,7 @@ class _Seen:
         count = len(self.below)
         effective = f"of no account with {self.ess / self.draws:.0%} effective draws"
         limit = effective if self.even and self.k_hat >= MOST_K else f"below {MOST_K} is good"
-        found = [f"k-hat {self.k_hat:.2f} ({limit})"]
+        found = [f"{self.subject}k-hat {self.k_hat:.2f} ({limit})"]
         found += [f"ELBO {max(self.gap, 0.0):.2g} nats below the log evidence (below {MOST_GAP} is good)"]
         still = "draws of a latent do not differ: its number type is too short (dtype=float64)"
         moves = f"importance weights move means by {self.shift:.2g} sd (below {MOST_SHIFT} is good)"
@@ -344,5 +354,6 @@ class _Seen:
 
     def _ways_out(self, ways_out: str) -> str:
         if len(self.rivals) > 1:
-            return "combine=evidence, family=mixture_of_normals, or report the modes apart"
+            apart = "combine=evidence, family=mixture_of_normals, or report the modes apart"
+            return apart if self.fits else f"{ways_out}; where replicates still end apart, {apart}"
         return "more steps, or more replicates" if self.fits else ways_out
