@@ -16,7 +16,6 @@ from vi_core.errors import DataError
 from vi_core.families.base import VariationalDistribution
 from vi_core.layout import Failure, Finding, FitFinding, FitSettings, Settings, fault
 from vi_core.models.bayesian.base import BayesianModel
-from vi_core.models.stan.model import StanModel
 from vi_core.models.bayesian.file import FileModel
 from vi_core.models.stan.model import StanModel
 from vi_core.problem import Problem, assemble, default_dtype
