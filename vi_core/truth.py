@@ -130,7 +130,7 @@ def reference(problem: Problem, *, seed: int = 0, draws: int = DRAWS) -> Referen
 
 def starts(log_density: LogDensity, like: Tensor) -> Coordinates:
     """Return coordinates of each chain: groups of chains share a mode that was found from a point of their own."""
-    found = [place(log_density, len(like), like, "mode", "full") for _ in range(STARTS)]
+    found = [place(log_density, like, "mode", "full") for _ in range(STARTS)]
     places = ([one.point for one in found], [one.factor for one in found if one.factor is not None])
     return Coordinates(*(torch.stack(each).repeat_interleave(CHAINS // STARTS, dim=0) for each in places))
 

@@ -108,7 +108,8 @@ def test_a_density_that_does_not_split_is_refused_before_anything_is_drawn() -> 
 
 
 FREE = [
-    "flow", "full_rank_normal", "laplace", "low_rank_normal", "mean_field_normal", "mixture_of_normals", "structured",
+    "flow", "full_rank_normal", "laplace", "low_rank_normal", "mean_field_normal", "mixture_of_normals",
+    "pathfinder", "structured",
 ]  # fmt: skip
 """Families on unconstrained space, which describe all continuous latents."""
 

@@ -105,6 +105,16 @@ def test_a_mistake_is_one_line(clone: Path, tmp_path: Path, arguments: tuple[str
     assert result.code == 1 and result.err.startswith(f"error: {wrong}") and result.err.count("\n") == 1
 
 
+def test_a_flow_without_zuko_is_refused_before_any_fit(clone: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("vi_core.studies.league.league.find_spec", lambda name: None)
+    arguments = ("study.compared=[laplace,auto_flow]", "hydra.run.dir=league")
+    result = league(tmp_path, clone, *arguments)
+    wrong = (
+        "error: study.methods.auto_flow needs zuko, which is not installed; pip install 'vi-lab[flows]' adds it, and "
+    )
+    assert (result.code, result.err) == (1, f"{wrong}study.compared=[laplace] does without.\n")
+
+
 def test_damaged_files_are_one_line(clone: Path) -> None:
     base = clone / "posterior_database"
     (base / "data" / "data" / "six.json.zip").write_bytes(b"no zip")

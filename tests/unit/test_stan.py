@@ -263,7 +263,7 @@ def test_constants_are_in_the_checksum() -> None:
 def test_starts_are_where_the_program_does_not_fail(make: Make) -> None:
     """A point drawn where the density is zero has a finite gradient, zero, and is no start."""
     model = observing(make(REJECTS.replace("x > 1", "x > 0")), {})
-    found = [place(lambda u: density(model, u), 1, torch.zeros(1), "random", "none").point.item() for _ in range(8)]
+    found = [place(lambda u: density(model, u), torch.zeros(1), "random", "none").point.item() for _ in range(8)]
     assert max(found) < 0 < len(set(found)) - 7
 
 

@@ -1,8 +1,9 @@
-"""The step of a family that is found before the first step, such as Laplace's approximation: it measures the bound.
+"""The step of a family that is found before the first step: it measures the bound.
 
-A mode is searched for from a point of each replicate's own, and again, up to five times, where a search ends at none.
-In coordinates v of u = u* + A v with A Aᵀ = H⁻¹ the log density at a mode has the gradient 0 and the Hessian −I. A
-replicate for which that does not hold takes the mode of another, and the run says so; without any mode it is refused.
+`vi_core.algorithms.pathfinder` finds the one of pathfinder. For Laplace's approximation a mode is searched for from a
+point of each replicate's own, and again, up to five times, where a search ends at none. In coordinates v of u = u* +
+A v with A Aᵀ = H⁻¹ the log density at a mode has the gradient 0 and the Hessian −I. A replicate for which that does
+not hold takes the mode of another, and the run says so; without any mode it is refused.
 """
 
 import logging
@@ -13,11 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from vi_core.algorithms.base import Metrics, Step, over_batch
+from vi_core.algorithms.pathfinder import find_paths
 from vi_core.algorithms.whitening import Density, LogDensity, differences, gradient, whiten
 from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import Family, HasCoordinates
+from vi_core.families.pathfinder import Pathfinder
 from vi_core.models.base import Model
 
 log = logging.getLogger(__name__)
@@ -45,10 +48,16 @@ class FixedStep(Step):
 
     @property
     def moving(self) -> list[nn.Parameter]:
-        """The modes, which stay where `begin` has put them."""
+        """The means, which stay where `begin` has put them."""
         return [cast(Any, self.family).origin]
 
     def begin(self, x: Any) -> None:
+        if isinstance(self.family, Pathfinder):
+            self.start_gradients = find_paths(self.family, self.model, x, self.family.memory)
+        else:
+            self._find_modes(x)
+
+    def _find_modes(self, x: Any) -> None:
         family = cast(HasCoordinates, self.family)
         found = torch.zeros_like(self.alive)
         kept = [torch.zeros_like(tensor) for tensor in (family.origin, cast(Any, family).factor)]

@@ -11,7 +11,7 @@ whose place has hardly any of what the best replicate found takes that.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -133,21 +133,13 @@ def whiten(family: HasCoordinates, model: Model, x: Any, blocks: Blocks | None =
     Raises:
         Unsupported: Where no starting point has a finite density and gradient.
     """
-
-    def log_density(seen: Any, u: Tensor) -> Tensor:
-        z, log_det = family.point(u[:, None, None])
-        return (model.log_joint(z, seen) + log_det).flatten()
-
-    def seen(replicate: int, blocks: Blocks) -> Density:
-        return Density(log_density, lambda: ((model.seen_by(replicate, part), share) for part, share in blocks()))
-
     like, most, found = family.origin, 0, []
     for replicate in range(len(like)):
-        density = seen(replicate, lambda: [(x, 1.0)])
-        candidate = place(density, like.shape[-1], like, family.start, family.preconditioner, farthest)
-        most = max(most, density.count)
+        f = density(family, model, replicate, lambda: [(x, 1.0)])
+        candidate = place(f, like[0, 0], family.start, family.preconditioner, farthest)
+        most = max(most, f.count)
         if blocks is not None and family.start == "mode" and candidate.gap < FAR:
-            candidate = moved(seen(replicate, blocks), candidate)
+            candidate = moved(density(family, model, replicate, blocks), candidate)
         found.append(candidate)
     if not model.per_replicate:
         best = max(found, key=lambda candidate: candidate.elbo)
@@ -158,18 +150,31 @@ def whiten(family: HasCoordinates, model: Model, x: Any, blocks: Blocks | None =
     return most
 
 
-def place(f: LogDensity, size: int, like: Tensor, start: str, preconditioner: str, farthest: float = FAR) -> Candidate:
+def density(family: HasCoordinates, model: Model, replicate: int, blocks: Blocks) -> Density:
+    """Return log p of what a replicate sees, in a family's unconstrained coordinates."""
+
+    def log_density(seen: Any, u: Tensor) -> Tensor:
+        z, log_det = family.point(u[:, None, None])
+        return (model.log_joint(z, seen) + log_det).flatten()
+
+    return Density(log_density, lambda: ((model.seen_by(replicate, part), share) for part, share in blocks()))
+
+
+def starts(f: LogDensity, like: Tensor) -> Iterator[Tensor]:
+    """Yield those of five points (D,), drawn uniformly from (−2, 2), that have a finite density and gradient."""
+    for _ in range(TRIES):
+        first = torch.rand_like(like) * 4 - 2
+        with torch.no_grad():
+            value = f(first[None])
+        if bool(value.isfinite().all() and gradient(f, first[None]).isfinite().all()):
+            yield first
+
+
+def place(f: LogDensity, like: Tensor, start: str, preconditioner: str, farthest: float = FAR) -> Candidate:
     """Return the origin of one replicate, and A; without curvature, all places count as equally good."""
     found: list[Candidate] = []
     searches = 0
-    for _ in range(TRIES):
-        if searches == SEARCHES:
-            break
-        first = torch.rand(size, dtype=like.dtype, device=like.device) * 4 - 2
-        with torch.no_grad():
-            density = f(first[None])
-        if not bool(density.isfinite().all() and gradient(f, first[None]).isfinite().all()):
-            continue
+    for first in starts(f, like):
         if start == "random":
             factor = curvature(f, first, preconditioner)
             if factor is None or bool(factor.isfinite().all()):
@@ -184,6 +189,8 @@ def place(f: LogDensity, size: int, like: Tensor, start: str, preconditioner: st
             found.append(mode)
         else:
             found += best_of_path(f, path if mode is None else [*path, mode.point], preconditioner)
+        if searches == SEARCHES:
+            break
     if found:
         return found[int(Categorical(logits=evidences(found)).sample())]
     if searches:

@@ -23,7 +23,7 @@ def league_figure(records: Mapping[str, ndarray], *, title: str = "") -> Figure:
         title: Above the figure.
     """
     names = list(dict.fromkeys(records["posterior"].tolist()))[::-1]
-    figure, panels = blank_panels(7.5, 1.5 + 0.19 * len(names), title, 2)
+    figure, panels = blank_panels(7.5, 1.5 + 0.24 * len(names), title, 2)
     low, high = records["sd_low"], records["sd_high"]
     farthest = np.where(np.log(high) > -np.log(low), high, low)
     drawn = (
@@ -47,9 +47,9 @@ def marks(axes: Axes, records: Mapping[str, ndarray], names: list[str], values: 
     methods = list(dict.fromkeys(records["method"].tolist()))
     rows = np.array([names.index(name) for name in records["posterior"]])
     for i, method in enumerate(methods):
-        height = 0.6 * ((i + 0.5) / len(methods) - 0.5)
+        height = 0.8 * ((i + 0.5) / len(methods) - 0.5)
         own, trusted = records["method"] == method, records["trust"] == "good"
-        look = {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)], "markersize": 3.2}
+        look = {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)], "markersize": 3.0}
         look |= {"linestyle": "none", "markeredgewidth": 0.7}
         axes.plot(values[own & trusted], rows[own & trusted] - height, **look)
         axes.plot(values[own & ~trusted], rows[own & ~trusted] - height, markerfacecolor="none", **look)

@@ -8,6 +8,7 @@ was interrupted goes on with what is left.
 import logging
 from collections.abc import Mapping
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy import ndarray
 
 from vi_core.diagnostics.importance import smoothed_weights
 from vi_core.diagnostics.verdict import Weighed, judge
-from vi_core.errors import DataError, LabError, require
+from vi_core.errors import ConfigError, DataError, LabError, require
 from vi_core.fitted import Fit
 from vi_core.fitting import fit
 from vi_core.models.stan.model import StanModel
@@ -64,6 +65,7 @@ class League(Study):
         for name in compared:
             require(name in methods, f"study.compared={name} is none of {', '.join(methods)}.")
         methods = {name: methods[name] for name in compared or methods}
+        check_installed(methods)
         self.database, self.methods, self.seeds, self.replicates = Database(Path(str(root))), methods, seeds, replicates
         self.only, self.without, self.apart = only, without, apart
 
@@ -128,6 +130,17 @@ class League(Study):
         from vi_core.plots.league import league_figure
 
         return {"league": league_figure(records)}
+
+
+def check_installed(methods: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise `ConfigError` where a method is a flow and zuko, which it needs, is not installed."""
+    flows = [name for name, settings in methods.items() if settings.get("family") == "flow"]
+    if flows and find_spec("zuko") is None:
+        others = ",".join(name for name in methods if name not in flows)
+        raise ConfigError(
+            f"study.methods.{flows[0]} needs zuko, which is not installed; pip install 'vi-lab[flows]' adds it, and "
+            f"study.compared=[{others}] does without."
+        )
 
 
 def judged_rows(found: Fit, posterior: Posterior, key: Key) -> list[Row]:
