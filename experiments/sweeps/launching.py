@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from ..config.messages import one_line
 from ..run.interrupt import interruptible
 from ..run.jobs import failures, on_job_end, relative
-from .worker import LAUNCH, STOP, Done, Item, Launch, Numbered
+from .worker import LAUNCH, STOP, WORKERS, Done, Item, Launch, Numbered
 
 log = logging.getLogger(__name__)
 
@@ -99,9 +99,9 @@ class Workers(Launcher):
     def launched(self, folder: Path) -> Iterator[None]:
         """Context manager: workers find in the sweep's folder what they are set up from, and import what this does."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / STOP).unlink(missing_ok=True)
         local = [Path(source.path) for source in self.sources if source.schema == "file"]
         Launch(self.config, local, Path.cwd()).write(folder)
+        (folder / STOP).unlink(missing_ok=True)
         before = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = os.pathsep.join(importable())
         try:
@@ -112,6 +112,8 @@ class Workers(Launcher):
                 os.environ["PYTHONPATH"] = before
             for name in (LAUNCH, STOP):
                 (folder / name).unlink(missing_ok=True)
+            with suppress(OSError):  # a network file system keeps names of files that are open elsewhere
+                (folder / WORKERS).rmdir()
 
     def stop(self, folder: Path) -> None:
         """Tell the workers that the sweep is to end: what runs is written, and no other job begins."""
