@@ -20,6 +20,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from experiments.config import hydra_adapter
 from experiments.config.plugins import PLUGINS
 from experiments.sweeps import launching, worker
 from experiments.sweeps.batched_sweeper import cut
@@ -83,8 +84,16 @@ def test_a_sweep_in_workers_is_the_same_sweep(local: Path, cli: CommandLine, tmp
 
 
 @pytest.mark.slow
-def test_a_dead_worker_loses_its_job_alone(dies: set[int], cli: CommandLine, tmp_path: Path) -> None:
-    """One line says so, the exit code is 1, and `sweep.resume` does what is missing and nothing else."""
+@pytest.mark.parametrize("sweeper", ["this program's", "another"])
+def test_a_dead_worker_loses_its_job_alone(
+    sweeper: str, dies: set[int], cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line says so, the exit code is 1, and `sweep.resume` does what is missing and nothing else.
+
+    Hydra's own sweeper, which is not used for grids in workers, stands for those of plugins.
+    """
+    if sweeper == "another":
+        monkeypatch.setattr(hydra_adapter, "is_basic", lambda config: False)
     dies.add(1)
     result = cli(*QUICK, "seed=0,1,2", "replicates=2", *HERE)
     assert result.code == 1
