@@ -86,7 +86,7 @@ def file_and_name(path: str) -> tuple[Path, str]:
     return (Path(file).expanduser(), name) if colon and name.isidentifier() else (Path(path).expanduser(), "")
 
 
-def is_private(path: Path) -> bool:
-    """Whether this user owns an existing file or folder and no other user may write it."""
-    found = path.stat()
+def is_private(place: Path | int) -> bool:
+    """Whether this user owns an existing file or folder, or a file that is open, and no other user may write it."""
+    found = os.stat(place)
     return found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

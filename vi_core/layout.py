@@ -3,6 +3,7 @@
 docs/outputs.md describes every key. Keys that no reader needs, and keys of later versions, are not listed.
 """
 
+from functools import cache
 from typing import Any, Literal, NotRequired, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
 
 from vi_core.schema import conforms, describe
@@ -268,8 +269,14 @@ def fault(content: Any, hint: Any, path: str = "") -> str:
     missing = sorted(layout.__required_keys__ - content.keys())
     if missing:
         return f"{path}.{missing[0]} is missing".lstrip(".")
-    types = [(key, kind) for key, kind in get_type_hints(layout).items() if key in content]
+    types = [(key, kind) for key, kind in types_of(layout).items() if key in content]
     return next(filter(None, (fault(content[key], kind, f"{path}.{key}".lstrip(".")) for key, kind in types)), "")
+
+
+@cache
+def types_of(layout: type) -> dict[str, Any]:
+    """Return the types of a layout's keys, which a sweep asks for in every job."""
+    return get_type_hints(layout)
 
 
 def _fault_of_elements(content: Any, hint: Any, path: str) -> str:

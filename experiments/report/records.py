@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from ..run.jobs import FINISHED
+
 MOST_FIGURES = 24  # in one row; the jobs of a sweep share them
 
 
@@ -127,7 +129,7 @@ class Job:
         """SKIPPED without its data, FAIL where the run did not end well, else the worst of its checks."""
         if self.lacks_data:
             return Verdict.SKIPPED
-        if self.error or self.status not in ("completed", "converged"):
+        if self.error or self.status not in FINISHED:
             return Verdict.FAIL
         return worst([check.verdict for check in self.checks])
 

@@ -31,6 +31,7 @@ failures: list[str] = []  # jobs of this process that failed, and checks under s
 on_job_end: list[Callable[[], None]] = []  # called in this process after each job of a sweep
 NEW_OBJECTS = 50_000  # between two looks for cycles of garbage: importing torch makes ten times as many
 Summary = dict[str, Any]
+FINISHED = ("completed", "converged")  # statuses of a job that is not to be done again
 KINDS_OF_WORK = ("fit", "prior_predictive", "study")  # modules of this package, with a function of the same name
 
 
@@ -166,7 +167,6 @@ def earlier_jobs(folder: Path) -> dict[str, list[Summary]]:
     What it returns is forgotten when another sweep begins.
     """
     from ..sweeps.collect import jobs_in
-    from ..sweeps.differences import FINISHED
 
     found: dict[str, list[Summary]] = {}
     for job in jobs_in(folder):

@@ -20,7 +20,8 @@ from ..config.messages import one_line
 from ..config.schema import config_hash
 from ..results.files import write_text
 from ..results.verdict_lines import WORDS
-from .differences import FINISHED, Job, beside, settings, settings_in, swept_keys, value_of, warnings
+from ..run.jobs import FINISHED
+from .differences import Job, beside, settings, settings_in, swept_keys, value_of, warnings
 from .groups import aggregated, groups_of
 from .race import at_equal_time
 

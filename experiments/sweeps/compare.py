@@ -22,8 +22,9 @@ from ..report.records import Page, Row
 from ..report.render import write_page
 from ..results.files import write_text
 from ..results.verdict_lines import WORDS
+from ..run.jobs import FINISHED
 from .collect import csv_text, read_jobs, text_table, value_and_error
-from .differences import FINISHED, Job, flat, unequal
+from .differences import Job, flat, unequal
 from .figures import overlay
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,6 @@ from ..config.validate import PARTS
 
 Job = dict[str, Any]
 Flat = dict[str, Any]  # settings by path
-FINISHED = ("completed", "converged")  # of a job
 COST_OR_NOISE = (
     "estimator.num_samples", "dataset.batch_size", "dataset.num_points",
     "trainer.steps", "trainer.epochs", "trainer.limit", "replicates", "dtype", "matmul",

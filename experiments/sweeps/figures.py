@@ -28,7 +28,8 @@ from ..config.messages import one_line
 from ..results import methods
 from ..results.drawing import drawing, write
 from ..results.posteriors import beside as posteriors_beside
-from .differences import COST_OR_NOISE, FINISHED, SYMBOLS, Job, beside, label, value_of, words
+from ..run.jobs import FINISHED
+from .differences import COST_OR_NOISE, SYMBOLS, Job, beside, label, value_of, words
 from .groups import Group, groups_of, telling
 from .race import errors_of, seconds_of
 

@@ -17,7 +17,7 @@ from typing import Any
 from vi_core.extras import needed
 
 from .launching import Workers, cores, without_ctrl_c
-from .worker import Done, Item, wants_cuda, work
+from .worker import Done, Item, own_folder, wants_cuda, work
 
 Outcome = tuple[int, Done | Exception]
 LARGEST_ARRAY = 1000  # jobs of one array; Slurm's own limit is 1001 unless it is configured
@@ -96,7 +96,8 @@ class Local(Workers):
 
     def map(self, items: Sequence[Item]) -> Iterator[Outcome]:
         waiting, running = list(enumerate(items)), dict[int, Any]()
-        executor = needed("submitit", "slurm").AutoExecutor(self.folder.absolute() / ".submitit", cluster=self.cluster)
+        place = own_folder(self.folder.absolute() / ".submitit")  # pickles, in both directions
+        executor = needed("submitit", "slurm").AutoExecutor(place, cluster=self.cluster)
         executor.update_parameters(**self.parameters)
         while waiting or running:
             waiting, room = [] if self.over else waiting, self.room - len(running)

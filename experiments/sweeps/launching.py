@@ -3,7 +3,7 @@
 A launcher says how many workers there are and hands them items, which are single jobs or batches; joblib, submitit and
 Ray do the rest. What it sees of a job is an objective and the lines for the terminal, so that the process of the sweep
 stays small. Results are files in the folders of the jobs. A worker that dies takes the jobs with it that it was at and
-no others; `sweep.resume` does them again. Which jobs are finished already the sweeper decides, once, and no worker.
+no others; `sweep.resume` does them again. Which jobs are finished already is decided here, once, and by no worker.
 """
 
 import logging
@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
@@ -21,8 +21,8 @@ from omegaconf import DictConfig
 
 from ..config.messages import one_line
 from ..run.interrupt import interruptible
-from ..run.jobs import failures, on_job_end, relative
-from .worker import LAUNCH, STOP, Done, Item, Launch, Numbered
+from ..run.jobs import earlier_jobs, failures, objective, on_job_end, relative, take
+from .worker import LAUNCH, STOP, WORKERS, Done, Item, Launch, Numbered
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Workers(Launcher):
         """Take back what has not begun, where items that begin could not do it themselves by looking for the note."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run jobs, each as an item of its own; return their objectives in order.
+        """Run jobs, each as an item of its own; return their objectives in order, those of finished jobs as they were.
 
         Args:
             job_overrides: What the sweep sets for each.
@@ -69,8 +69,23 @@ class Workers(Launcher):
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         jobs = [(initial_job_idx + number, list(overrides)) for number, overrides in enumerate(job_overrides)]
-        values = self.run([[job] for job in jobs])
+        values = self.finished(jobs)
+        if left := [[job] for job in jobs if job[0] not in values]:
+            values |= self.run(left)
         return [returned(overrides, values.get(number, float("nan"))) for number, overrides in jobs]
+
+    def finished(self, jobs: Sequence[Numbered]) -> dict[int, float]:
+        """Return the objectives, by their numbers, of jobs that the sweep which this one goes on with has finished."""
+        if not self.config.sweep.resume:
+            return {}
+        from .composing import Composer
+
+        earlier, composer, values = earlier_jobs(self.folder.resolve()), Composer(self.context, self.config), {}
+        for number, overrides in jobs:
+            settings = composer.compose(overrides, number).settings
+            if settings and (summary := take(earlier, settings)):
+                values[number] = objective(summary)
+        return values
 
     def run(self, batches: Sequence[list[Numbered]]) -> dict[int, float]:
         """Let workers run batches of jobs; say what they said, and return the objectives by the jobs' numbers.
@@ -99,9 +114,9 @@ class Workers(Launcher):
     def launched(self, folder: Path) -> Iterator[None]:
         """Context manager: workers find in the sweep's folder what they are set up from, and import what this does."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / STOP).unlink(missing_ok=True)
         local = [Path(source.path) for source in self.sources if source.schema == "file"]
         Launch(self.config, local, Path.cwd()).write(folder)
+        (folder / STOP).unlink(missing_ok=True)
         before = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = os.pathsep.join(importable())
         try:
@@ -112,6 +127,8 @@ class Workers(Launcher):
                 os.environ["PYTHONPATH"] = before
             for name in (LAUNCH, STOP):
                 (folder / name).unlink(missing_ok=True)
+            with suppress(OSError):  # a network file system keeps names of files that are open elsewhere
+                (folder / WORKERS).rmdir()
 
     def stop(self, folder: Path) -> None:
         """Tell the workers that the sweep is to end: what runs is written, and no other job begins."""

@@ -26,15 +26,16 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from vi_core.errors import LabError
-from vi_core.files import replacing
+from vi_core.errors import ConfigError, LabError
+from vi_core.files import is_private, replacing
 
 from ..config import hydra_adapter
 from ..config.messages import one_line
 from ..run.jobs import NEW_OBJECTS, failures, make_job, run_job
 from .owned_sweeper import ending_on_sigterm
 
-LAUNCH, STOP = ".launch", ".stop"
+WORKERS = ".workers"
+LAUNCH, STOP = f"{WORKERS}/launch", f"{WORKERS}/stop"
 """Files in the folder of a sweep: what its workers are set up from, and a note that they are to end."""
 EVERY = 0.5  # seconds between two looks for the note
 Numbered = tuple[int, list[str]]
@@ -50,10 +51,45 @@ class Launch:
     place: Path
 
     def write(self, folder: Path) -> None:
-        """Write the file into the folder of the sweep, for its owner alone."""
+        """Write the file into the folder of the sweep, for its owner alone.
+
+        Raises:
+            ConfigError: Where another user has made its place.
+        """
+        own_folder(folder / WORKERS)
         with replacing(folder / LAUNCH) as unfinished:
             unfinished.touch(mode=0o600)
             unfinished.write_bytes(pickle.dumps(self))
+
+    @staticmethod
+    def read(folder: Path) -> "Launch":
+        """Read the file in the folder of the sweep.
+
+        Raises:
+            ConfigError: Where another user can have written it, as reading it runs what it holds.
+        """
+        refuse_foreign(folder / WORKERS)
+        with (folder / LAUNCH).open("rb") as file:
+            refuse_foreign(folder / LAUNCH, file.fileno())
+            return pickle.load(file)
+
+
+def own_folder(folder: Path) -> Path:
+    """Make a folder for this user alone, whatever the umask; refuse one that is there and is another user's."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    refuse_foreign(folder)
+    return folder
+
+
+def refuse_foreign(path: Path, opened: int | None = None) -> None:
+    """Refuse a file or folder that another user can write, since workers run what is in it.
+
+    Args:
+        path: Its name.
+        opened: Its descriptor, which no other user can exchange after the look at it; none for a folder.
+    """
+    if not is_private(path if opened is None else opened):
+        raise ConfigError(f"{path} is not used: another user can write it, and workers run what it holds; remove it.")
 
 
 @dataclass(frozen=True)
@@ -132,7 +168,7 @@ def enter(folder: Path, written: int) -> tuple[Launch, HydraContext]:
         written: When its file was; a process that has seen another one is set up anew.
     """
     gc.set_threshold(NEW_OBJECTS)
-    launch: Launch = pickle.loads((folder / LAUNCH).read_bytes())
+    launch = Launch.read(folder)
     os.chdir(launch.place)
     hydra_adapter.install()
     return launch, hydra_adapter.context_of(launch.config, launch.folders)

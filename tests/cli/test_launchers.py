@@ -20,12 +20,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from experiments.config import hydra_adapter
 from experiments.config.plugins import PLUGINS
 from experiments.sweeps import launching, worker
 from experiments.sweeps.batched_sweeper import cut
 from experiments.sweeps.composing import Composed
 from experiments.sweeps.launchers import Joblib, Ray, Slurm
-from experiments.sweeps.worker import Done, Item, take_device, wants_cuda, work
+from experiments.sweeps.worker import Done, Item, Launch, take_device, wants_cuda, work
 from tests.cli.test_sweeps import table
 from tests.cluster.scenario import until
 from tests.conftest import CommandLine, run_in, summary_of, trace_text
@@ -83,8 +84,16 @@ def test_a_sweep_in_workers_is_the_same_sweep(local: Path, cli: CommandLine, tmp
 
 
 @pytest.mark.slow
-def test_a_dead_worker_loses_its_job_alone(dies: set[int], cli: CommandLine, tmp_path: Path) -> None:
-    """One line says so, the exit code is 1, and `sweep.resume` does what is missing and nothing else."""
+@pytest.mark.parametrize("sweeper", ["this program's", "another"])
+def test_a_dead_worker_loses_its_job_alone(
+    sweeper: str, dies: set[int], cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line says so, the exit code is 1, and `sweep.resume` does what is missing and nothing else.
+
+    Hydra's own sweeper, which is not used for grids in workers, stands for those of plugins.
+    """
+    if sweeper == "another":
+        monkeypatch.setattr(hydra_adapter, "is_basic", lambda config: False)
     dies.add(1)
     result = cli(*QUICK, "seed=0,1,2", "replicates=2", *HERE)
     assert result.code == 1
@@ -125,7 +134,7 @@ def test_a_signal_ends_the_sweep_in_good_order(
     result = cli(*QUICK, "seed=0,1,2", "replicates=2", *HERE)
     assert (result.code, result.err) == (143, "")
     assert [row["job"] for row in table(tmp_path / "sweep")] == ["2"]
-    assert not (tmp_path / "sweep" / ".stop").exists()
+    assert not (tmp_path / "sweep" / ".workers").exists()
 
 
 @pytest.mark.slow
@@ -149,7 +158,7 @@ def test_the_note_interrupts_a_job_that_runs(cli: CommandLine, tmp_path: Path, m
 def note(sweep: Path) -> None:
     """Write the note once the first job trains."""
     until((sweep / "0" / "checkpoint.pt").exists, 60)
-    (sweep / ".stop").touch()
+    (sweep / worker.STOP).touch()
 
 
 @pytest.mark.slow
@@ -164,6 +173,57 @@ def test_batches_are_handed_out(in_this_process: list[Item], cli: CommandLine, t
     rows = table(tmp_path / "sweep")
     assert [row["status"] for row in rows].count("completed") == 10
     assert summary_of(tmp_path / "sweep" / "0")["batch"]["jobs"] == 10
+
+
+class Planted:
+    """An object whose pickle makes a file when it is read."""
+
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize(("name", "mode"), [("", 0o770), ("", 0o702), ("launch", 0o620), ("launch", 0o602), ("", None)])
+def test_what_others_can_write_is_not_unpickled(
+    name: str, mode: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the file that a worker is set up from, and its folder, both made for their owner alone under any umask.
+
+    Without a mode the owner is another one.
+    """
+    mark, sweep, before = tmp_path / "mark", tmp_path / "sweep", os.umask(0)
+    try:
+        Launch(OmegaConf.create(), [], Planted(mark)).write(sweep)  # pyright: ignore[reportArgumentType]
+    finally:
+        os.umask(before)
+    place = sweep / worker.WORKERS
+    assert [path.stat().st_mode & 0o777 for path in (place, place / "launch")] == [0o700, 0o600]
+    Launch.read(sweep)
+    mark.unlink()
+    if mode is None:
+        monkeypatch.setattr("os.getuid", lambda: place.stat().st_uid + 1)
+    else:
+        (place / name).chmod(mode)
+    done = work(Item(sweep, [(0, ["seed=0"])]))
+    assert (
+        done.err
+        == f"error: {place / name} is not used: another user can write it, and workers run what it holds; remove it.\n"
+    )
+    assert done.failures == [str(sweep / "0")]
+    assert not mark.exists()
+
+
+def test_workers_are_set_up_in_no_folder_of_others(cli: CommandLine, tmp_path: Path) -> None:
+    """The sweep ends before its first job, in one line."""
+    place = tmp_path / "sweep" / worker.WORKERS
+    place.mkdir(parents=True)
+    place.chmod(0o777)
+    result = cli(*QUICK, "seed=0,1", *HERE)
+    assert result.code == 1
+    assert result.err.startswith(f"error: {place} is not used: another user can write it")
+    assert len(result.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def death_and_resume(sweep: Sweep) -> str:
     assert code == 1 and second == {"completed": 22, "failed": 2}, (code, second, err)
     assert out.count("is finished already") == first["completed"], out
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items() if is_complete(path))
-    assert not [name for name in (".launch", ".stop") if (folder / name).exists()]
+    assert not (folder / ".workers").exists()
     return f"{tally(first)}; resumed: {tally(second)}"
 
 
