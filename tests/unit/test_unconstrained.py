@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import LowRankMultivariateNormal, MultivariateNormal
 
 from tests import oracles
+from vi_core.algorithms import whitening
 from vi_core.algorithms.whitening import scaled, whiten
 from vi_core.bounds.elbo import ELBO
 from vi_core.distributions import supports
@@ -291,6 +292,19 @@ def test_diagonal_whitening_is_the_deviation_given_all_others() -> None:
     torch.testing.assert_close(family.origin[0, 0], mean, rtol=0, atol=1e-6)
     wanted = covariance.inverse().diagonal().rsqrt()
     torch.testing.assert_close(family.factor[0, 0], wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_thousands_of_coordinates_are_whitened_without_their_whole_hessian(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The origin within 1e-3 deviations, scales to 1e-6, two gradients a coordinate and those of one search."""
+    monkeypatch.setattr(whitening, "MOST_WHOLE", 8)
+    monkeypatch.setattr(whitening, "ROWS_AT_ONCE", 5)
+    model, mean, covariance = gaussian(12, spread=5.0)
+    family = MeanFieldNormal(model.latents, 1, preconditioner="diagonal")
+    evaluations = whiten(family, model, None)
+    away = torch.linalg.solve(torch.linalg.cholesky(covariance), family.origin[0, 0] - mean)
+    assert away.abs().max() < 1e-3
+    torch.testing.assert_close(family.factor[0, 0], covariance.inverse().diagonal().rsqrt(), rtol=1e-6, atol=1e-6)
+    assert evaluations < 2 * 12 + whitening.DRAWS + 100
 
 
 def test_an_ill_conditioned_mode_is_found() -> None:

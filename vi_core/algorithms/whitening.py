@@ -32,6 +32,8 @@ SETTLED = 1e-4  # of the gradient at a mode, and of the Hessian there plus one, 
 NEGLIGIBLE = 10.0  # nats that a replicate's place may be below the best one
 CANDIDATES = 8  # points of a path whose Laplace approximations are compared
 DRAWS = 64  # for the ELBO of a candidate
+MOST_WHOLE = 500  # coordinates up to which `preconditioner=diagonal` looks at the whole Hessian
+ROWS_AT_ONCE = 256  # of a Hessian whose diagonal is wanted
 FAR = 2.0  # nats between ELBO and log evidence of Laplace's approximation at a mode, beyond which others are tried
 EVALUATIONS, EVALUATIONS_EACH = 300, 30  # of a search at most, and for each coordinate
 
@@ -184,6 +186,9 @@ def place(f: LogDensity, like: Tensor, start: str, preconditioner: str, farthest
         if preconditioner == "none":
             return Candidate(0.0, 0.0, path[-1], None)
         searches += 1
+        if preconditioner == "diagonal" and len(first) > MOST_WHOLE:
+            found += at_end(f, path[-1])
+            break
         mode = at_mode(f, path[-1], preconditioner)
         if mode is not None and mode.gap <= farthest:
             found.append(mode)
@@ -240,6 +245,18 @@ def at_mode(f: LogDensity, last: Tensor, preconditioner: str) -> Candidate | Non
     return None
 
 
+def at_end(f: LogDensity, last: Tensor) -> list[Candidate]:
+    """Return the end of a search with the curvature along each coordinate, 2 D gradients; [] where that is not finite.
+
+    The whole Hessian of thousands of coordinates would take more time and memory than the fit.
+    """
+    own = diagonal(f, last)
+    if not bool(own.isfinite().all()):
+        return []
+    factor = inverse_root(own)
+    return [Candidate(float(log_weights(f, last, factor, noise_like(last)).mean()), 0.0, last, factor)]
+
+
 def _around(f: LogDensity, point: Tensor, factor: Tensor, v: Tensor) -> Tensor:
     return f(point + _times(factor, v))
 
@@ -292,11 +309,22 @@ def climb(f: LogDensity, first: Tensor) -> list[Tensor]:
 
 def differences(f: LogDensity, u: Tensor) -> Tensor:
     """Return the Hessian (D, D) of log p at u (D,) by central differences of 2 D gradients, in one call."""
-    step = torch.finfo(u.dtype).eps ** 0.25 * (1 + u.abs())
-    moves = torch.diag(step)
-    slopes = gradient(f, torch.cat([u + moves, u - moves]))
-    rows = (slopes[: len(u)] - slopes[len(u) :]) / (2 * step[:, None])
+    rows = hessian_rows(f, u, torch.arange(len(u), device=u.device))
     return 0.5 * (rows + rows.mT)
+
+
+def diagonal(f: LogDensity, u: Tensor) -> Tensor:
+    """Return the diagonal (D,) of the same Hessian, some rows at a time."""
+    pieces = torch.arange(len(u), device=u.device).split(ROWS_AT_ONCE)
+    return torch.cat([hessian_rows(f, u, piece).gather(1, piece[:, None]).squeeze(1) for piece in pieces])
+
+
+def hessian_rows(f: LogDensity, u: Tensor, which: Tensor) -> Tensor:
+    """Return the rows `which` (n,) of the Hessian of log p at u (D,), (n, D), by central differences of gradients."""
+    step = torch.finfo(u.dtype).eps ** 0.25 * (1 + u[which].abs())
+    moves = u.new_zeros(len(which), len(u)).scatter(1, which[:, None], step[:, None])
+    up, down = gradient(f, torch.cat([u + moves, u - moves])).chunk(2)
+    return (up - down) / (2 * step[:, None])
 
 
 def curvature(f: LogDensity, u: Tensor, preconditioner: str) -> Tensor | None:
