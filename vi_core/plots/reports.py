@@ -66,7 +66,7 @@ def replay_figure(records: Mapping[str, ndarray], *, title: str) -> Figure:
 
 @theme()
 def histograms_figure(records: Mapping[str, ndarray], density: tuple[ndarray, ndarray], *, title: str) -> Figure:
-    """Draw a histogram of each sample, with the density that it is from: report 000's figure of its data.
+    """Draw a histogram of each sample, with the density that it is from, side by side.
 
     Args:
         records: The samples in the order of their panels, each (N,), by the number of bars: 10, 20 or 30.
