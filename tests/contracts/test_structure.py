@@ -45,6 +45,7 @@ SIDE_EFFECTS = {
 }  # fmt: skip
 EXEMPT = {
     "problem.py": {"torch.set_default_dtype"},  # a context manager, which puts it back
+    "trust.py": {"torch.manual_seed"},  # likewise
     "training/checkpoint.py": {"torch.set_rng_state", "torch.cuda.set_rng_state", "torch.mps.set_rng_state"},  # resume
 }
 """Calls that a module documents and undoes, or that are its purpose."""

@@ -20,7 +20,6 @@ from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import Family, HasCoordinates
-from vi_core.families.pathfinder import Pathfinder
 from vi_core.models.base import Model
 
 log = logging.getLogger(__name__)
@@ -52,8 +51,9 @@ class FixedStep(Step):
         return [cast(Any, self.family).origin]
 
     def begin(self, x: Any) -> None:
-        if isinstance(self.family, Pathfinder):
-            self.start_gradients = find_paths(self.family, self.model, x, self.family.memory)
+        family = cast(Any, self.family)
+        if family.start == "path":
+            self.start_gradients = find_paths(family, self.model, x, family.memory)
         else:
             self._find_modes(x)
 

@@ -183,7 +183,7 @@ class HasCoordinates(Protocol):
 
     Attributes:
         origin: (R, 1, D).
-        start: `random`, `mode` or `run:<folder>`: where the origin lies.
+        start: `random`, `mode`, `path` (on the way to one) or `run:<folder>`: where the origin lies.
         preconditioner: `none`, `diagonal` or `full`: which curvature there scales the coordinates.
     """
 
