@@ -20,7 +20,7 @@ from vi_core.plots.density import density_figure
 from vi_core.plots.drawing.panels import ascends, asinh_ticks
 from vi_core.plots.drawing.series import MAX_POINTS, envelope, quantiles, robust_limits, smooth, thin
 from vi_core.plots.drawing.style import PALETTE, Look, group_colors, look, save, use_symbols
-from vi_core.plots.images import image_figure, mosaic, noise_figure
+from vi_core.plots.images import image_figure, mosaic, noise_figure, plane_figure
 from vi_core.plots.sweep import Points, gradient_noise_figure, heat_figure, numbers_figure, pool, sweep_figure
 from vi_core.plots.trajectories import bound_figure, epochs_figure, records_figure, trajectories_figure
 
@@ -62,6 +62,7 @@ def example_figures() -> dict[str, Callable[[], Figure]]:
         "gradient noise": lambda: gradient_noise_figure({"plain": NOISE}, title="noise"),
         "images": lambda: image_figure({"test image": images}),
         "noise": lambda: noise_figure(images),
+        "plane": lambda: plane_figure(images[0, :, :2], ["a", "b"] * 3, labels=("z[0]", "z[1]")),
     }
 
 
@@ -254,6 +255,20 @@ def test_coloured_images_and_those_that_are_not_square() -> None:
     assert wide[1] < square[1] < high[1]
     rows = image_figure({"image": images, "reconstruction": images[:3]})
     assert [np.asarray(axes.images[0].get_array()).shape for axes in rows.axes] == [(4, 5 * 9 - 1, 4)] * 2
+
+
+def test_classes_have_a_colour_each_and_their_name_at_the_median() -> None:
+    classes = [str(i % 12) for i in range(120)]
+    points = np.random.default_rng(0).standard_normal((120, 2))
+    figure = plane_figure(points, classes, labels=("posterior mean of z[3]", "posterior mean of z[7]"))
+    axes = figure.axes[0]
+    drawn = {str(one.get_label()): one for one in axes.lines}
+    assert list(drawn) == legend_texts(figure) == [str(i) for i in range(12)]
+    assert len({(one.get_color(), one.get_marker()) for one in axes.lines}) == 12
+    own = points[3::12]
+    np.testing.assert_array_equal(np.transpose(drawn["3"].get_data()), own)
+    assert axes.texts[3].get_text() == "3"
+    np.testing.assert_allclose(axes.texts[3].get_position(), np.median(own, axis=0))
 
 
 def test_pooling_interpolates_onto_the_steps_that_all_jobs_cover() -> None:
