@@ -161,6 +161,7 @@ class Noise(TypedDict):
 
     total: Spread
     latents: dict[str, Number]
+    latents_se: NotRequired[dict[str, Number]]
 
 
 class NoiseRow(TypedDict):

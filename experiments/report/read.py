@@ -32,6 +32,7 @@ CAPTIONS = {
     "network": "the model as a Bayesian network, with a Markov blanket",
     "epochs": "the bound, averaged over each epoch",
     "interpolation": "from one test image to another, linearly in z",
+    "latents": "posterior means of images in two latents, coloured by class",
     "methods": "estimates and bound of the methods over the steps",
     "records": "the bound as it was recorded, and its moving average",
     "paths": "ways over the likelihood, with the Fisher metric",

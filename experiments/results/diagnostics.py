@@ -12,11 +12,12 @@ from torch import Tensor
 
 from vi_core.algorithms.gradient import estimate
 from vi_core.diagnostics.gradient_noise import (
-    deviations,
     exact_gradient,
     gradient_draws,
-    layer_deviations,
+    layer_distances,
     layers,
+    noise_of,
+    squared_distances,
     standardised_errors,
     stored,
 )
@@ -48,12 +49,28 @@ def gradient_noise(problem: Problem, count: int, alive: np.ndarray) -> dict[str,
     with same_draws_after(problem.data.train.device):
         draws = gradient_draws(problem.estimator, model, family, bound, x, count)
     exact = exact_gradient(model, family, bound, x)
-    by_latent = {name: value.cpu().numpy() for name, value in deviations(draws, latents).items()}
-    total = np.linalg.norm(list(by_latent.values()), axis=0)
-    return {
-        "total": spread(total, alive),
-        "latents": {name: spread(value, alive)["mean"] for name, value in by_latent.items()},
+    return noise_entry(squared_distances(draws, latents), alive) | {
         "bias": None if exact is None else bias(standardised_errors(draws, exact).cpu().numpy()[alive], count),
+    }
+
+
+def noise_entry(squares: dict[str, Tensor], alive: np.ndarray) -> dict[str, Any]:
+    """Return the noise in total and by latent, averaged over the R' replicates that are alive.
+
+    `latents_se` is what the gradient estimates leave unknown of `latents`, √(Σ_r se_r²) / R'; replicates need not be
+    equally noisy.
+
+    Args:
+        squares: Squared distances by latent, (n − 1, R).
+        alive: Replicates that count, (R,).
+    """
+    total = noise_of(torch.stack([*squares.values()]).sum(dim=0)).sd
+    noise = {name: noise_of(own) for name, own in squares.items()}
+    errors = {name: np.linalg.norm(own.se.cpu().numpy()[alive]) / max(alive.sum(), 1) for name, own in noise.items()}
+    return {
+        "total": spread(total.cpu().numpy(), alive),
+        "latents": {name: spread(own.sd.cpu().numpy(), alive)["mean"] for name, own in noise.items()},
+        "latents_se": {name: float(error) if np.isfinite(error) else None for name, error in errors.items()},
     }
 
 
@@ -73,14 +90,13 @@ def network_noise(problem: Problem, x: Any, count: int) -> dict[str, Any]:
         return estimate(model, family, problem.estimator, problem.bound, x)[0]
 
     with same_draws_after(problem.data.train.device):
-        found = {name: value.cpu().numpy() for name, value in layer_deviations(surrogate, weights, count).items()}
-    total, alive = np.linalg.norm(list(found.values()), axis=0), np.ones(1, dtype=bool)
-    means = {name: spread(value, alive)["mean"] for name, value in found.items()}
+        squares = layer_distances(surrogate, weights, count)
+    found = noise_entry(squares, np.ones(1, dtype=bool))
     parts: dict[str, list[float]] = {}
-    for name, value in means.items():
+    for name, value in found["latents"].items():
         parts.setdefault(name.partition(".")[0], []).append(value)
     networks = {name: float(np.linalg.norm(values)) for name, values in parts.items()}
-    return {"total": spread(total, alive), "latents": means, "networks": networks, "bias": None}
+    return found | {"networks": networks, "bias": None}
 
 
 def bias(errors: np.ndarray, count: int) -> dict[str, Any]:

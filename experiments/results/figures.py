@@ -22,17 +22,19 @@ from vi_core.diagnostics.densities import Densities
 from vi_core.diagnostics.network import markov_blanket
 from vi_core.models.base import HasPredictive, Model, Network
 from vi_core.plots.density import counts_figure, density_figure, map_figure
-from vi_core.plots.images import image_figure, noise_figure, reverse_figure, terms_figure
+from vi_core.plots.images import image_figure, noise_figure, plane_figure, reverse_figure, terms_figure
 from vi_core.plots.network import network_figure
 from vi_core.plots.predictive import predictive_figure
 from vi_core.plots.trajectories import bound_figure, epochs_figure, trajectories_figure
 from vi_core.problem import Problem
 from vi_core.reading import damaged
+from vi_core.schema import construct
 from vi_core.training.history import History
 
 from ..config.places import benchmark_module
 from . import posteriors
 from .drawing import write
+from .latents import Plane, plane
 from .mixtures import Scene, scene
 from .predictive import Pair, replicated_by_fit
 from .summary import network_of, results_of
@@ -65,6 +67,8 @@ class Finished:
         predictive: Observed and replicated data by name, of a model of prior and likelihood.
         posterior: Densities of q and of the exact posterior, or None where there are none.
         network: The model's Bayesian network, where it is to be drawn.
+        latents: Images in the plane of two latents, of an autoencoder whose data have classes.
+        steps_per_epoch: How many steps see all data once.
     """
 
     summary: dict[str, Any]
@@ -76,6 +80,8 @@ class Finished:
     predictive: dict[str, Pair] = field(default_factory=dict)
     posterior: Densities | None = None
     network: Network | None = None
+    latents: Plane | None = None
+    steps_per_epoch: int = 1
 
 
 def run(cfg: DictConfig, folder: Path) -> None:
@@ -109,7 +115,9 @@ def redraw_fit(cfg: DictConfig, folder: Path) -> list[Path]:
     pairs = replicated_by_fit(problem, samples, summary["final"]["values"])
     densities = posteriors.posterior(problem, results_of(problem, archived.alive)[0])
     graph = network_of(problem) if cfg.plot.network else None
-    finished = Finished(summary, archived.trace, samples, data, problem.model, found, pairs, densities, graph)
+    images = plane(problem, construct(archived.config["dataset"], "dataset"))
+    drawn = (found, pairs, densities, graph, images, problem.batches.steps_per_epoch)
+    finished = Finished(summary, archived.trace, samples, data, problem.model, *drawn)
     return draw(finished, folder / "plots", cfg.plot)
 
 
@@ -176,6 +184,8 @@ def figures(run: Finished, smoothing: int, blanket: str | None = None) -> Iterat
             title = f"{run.summary['experiment']}: from one test image to another, linearly in z"
             images = run.samples["interpolation"]
             yield "interpolation", noise_figure(images, columns=len(images) // INTERPOLATED, title=title)
+    if run.latents is not None:
+        yield "latents", _latents(run.latents, run.summary["experiment"])
     if "denoising" in run.summary["diagnostics"]:
         yield "terms", _terms(run, title)
     if "reverse" in run.samples:
@@ -226,12 +236,20 @@ def _images_from_noise(run: Finished) -> Figure:
     return noise_figure(run.samples["generated"], title=f"{run.summary['experiment']}: images from noise, pixel means")
 
 
+def _latents(found: Plane, name: str) -> Figure:
+    which = "" if found.total == 2 else f", the two of {found.total} latents whose means vary most"
+    images = f"{len(found.points):,} {'test' if found.held_out else 'training'} images"
+    title = f"{name}: posterior means of {images}{which}"
+    first, second = (f"posterior mean of {latent}" for latent in found.names)
+    return plane_figure(found.points, found.classes, labels=(first, second), title=title)
+
+
 def _epochs(run: Finished, title: str) -> Figure:
     """Draw the averages over epochs, and held-out values at the ends of those that were evaluated."""
     averages, held_out = np.array(run.summary["epoch_bound"]), run.trace.columns.get("held_out")
     points = None
     if held_out is not None and (seen := np.isfinite(held_out[:, 0])).any():
-        points = (run.trace.step[seen] * len(averages) / run.trace.step[-1], held_out[seen, 0])
+        points = (run.trace.step[seen] / run.steps_per_epoch, held_out[seen, 0])
     label = "training, mean over the epoch"
     return epochs_figure({label: averages[:, None]}, name=_bound_name(run), title=title, held_out=points)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Traced = tuple[dict[str, Any], History]  # summary of a job with its folder, and what it recorded
 MOST = 4  # quantities in one figure
+MOST_GROUPS = 7  # as there are colours
 GRID = 120  # points of each axis of a likelihood
 MARKED = (0, 15, 30, 75, 150)  # steps at which the Fisher metric is drawn
 
@@ -36,13 +37,13 @@ def figures(
         smoothing: Window of moving averages, in steps.
     """
     jobs = [job for group in groups.values() for job, _ in group]
-    if len(groups) < 2:
+    if not 2 <= len(groups) <= MOST_GROUPS:
         return {}
     leading = {label: group[0] for label, group in groups.items()}
     found = _records(leading, title=title, by=by, smoothing=smoothing)
     if len({(job["data"]["checksum"], tuple(job["estimates"])) for job in jobs}) > 1:
         return found
-    if jobs[0]["estimates"] and len(groups) <= 7:
+    if jobs[0]["estimates"]:
         found["methods"] = _methods(leading, title=title, by=by, first=first)
     if (land := landscape(leading)) is not None:
         found["paths"] = _paths(land, leading, title=title)
@@ -113,7 +114,7 @@ def _bounds(
         for label, group in groups.items():
             averages = [job["epoch_bound"] for job, _ in group]
             epochs[label] = np.array([row[: min(map(len, averages))] for row in averages]).T
-        found["epochs"] = epochs_figure(epochs, name=f"training bound{per} (nats)", title=title)
+        found["epochs"] = epochs_figure(epochs, name=f"training bound{per} (nats)", title=title, legend_title=by)
     return found
 
 

@@ -30,6 +30,9 @@ class NoiseAlong(Callback):
         problem: Of the run.
         count: Gradient estimates, at least 2.
         found: The run's diagnostics, which have the noise at the start already.
+
+    Attributes:
+        rows: What has been measured.
     """
 
     def __init__(self, problem: Problem, count: int, found: dict[str, Any]):
@@ -45,7 +48,7 @@ class NoiseAlong(Callback):
         if loop.status is not None or loop.done - last < loop.plan.steps / MOST_POINTS:
             return
         started = time.perf_counter()
-        noise = gradient_noise(self.problem, self.count, loop.step.alive.cpu().numpy())
+        noise = gradient_noise(self.problem, self.count, self.problem.step.alive.cpu().numpy())
         total = noise["total"]
         groups = noise["latents"] | noise.get("networks", {})
         self.rows.append({"step": loop.done, "total": total["mean"], "total_se": total["se"], "latents": groups})

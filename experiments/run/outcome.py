@@ -20,7 +20,7 @@ from vi_core.models.base import GeneratesImages, HasDenoisingTerms, Model
 from vi_core.models.files import located
 from vi_core.problem import Problem
 from vi_core.run import Run
-from vi_core.schema import Config
+from vi_core.schema import Config, construct
 from vi_core.training.callbacks import Callback
 from vi_core.training.history import History
 from vi_core.training.loop import Loop
@@ -32,6 +32,7 @@ from ..results import (
     diagnostics,
     diffusion,
     expectations,
+    latents,
     mixtures,
     posteriors,
     predictive,
@@ -86,7 +87,7 @@ def write_results(job: Job, started: float, run: Run) -> Summary:
     history, samples = run.history, draw_samples(run.problem)
     write_npz(job.folder / "samples.npz", samples)
     result = summarize(job, run, history)
-    figures = [] if job.batch is not None else draw_figures(job, run.problem, result, history, samples)
+    figures = [] if job.batch is not None else draw_figures(job, run, result, history, samples)
     result["timing"]["total_s"] = time.perf_counter() - started
     write_json(job.folder / "summary.json", result)
     log.info("%s", table.report(result, figures))
@@ -226,22 +227,22 @@ def interpolated(model: Model, means: Latents) -> dict[str, torch.Tensor]:
     return {"interpolation": model.pixel_means(between)}
 
 
-def draw_figures(
-    job: Job, problem: Problem, result: Summary, history: History, samples: dict[str, np.ndarray]
-) -> list[str]:
+def draw_figures(job: Job, run: Run, result: Summary, history: History, samples: dict[str, np.ndarray]) -> list[str]:
     """Draw the run's figures where they are wanted; return their paths."""
     if not job.cfg.plot.enabled:
         return []
     from ..results.figures import Finished, draw  # matplotlib, only where something is drawn
 
-    train_data = problem.data.train
+    problem, train_data = run.problem, run.problem.data.train
     data = train_data.cpu().double().numpy() if train_data.dim() == 1 else None
     kept, best = summary.results_of(problem, problem.step.alive.cpu().numpy())
     scene = mixtures.scene(problem, best)
     pairs = predictive.replicated_by_fit(problem, samples, result["final"]["values"])
     densities = posteriors.posterior(problem, kept)
     graph = summary.network_of(problem) if job.cfg.plot.network else None
-    finished = Finished(result, history, samples, data, problem.model.cpu(), scene, pairs, densities, graph)
+    images = latents.plane(problem, construct(run.config["dataset"], "dataset"))
+    drawn = (scene, pairs, densities, graph, images, problem.batches.steps_per_epoch)
+    finished = Finished(result, history, samples, data, problem.model.cpu(), *drawn)
     return [str(path) for path in draw(finished, job.folder / "plots", job.cfg.plot)]
 
 

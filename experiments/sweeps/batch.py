@@ -10,10 +10,11 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -26,11 +27,14 @@ from vi_core.run import Run
 from vi_core.schema import construct, per_replicate_settings
 from vi_core.stacking.shares import Share, Shares, cut
 from vi_core.training import checkpoint
-from vi_core.training.loop import Status
+from vi_core.training.callbacks import Callback
+from vi_core.training.loop import Loop, Status
 from vi_core.training.trainer import Trainer
 
 from ..config.schema import config_hash, names, set_setting, setting_at
 from ..config.validate import PARTS
+from ..results.files import write_text
+from ..results.noise import NoiseAlong, noise_text
 from ..run.interrupt import Interrupt
 from ..run.jobs import Job, Summary, is_expected
 from ..run.outcome import ConfigWriter, measure_gradient, write_results
@@ -223,10 +227,11 @@ def train_batch(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -
         point.job.batch = {"jobs": len(points), "replicates": problem.family.replicates, "seed": seed}
     shares = [share_of(point, number, problem) for number, point in enumerate(points)]
     watch = Shares(shares, points[0].trainer.on_nonfinite)
+    noise = [NoiseOfPoints(points, shares)] if points[0].trainer.gradient_draws else []
     run = Run(
         config | {"trainer": config["trainer"] | {"on_nonfinite": "skip"}, "callbacks": {}},
         problem,
-        own=[watch, Progress(config["name"])],
+        own=[watch, Progress(config["name"]), *noise],
         interrupted=lambda: watch.all_ended() or interrupt.requested(),
         code=compiled_folder() / "steps",
     )
@@ -234,6 +239,34 @@ def train_batch(points: Sequence[Point], loaded: Loaded, interrupt: Interrupt) -
     for point, end in zip(points, watch.contents(run.loop), strict=True):
         point.status, point.content = end
     return list(points)
+
+
+class NoiseOfPoints(Callback):
+    """Measures the noise of the gradient of each point of a batch in its course, as `NoiseAlong` does of a run.
+
+    Args:
+        points: With their problems, which take the parameters that the batch has at a checkpoint.
+        shares: Of the points, until they end.
+    """
+
+    def __init__(self, points: Sequence[Point], shares: Sequence[Share]):
+        self.measured = [
+            (NoiseAlong(point.problem, point.trainer.gradient_draws, point.diagnostics), point.problem.step, share)
+            for point, share in zip(points, shares, strict=True)
+        ]
+
+    def on_start(self, loop: Loop, config: Mapping[str, Any], folder: Path | None) -> None:
+        for along, _, _ in self.measured:
+            along.on_start(loop, config, folder)
+
+    def on_checkpoint(self, loop: Loop) -> None:
+        if loop.status is not None:
+            return
+        state = loop.step.state_dict()
+        for along, step, share in self.measured:
+            if share.end is None:
+                step.load_state_dict(cut(state, share.step, share.replicates))
+                along.on_checkpoint(loop)
 
 
 def share_of(point: Point, number: int, whole: Problem) -> Share:
@@ -271,4 +304,6 @@ def finish(point: Point, job: Job) -> Summary:
     identity = config_hash(point.config)
     run = Run(point.config, point.problem, job.folder, own=[ConfigWriter()], content=content, identity=identity)
     run.diagnostics = point.diagnostics
+    if rows := point.diagnostics.get("gradient", {}).get("along"):
+        write_text(job.folder / "noise.csv", noise_text(rows))
     return run.fit(partial(write_results, job, started), point.status)

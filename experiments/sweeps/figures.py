@@ -1,7 +1,7 @@
 """Figures of a sweep: which apply to what was swept, and what each is drawn from."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from .race import errors_of, seconds_of
 log = logging.getLogger(__name__)
 Labels = tuple[str, ...]  # what colours a curve and, where there is a second, what dashes it
 MOST_LINES = len(DASHES) + 1  # line styles, the solid one included
+ALL_SEEDS = "all seeds"  # name of a group of jobs that differ in nothing else
 FEW = 3  # values of a number that make a curve of points
 LOGARITHMIC = 30  # ratio of the largest to the smallest number from which an axis is logarithmic
 
@@ -71,7 +72,7 @@ def grouping(jobs: list[Job], keys: list[str], chosen: str | None) -> list[list[
     """Return the swept keys whose values colour the curves and, apart from them, those that choose the line style.
 
     They are the chosen key alone; or two keys, one for each; or all but the seed, where there are colours enough; or
-    else the first.
+    none, where seeds alone were swept and are more than the colours; or else the first.
     """
     if chosen is not None:
         if chosen not in keys:
@@ -82,6 +83,8 @@ def grouping(jobs: list[Job], keys: list[str], chosen: str | None) -> list[list[
     counts = {key: len({value_of(job, key) for job in jobs}) for key in own}
     if len(own) == 2 and min(counts.values()) <= MOST_LINES and max(counts.values()) <= len(PALETTE):
         return [[key] for key in sorted(own, key=lambda key: -counts[key])]
+    if not own and len({value_of(job, key) for job in jobs for key in keys}) > len(PALETTE):
+        return [[]]
     few = len({label(job, own) for job in jobs}) <= len(PALETTE)
     return [own if own and few else keys[:1]]
 
@@ -96,7 +99,8 @@ def labels_of(job: Job, by: list[list[str]], paths: Sequence[str]) -> Labels:
     for i, keys in enumerate(by):
         own = [path for path in paths if owners[path] == i and path in job["settings"]]
         shown = ", ".join(words(path, str(job["settings"][path])) for path in own)
-        found.append(f"{label(job, keys)} ({shown})" if shown else label(job, keys))
+        name = label(job, keys) or ALL_SEEDS
+        found.append(f"{name} ({shown})" if shown else name)
     return tuple(found)
 
 
@@ -196,12 +200,19 @@ def gradient_noise(jobs: list[Job], by: list[list[str]]) -> Figure | None:
             measured.setdefault(", ".join(labels_of(job, by, paths)), []).append(noise)
     if not measured:
         return None
-    groups = {
-        name: {when: mean_of([one[when]["latents"] for one in every]) for when in ("start", "final")}
-        for name, every in measured.items()
-    }
-    title = f"{jobs[0]['experiment']}: noise of each latent's gradient, unconstrained parameters"
-    return gradient_noise_figure(groups, title=title)
+    groups = {name: {when: noise_at(every, when) for when in ("start", "final")} for name, every in measured.items()}
+    first = next(iter(measured.values()))[0]
+    of, draws = "layer" if "networks" in first["start"] else "latent", first["draws"]
+    title = f"{jobs[0]['experiment']}: noise of each {of}'s gradient ± standard error, from {draws} estimates each"
+    return gradient_noise_figure(groups, of=of, title=title)
+
+
+def noise_at(every: Sequence[Mapping[str, Any]], when: str) -> dict[str, tuple[float, float]]:
+    """Return by latent the noise averaged over jobs, and the standard error that the gradient estimates leave it."""
+    means = mean_of([one[when]["latents"] for one in every])
+    errors = [one[when].get("latents_se", {}) for one in every]
+    squares = mean_of([{name: (row.get(name) or np.nan) ** 2 for name in means} for row in errors])
+    return {name: (mean, (squares[name] / len(every)) ** 0.5) for name, mean in means.items()}
 
 
 def course(jobs: list[Job], keys: list[str], by: list[list[str]]) -> Figure | None:

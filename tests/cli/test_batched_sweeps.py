@@ -17,6 +17,7 @@ import yaml
 
 import vi_core
 from experiments.config.hydra_adapter import yaml_text
+from experiments.results.summary import spread
 from experiments.sweeps import batch
 from experiments.sweeps.composing import sets_a_number
 from tests.conftest import CommandLine, run_in, summary_of
@@ -31,6 +32,7 @@ from vi_core.models.conjugate.normal_gamma import NormalGamma
 from vi_core.optimizers.natural_gradient import NaturalGradient
 from vi_core.optimizers.sgd import RobbinsMonro
 from vi_core.per_replicate import column, each
+from vi_core.problem import Problem
 from vi_core.stacking.shares import cut
 from vi_core.training.history import History, read_history
 from vi_core.types import Latent, Params
@@ -452,6 +454,30 @@ def test_the_law_of_a_job_is_that_of_the_job_alone(random_sweeps: tuple[Path, Pa
     assert max(max(pair) for pair in scores.values()) < 4.5
     exchanged = [max(two_sample_z(alone[0, name], batched[1, name])) for name in COLUMNS]
     assert min(exchanged) > 4.5
+
+
+def test_noise_of_a_batch_is_measured_at_the_parameters_of_each_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parameters stand for the noise, which has none of its own without randomness: along the run they are the same."""
+
+    def parameters(problem: Problem, count: int, alive: np.ndarray) -> dict[str, Any]:
+        torch.rand(count)
+        total = spread(problem.step.moving[0].detach().flatten(1).sum(dim=1).numpy(), alive)
+        return {"total": total, "latents": {"mu": total["mean"]}, "bias": None}
+
+    monkeypatch.setattr("experiments.results.noise.gradient_noise", parameters)
+    monkeypatch.setattr("experiments.results.diagnostics.gradient_noise", parameters)
+    settings = ("optimizer.lr=0.01,0.1", "trainer.steps=40", "trainer.checkpoint_every=10", "trainer.gradient_draws=3")
+    alone, batched = both_ways(tmp_path, *EXACT, *settings)
+    for job in "01":
+        found, expected = (summary_of(folder / job)["diagnostics"]["gradient"] for folder in (batched, alone))
+        assert [row["step"] for row in found["along"]] == [10, 20, 30]
+        for row, other in zip(found["along"], expected["along"], strict=True):
+            assert row["total"] == pytest.approx(other["total"], rel=1e-12)
+        assert len({row["total"] for row in found["along"]}) == 3
+        assert len((batched / job / "noise.csv").read_text().splitlines()) == 4
+    assert summary_of(batched / "0")["diagnostics"] != summary_of(batched / "1")["diagnostics"]
 
 
 def test_jobs_of_a_batch_share_no_noise(random_sweeps: tuple[Path, Path]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments.sweeps.differences import swept_keys
-from experiments.sweeps.figures import grouping
+from experiments.sweeps.figures import grouping, labels_of
 from tests.conftest import CommandLine, run_in, summary_of, trace_text
 from vi_core.estimators.base import Estimate
 from vi_core.estimators.exact import Exact
@@ -121,6 +121,9 @@ def test_one_key_colours_and_another_dashes_but_the_seed_does_neither() -> None:
     assert grouping([job for job in jobs if "0.3" not in str(job)], [*keys, "more"], None) == [[*keys[:2], "more"]]
     many: list[dict[str, Any]] = [{"overrides": [f"a={i % 2}", f"b={i}"], "settings": {}} for i in range(8)]
     assert grouping(many, ["a", "b"], None) == [["a"]]
+    seeds: list[dict[str, Any]] = [{"overrides": [f"seed={i}"], "settings": {}} for i in range(8)]
+    assert (grouping(seeds, ["seed"], None), grouping(seeds, ["seed"], "seed")) == ([[]], [["seed"]])
+    assert labels_of(seeds[0], [[]], []) == ("all seeds",)
 
 
 @pytest.mark.parametrize("task", ["sweep", "collect"])

@@ -7,6 +7,7 @@ asserted to be found.
 """
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,12 @@ from tests import fakes
 from tests.conftest import SMOKE, CommandLine, summary_of, trace_text
 from vi_core.bounds.elbo import ELBO, IWELBO
 from vi_core.diagnostics.gradient_noise import (
-    deviations,
     exact_gradient,
     gradient_draws,
-    layer_deviations,
+    layer_distances,
     layers,
+    noise_of,
+    squared_distances,
     standardised_errors,
     stored,
 )
@@ -41,10 +43,37 @@ def test_deviations_are_roots_of_summed_variances() -> None:
     torch.manual_seed(0)
     scales = torch.tensor([3.0, 4.0, 0.5])
     draws = scales * torch.randn(20_000, 2, 3, dtype=torch.float64)
-    found = deviations(draws, ["a", "a", "b"])
+    found = {name: noise_of(own).sd for name, own in squared_distances(draws, ["a", "a", "b"]).items()}
     assert list(found) == ["a", "b"]
     torch.testing.assert_close(found["a"], torch.full((2,), 5.0, dtype=torch.float64), rtol=0.05, atol=0)
     torch.testing.assert_close(found["b"], torch.full((2,), 0.5, dtype=torch.float64), rtol=0.05, atol=0)
+
+
+def normal(shape: tuple[int, ...]) -> torch.Tensor:
+    """Draws of the standard Normal."""
+    return torch.randn(shape, dtype=torch.float64)
+
+
+def heavy(shape: tuple[int, ...]) -> torch.Tensor:
+    """Draws of Laplace's law, whose deviation has a larger error than a Normal one's."""
+    return torch.distributions.Laplace(torch.zeros((), dtype=torch.float64), 1.0).sample(shape)
+
+
+@pytest.mark.parametrize(
+    "law", [lambda shape: torch.randn(shape, dtype=torch.float64), heavy], ids=["normal", "laplace"]
+)
+def test_standard_errors_are_how_far_deviations_scatter(law: Callable[[tuple[int, ...]], torch.Tensor]) -> None:
+    """Of 2,000 replicates with 100 draws of three numbers that share a factor: error and scatter agree to 10 %.
+
+    The scatter has a standard error of 2 % or a little more.
+    """
+    torch.manual_seed(3)
+    common = law((100, 2000, 1))
+    draws = common * torch.tensor([1.0, -2.0, 3.0]) + 0.3 * law((100, 2000, 3))
+    (found,) = (noise_of(own) for own in squared_distances(draws, ["a"] * 3).values())
+    torch.testing.assert_close(found.sd, draws.var(dim=0).sum(dim=-1).sqrt())
+    assert float(found.se.mean() / found.sd.std()) == pytest.approx(1, abs=0.1)
+    assert noise_of(squared_distances(draws[:2], ["a"] * 3)["a"]).se.isnan().all()
 
 
 def test_standardised_errors_follow_student_and_see_a_shift() -> None:
@@ -63,7 +92,8 @@ def test_no_noise_and_no_bias_where_the_gradient_is_exact() -> None:
     exact = exact_gradient(model, family, ELBO(), x)
     assert exact is not None and draws.shape == (4, 3, 4)
     assert float(standardised_errors(draws, exact).abs().max()) < 1
-    assert all(float(value.max()) < 1e-10 for value in deviations(draws, stored(family)[1]).values())
+    found = [noise_of(own) for own in squared_distances(draws, stored(family)[1]).values()]
+    assert all(bool((each.sd == 0).all() and (each.se == 0).all()) for each in found)
     assert exact_gradient(model, family, IWELBO(), x) is None
     assert exact_gradient(fakes.Gaussian(), fakes.gaussian_family([0.0], [1.0]), ELBO(), x) is None
 
@@ -83,7 +113,8 @@ def test_deviations_of_layers_are_roots_of_summed_variances() -> None:
         noise = torch.randn(3, dtype=torch.float64)
         return (3 * noise[0] + 100) * wide.sum() + 4 * noise[1] * bias.sum() + 0.5 * noise[2] * other.sum()
 
-    found = layer_deviations(surrogate, {"a": [wide, bias], "b": [other]}, 4000)
+    squares = layer_distances(surrogate, {"a": [wide, bias], "b": [other]}, 4000)
+    found = {name: noise_of(own).sd for name, own in squares.items()}
     torch.testing.assert_close(found["a"], torch.full((1,), 5.0, dtype=torch.float64), rtol=0.1, atol=0)
     torch.testing.assert_close(found["b"], torch.full((1,), 0.5, dtype=torch.float64), rtol=0.1, atol=0)
 

@@ -323,6 +323,16 @@ def test_digits_split_is_fixed_by_the_seed() -> None:
     assert Digits(binarization="dynamic").load().checksum == data.checksum
 
 
+def test_classes_of_digits_are_those_of_the_held_out_images() -> None:
+    from sklearn.datasets import load_digits
+
+    pixels, targets = load_digits(return_X_y=True)
+    known = {tuple(map(int, row)): str(target) for row, target in zip(pixels, targets, strict=True)}
+    data = Digits(seed=3, num_test=200).load()
+    assert data.test is not None
+    assert Digits(seed=3, num_test=200).classes() == [known[tuple(row)] for row in data.test.tolist()]
+
+
 # --- IDX files ------------------------------------------------------------------------------------------------------
 
 SIZES = {"train": 6, "t10k": 4}
@@ -368,6 +378,10 @@ def test_small_files_are_read(small_mnist: Path, capfd: pytest.CaptureFixture[st
     assert data.train.flatten().tolist() == [i * 37 % 256 for i in range(36)]
     assert torch.equal(data.decode(data.train), torch.round(data.train.float() / 255))
     assert capfd.readouterr() == ("", "")
+
+
+def test_labels_of_test_images_are_read(small_mnist: Path) -> None:
+    assert MNIST(root=str(small_mnist)).classes() == ["0", "37", "74", "111"]
 
 
 def test_relative_root_starts_at_the_working_directory(small_mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,6 +122,21 @@ def test_held_out_images_are_by_share_or_of_their_own(tmp_path: Path) -> None:
     assert len(own.train) == 6
 
 
+def test_classes_are_folders_in_the_order_of_the_held_out_images(tmp_path: Path) -> None:
+    levels = {"cats": 10, "dogs": 200, "eels": 90}
+    for name, level in levels.items():
+        (tmp_path / name).mkdir()
+        for place in range(7):
+            Image.fromarray(np.full((3, 3), level + place, dtype=np.uint8)).save(tmp_path / name / f"{place}.png")
+    shared = ImageFiles(path=str(tmp_path), test_fraction=0.4, seed=2)
+    data, classes = shared.load(), shared.classes()
+    assert data.test is not None and classes is not None
+    assert classes != sorted(classes)
+    assert [levels[name] // 10 for name in classes] == [int(row[0]) // 10 for row in data.test]
+    assert ImageFiles(path=str(tmp_path)).classes() == [name for name in levels for _ in range(7)]
+    assert ImageFiles(path=str(write(tmp_path / "loose", GREY))).classes() is None
+
+
 # --- arrays ---------------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,12 +21,12 @@ from vi_core.plots.density import density_figure
 from vi_core.plots.drawing.panels import ascends, asinh_ticks
 from vi_core.plots.drawing.series import MAX_POINTS, envelope, quantiles, robust_limits, smooth, thin
 from vi_core.plots.drawing.style import PALETTE, Look, group_colors, look, save, use_symbols
-from vi_core.plots.images import image_figure, mosaic, noise_figure
+from vi_core.plots.images import image_figure, mosaic, noise_figure, plane_figure
 from vi_core.plots.sweep import Points, gradient_noise_figure, heat_figure, numbers_figure, pool, sweep_figure
 from vi_core.plots.trajectories import bound_figure, epochs_figure, records_figure, trajectories_figure
 
 REFERENCES = {"mean-field optimum": -185.942, "log evidence": -185.937}
-NOISE = {"start": {"v": 12.0, "z": 30.0}, "final": {"v": 0.1, "z": 2.0}}
+NOISE = {"start": {"v": (12.0, 1.0), "z": (30.0, 2.0)}, "final": {"v": (0.1, 0.02), "z": (2.0, 0.1)}}
 PACKAGE = ROOT / "vi_core" / "plots"
 
 
@@ -62,6 +63,7 @@ def example_figures() -> dict[str, Callable[[], Figure]]:
         "gradient noise": lambda: gradient_noise_figure({"plain": NOISE}, title="noise"),
         "images": lambda: image_figure({"test image": images}),
         "noise": lambda: noise_figure(images),
+        "plane": lambda: plane_figure(images[0, :, :2], ["a", "b"] * 3, labels=("z[0]", "z[1]")),
     }
 
 
@@ -213,6 +215,7 @@ def test_density_has_a_normalised_histogram_and_a_band_over_replicates() -> None
     np.testing.assert_allclose(np.asarray(axes.lines[0].get_ydata()), np.nanmedian(fits, axis=1))
     assert axes.lines[0].get_linestyle() == "-" and axes.lines[1].get_linestyle() != "-"
     assert len([artist for artist in axes.collections if isinstance(artist, PolyCollection)]) == 1
+    assert "5–95 % over 16 replicates" in legend_texts(figure)
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("x", "density")
 
 
@@ -254,6 +257,20 @@ def test_coloured_images_and_those_that_are_not_square() -> None:
     assert wide[1] < square[1] < high[1]
     rows = image_figure({"image": images, "reconstruction": images[:3]})
     assert [np.asarray(axes.images[0].get_array()).shape for axes in rows.axes] == [(4, 5 * 9 - 1, 4)] * 2
+
+
+def test_classes_have_a_colour_each_and_their_name_at_the_median() -> None:
+    classes = [str(i % 12) for i in range(120)]
+    points = np.random.default_rng(0).standard_normal((120, 2))
+    figure = plane_figure(points, classes, labels=("posterior mean of z[3]", "posterior mean of z[7]"))
+    axes = figure.axes[0]
+    drawn = {str(one.get_label()): one for one in axes.lines}
+    assert list(drawn) == legend_texts(figure) == [str(i) for i in range(12)]
+    assert len({(one.get_color(), one.get_marker()) for one in axes.lines}) == 12
+    own = points[3::12]
+    np.testing.assert_array_equal(np.transpose(drawn["3"].get_data()), own)
+    assert axes.texts[3].get_text() == "3"
+    np.testing.assert_allclose(axes.texts[3].get_position(), np.median(own, axis=0))
 
 
 def test_pooling_interpolates_onto_the_steps_that_all_jobs_cover() -> None:
@@ -298,6 +315,19 @@ def test_sweep_colours_by_one_label_and_dashes_by_the_other() -> None:
     same = [lines["lr = 1, K = 1"].get_color(), lines["lr = 0.1, K = 5"].get_linestyle()]
     assert same == [lines["lr = 1, K = 5"].get_color(), lines["lr = 1, K = 5"].get_linestyle()]
     assert lines["lr = 0.1, K = 1"].get_color() != same[0] and lines["lr = 1, K = 1"].get_linestyle() != same[1]
+
+
+def test_the_legend_of_many_groups_names_some_and_the_figure_keeps_its_size() -> None:
+    curves = {(f"lr = {rate}",): [trace(30, 1, seed=rate)] for rate in range(1, 301)}
+    figure = sweep_figure(curves, name="ELBO")
+    assert len(figure.axes[0].lines) >= 300
+    texts = legend_texts(figure)
+    assert (len(texts), texts[0], texts[-1]) == (12, "lr = 1", "lr = 300")
+    assert "12 of 300 curves are named" in figure.legends[0].get_title().get_text()
+    assert figure.get_figheight() < 5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.canvas.draw()
 
 
 def test_sweep_survives_a_group_that_diverged_and_single_runs() -> None:
@@ -399,15 +429,23 @@ def test_the_package_imports_only_numpy_and_matplotlib_and_never_pyplot() -> Non
                 assert "pyplot" not in name, path
 
 
-def test_gradient_noise_stands_at_its_latent_on_a_logarithmic_axis() -> None:
-    louder = {when: {name: 10 * value for name, value in table.items()} for when, table in NOISE.items()}
+def test_gradient_noise_has_error_bars_on_a_logarithmic_axis_and_a_0_where_there_is_none() -> None:
+    louder = {when: {name: (10 * sd, se) for name, (sd, se) in table.items()} for when, table in NOISE.items()}
+    louder["final"]["z"] = (1e-14, 0.0)  # rounding
     figure = gradient_noise_figure({"plain": louder, "blankets": NOISE}, title="noise")
     assert legend_texts(figure) == ["plain", "blankets"]
     for axes, when in zip(figure.axes, ("start", "final"), strict=True):
         assert axes.get_yscale() == "log"
         assert [label.get_text() for label in axes.get_xticklabels()] == ["v", "z"]
-        np.testing.assert_array_equal(line(axes, "plain").get_ydata(), [*louder[when].values()])
-        np.testing.assert_array_equal(line(axes, "blankets").get_ydata(), [*NOISE[when].values()])
+        for noise, drawn in zip((louder, NOISE), axes.containers, strict=True):
+            points, _, (bars,) = drawn
+            expected = np.array([*noise[when].values()])
+            seen = expected[:, 0] > 1e-10
+            np.testing.assert_array_equal(points.get_ydata()[seen], expected[seen, 0])
+            ends = np.array([bar[:, 1] for bar, kept in zip(bars.get_segments(), seen, strict=True) if kept])
+            np.testing.assert_allclose(ends, expected[seen, :1] + expected[seen, 1:] * [-1, 1])
+    assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["0"]
+    assert figure.axes[1].get_ylim()[0] > 1e-3
 
 
 def test_a_bound_without_noise_is_not_smoothed_and_its_distance_has_a_floor() -> None:

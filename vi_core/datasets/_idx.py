@@ -58,6 +58,13 @@ def read_images(root: str, name: str, checksums: Mapping[str, str], download: bo
         raise DataError(f"{folder} cannot be read: {error.strerror}.") from None
 
 
+def read_classes(root: str, name: str) -> list[int]:
+    """Return the labels of the test images, each from 0 to 9, of files that `read_images` has verified."""
+    folder = Path(root).expanduser().absolute() / name / "raw"
+    read = import_torchvision("torchvision.datasets.mnist").read_label_file
+    return read(str(folder / "t10k-labels-idx1-ubyte")).tolist()
+
+
 def provide(folder: Path, name: str, missing: list[str], download: bool) -> None:
     """Download the missing files; raise `DataError` with the reason and the way out where that is not possible."""
     reason = "dataset.download=false"

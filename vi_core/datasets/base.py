@@ -148,6 +148,13 @@ class Dataset(ABC):
             DataError: Where a file is missing, damaged or not what its checksum says.
         """
 
+    def classes(self) -> list[str] | None:
+        """Return the class of each held-out point, or of each training point where none is held out, for figures.
+
+        They are read at each call, as nothing that is trained sees them. None where the data have no classes.
+        """
+        return None
+
 
 def check(name: str, value: Any, hint: Any) -> None:
     """Apply the rules in the annotation of a setting to its value, and to each element of a list."""

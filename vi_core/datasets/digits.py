@@ -33,9 +33,18 @@ class Digits(Images):
 
     def read(self, generator: torch.Generator) -> tuple[Tensor, Tensor, str]:
         """Shuffle and split into (1797 - num_test, 8, 8) training images and (num_test, 8, 8) test images."""
-        from sklearn.datasets import load_digits  # a slow import that only this data set needs
-
-        images = torch.from_numpy(load_digits(return_X_y=True)[0]).to(torch.uint8).unflatten(1, (8, 8))
-        images = images[torch.randperm(NUM_IMAGES, generator=generator)]
+        images = shuffled(0, generator).to(torch.uint8).unflatten(1, (8, 8))
         provenance = f"scikit-learn's digits (UCI optical recognition, 1998), shuffled by torch seed {self.seed}"
         return images[: -self.num_test], images[-self.num_test :], provenance
+
+    def classes(self) -> list[str]:
+        """Return the digit of each held-out image."""
+        digits = shuffled(1, torch.Generator().manual_seed(self.seed))
+        return [str(digit) for digit in digits[-self.num_test :].tolist()]
+
+
+def shuffled(part: int, generator: torch.Generator) -> Tensor:
+    """Return the images (1797, 64), part 0, or their digits (1797,), part 1, in the order that `generator` draws."""
+    from sklearn.datasets import load_digits  # a slow import that only this data set needs
+
+    return torch.from_numpy(load_digits(return_X_y=True)[part])[torch.randperm(NUM_IMAGES, generator=generator)]

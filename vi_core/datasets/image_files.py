@@ -87,11 +87,26 @@ class ImageFiles(Images):
                 )
                 raise DataError(f"the images of dataset.test_path are {shapes}; set dataset.size or dataset.colour.")
         elif self.test_fraction is not None:
-            held_out = min(max(1, round(self.test_fraction * len(images))), len(images) - 1)
             images = images[torch.randperm(len(images), generator=generator)]
-            images, test = images[:-held_out], images[-held_out:]
+            images, test = images.tensor_split([len(images) - self._held_out(len(images))])
         kept = f"{len(images)} images, {described(tuple(images.shape[1:]))}"
         return images, test, f"{path}, {kept}, {0 if test is None else len(test)} held out"
+
+    def classes(self) -> list[str] | None:
+        """Return the folder inside `path`, or `test_path`, that each image lies in; None where one is in none."""
+        folder = Path(str(self.test_path or self.path)).expanduser().absolute()
+        inside = [file.relative_to(folder).parts for file in image_files(folder)]
+        if not inside or any(len(parts) < 2 for parts in inside):
+            return None
+        names = [parts[0] for parts in inside]
+        if self.test_fraction is None:
+            return names
+        order = torch.randperm(len(names), generator=torch.Generator().manual_seed(self.seed)).tolist()
+        return [names[place] for place in order[-self._held_out(len(names)) :]]
+
+    def _held_out(self, count: int) -> int:
+        """Return how many of `count` images `test_fraction` holds out: one at least, and all but one at most."""
+        return min(max(1, round((self.test_fraction or 0.0) * count)), count - 1)
 
     def _images(self, path: Path) -> Tensor:
         """Return all images of a folder or an array, uint8 (N, rows, columns) or (N, rows, columns, 3)."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vi_core.datasets._idx import read_images
+from vi_core.datasets._idx import read_classes, read_images
 from vi_core.datasets._images import Images
 
 CHECKSUMS = {  # MD5 of the uncompressed files
@@ -19,6 +19,7 @@ CHECKSUMS = {  # MD5 of the uncompressed files
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
+CLOTHES = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -49,6 +50,10 @@ class MNIST(StoredImages):
         images = read_images(self.root, "MNIST", CHECKSUMS, self.download)
         return *images, "MNIST (LeCun et al. 1998), MD5 verified"
 
+    def classes(self) -> list[str]:
+        """Return the digit of each test image."""
+        return [str(label) for label in read_classes(self.root, "MNIST")]
+
 
 class FashionMNIST(StoredImages):
     """The images in <root>/FashionMNIST/raw.
@@ -63,3 +68,7 @@ class FashionMNIST(StoredImages):
 
     def read(self, generator: torch.Generator) -> tuple[Tensor, Tensor, str]:
         return *read_images(self.root, "FashionMNIST", {}, self.download), "Fashion-MNIST (Xiao et al. 2017)"
+
+    def classes(self) -> list[str]:
+        """Return what each test image shows."""
+        return [CLOTHES[label] for label in read_classes(self.root, "FashionMNIST")]

@@ -58,7 +58,7 @@ def _draw_curve(axes: Axes, grid: ndarray, curve: ndarray, name: str, index: int
     replicates = curve.shape[1]
     if replicates > 1:
         axes.fill_between(
-            grid, low, high, color=color, alpha=BAND_ALPHA, linewidth=0, label=f"5–95 % of the replicates' {name}"
+            grid, low, high, color=color, alpha=BAND_ALPHA, linewidth=0, label=f"5–95 % over {replicates} replicates"
         )
     label = name if replicates == 1 else f"{name}, median of {replicates} replicates"
     axes.plot(grid, median, color=color, linestyle=dash, linewidth=width, label=label)

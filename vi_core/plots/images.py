@@ -1,5 +1,5 @@
-"""Figures of images and of a diffusion model: reconstructions in rows, generated images in a grid, the terms of the
-bound over the step t, and generated points from noise to data.
+"""Figures of images and of a diffusion model: reconstructions in rows, generated images in a grid, images in the plane
+of two latents, the terms of the bound over the step t, and generated points from noise to data.
 
 Pixels are in [0, 1]: white ink on black, or red, green and blue. Each row or grid of images is put into one array,
 which draws in one call.
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from numpy import ndarray
 
 from vi_core.plots.drawing.panels import number_text
@@ -18,6 +19,9 @@ from vi_core.plots.drawing.style import GREY, INK, PALETTE, blank, blank_panels,
 
 GAP = 1  # pixels between images
 TILE = 0.64  # inches of a side of a square image; another one gets the same area
+CLASS_COLORS = (  # "muted" of Tol 2021, ten colours that readers with any common colour vision can tell apart
+    "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#8C8C8C",
+)  # fmt: skip
 FLATTEST = 4.0  # largest ratio of the sides of the place that an image gets
 
 
@@ -82,6 +86,31 @@ def _show(axes: Axes, pixels: ndarray) -> None:
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
     axes.spines[:].set_visible(False)
+
+
+@theme()
+def plane_figure(points: ndarray, classes: Sequence[str], *, labels: tuple[str, str], title: str = "") -> Figure:
+    """Draw points of the plane in a colour for each class, whose name stands at the median of its points, too.
+
+    Args:
+        points: (N, 2).
+        classes: Of the N points, at most 20.
+        labels: Of the axes.
+        title: Title of the figure; none if empty.
+    """
+    figure, (axes,) = blank_panels(5.6, 5.0, title)
+    found, names = np.array(classes), sorted(set(classes), key=lambda name: (len(name), name))
+    size = float(np.clip(140 / math.sqrt(len(points)), 2.5, 6.0))
+    for place, name in enumerate(names):
+        color, marker = CLASS_COLORS[place % len(CLASS_COLORS)], "os"[place // len(CLASS_COLORS)]
+        own, look = points[found == name], {"markersize": size, "markeredgewidth": 0.3, "markeredgecolor": "white"}
+        axes.plot(*own.T, marker, color=color, label=name, **look)
+        text = axes.text(*np.median(own, axis=0), name, color=color, weight="bold", ha="center", va="center", size=13)
+        text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+    axes.set(xlabel=labels[0], ylabel=labels[1])
+    axes.set_aspect("equal", adjustable="datalim")
+    figure.legend(loc="outside right center", title="class", handlelength=1.0)
+    return figure
 
 
 @theme()

@@ -21,6 +21,7 @@ from vi_core.plots.drawing.style import DASHES, GREY, INK, PALETTE, blank, group
 
 History = tuple[ndarray, ndarray]  # steps (T,) and values (T, R) of one job
 MOST_BANDS = 6  # groups whose bands can be told apart
+MOST_ENTRIES = 12  # of a legend, which names some labels of many
 FAR = 15.0  # noise of the best group, in multiples of which the other ends lie for an axis that is not linear
 
 
@@ -51,7 +52,7 @@ def sweep_figure(
     finals = {labels: _final(values) for labels, (_, values) in groups.items()}
     best = groups[max(finals, key=finals.__getitem__)][1]
     anchor = panels.anchor_of(best, references)
-    figure = blank(7.4, 3.6 + 0.1 * max(0, len(looks([*curves])) - 6), title)
+    figure = blank(7.4, 3.6 + 0.1 * max(0, min(len(curves), MOST_ENTRIES) - 6), title)
     whole, end = panels.bound_panels(figure, anchor, name=name)
     ends = np.concatenate([quantiles(last_half(values)).ravel() for _, values in groups.values()])
     ends = np.concatenate([ends[np.isfinite(ends)], [*references.values()]])
@@ -71,6 +72,8 @@ def sweep_figure(
     panels.show_steps(end, np.array([first, longest[-1]]))
     bands = f"median and {panels.BAND_LABEL}" if len(groups) <= MOST_BANDS else "median"
     notes = [bands if any(values.shape[1] > 1 for _, values in groups.values()) else "", note]
+    if (several := len(dict.fromkeys(labels[0] for labels in groups))) > MOST_ENTRIES:
+        notes.append(f"{MOST_ENTRIES} of {several} curves are named")
     return legend_below(figure, title=", ".join(filter(None, notes)))
 
 
@@ -108,9 +111,12 @@ def looks(groups: list[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[str, Any
 
 
 def _legend_entries(axes: Axes, groups: list[tuple[str, ...]], ended: Container[str] = ()) -> None:
-    """Give the legend an entry for each label, with what the label alone decides of the look."""
+    """Give the legend an entry for each label, of many for some at even distances, with what it decides of the look."""
     found = looks(groups)
-    for labels, (color, dash) in found.items():
+    first = list(dict.fromkeys(labels[0] for labels in groups))
+    if len(first) > MOST_ENTRIES:
+        first = [first[i] for i in np.linspace(0, len(first) - 1, MOST_ENTRIES).round().astype(int)]
+    for labels, (color, dash) in ((labels, look) for labels, look in found.items() if labels[0] in first):
         text = f"{labels[0]} (diverged)" if labels[0] in ended else labels[0]
         axes.plot([], [], color=color, linestyle=dash if len(labels) == 1 else "solid", label=text)
     for labels, (_, dash) in found.items():
@@ -317,27 +323,48 @@ def course_figure(
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PANELS = {"start": "at the first parameters", "final": "at the last parameters"}
 
-Noise = dict[str, dict[str, float]]  # `start` and `final` -> latent -> √tr Cov of its gradient
+Noise = dict[str, dict[str, tuple[float, float]]]  # `start`, `final` -> latent -> √tr Cov of its gradient, its error
+NO_NOISE = 1e-12  # of the largest noise: less than rounding leaves
+FLOOR = 0.025  # where a 0 stands, as a share of the height
+APART = 0.5  # of the way to the next latent that the groups of one stand in
 
 
 @theme()
-def gradient_noise_figure(groups: dict[str, Noise], *, title: str = "") -> Figure:
+def gradient_noise_figure(groups: dict[str, Noise], *, of: str = "latent", title: str = "") -> Figure:
     """Draw each latent's noise on a logarithmic axis, one marker for each group, in panels for start and end.
 
+    A latent without noise stands at the bottom, with a 0 above it.
+
     Args:
-        groups: Noise by label of the group; latents that a group lacks are left out.
+        groups: Noise by label of the group, with standard errors or NaN; latents that a group lacks are left out.
+        of: What stands on the horizontal axis, a latent or a layer.
         title: Title of the figure; none if empty.
     """
-    latents = list(next(iter(groups.values()))["start"])
+    latents = list(dict.fromkeys(name for noise in groups.values() for name in noise["start"]))
+    every = [mean for noise in groups.values() for table in noise.values() for mean, _ in table.values()]
+    least = NO_NOISE * max((mean for mean in every if np.isfinite(mean)), default=0.0)
     figure = blank(7.4, 3.9, title)
-    panels = figure.subplots(1, 2, sharey=True)
-    places = np.arange(len(latents))
-    for axes, (when, words) in zip(panels, PANELS.items(), strict=True):
+    panels_of = figure.subplots(1, 2, sharey=True)
+    middle, step = (len(groups) - 1) / 2, APART / max(len(groups), 3)
+    for axes, (when, words) in zip(panels_of, PANELS.items(), strict=True):
         for i, (color, (label, noise)) in enumerate(zip(group_colors([*groups]), groups.items(), strict=True)):
-            values = [noise[when].get(name, np.nan) for name in latents]
-            axes.plot(places, values, MARKERS[i % len(MARKERS)], color=color, markersize=4.5, label=label)
-        axes.set(title=words, yscale="log", xlabel="latent")
-        axes.set_xticks(places, latents, rotation=90 if len(latents) > 8 else 0, fontsize=8)
-        axes.margins(x=0.04)
-    panels[0].set_ylabel("standard deviation of the gradient")
+            table = [noise[when].get(name, (np.nan, np.nan)) for name in latents]
+            look = {"color": color, "markersize": 4.5, "fmt": MARKERS[i % len(MARKERS)]}
+            _draw_noise(axes, np.arange(len(latents)) + step * (i - middle), np.array(table), least, look, label)
+        axes.set(title=words, yscale="log", xlabel=of)
+        axes.set_xticks(range(len(latents)), latents, rotation=90 if len(latents) > 8 else 0, fontsize=8)
+        axes.margins(x=0.04, y=0.12)
+    panels_of[0].yaxis.set_major_formatter(panels.tick_text)
+    panels_of[0].set_ylabel("standard deviation of the gradient")
     return legend_below(figure)
+
+
+def _draw_noise(axes: Axes, places: ndarray, table: ndarray, least: float, look: dict[str, Any], label: str) -> None:
+    """Draw noise and standard errors, (L, 2), at `places` (L,); what is below `least` is 0, at `FLOOR`."""
+    values, errors = table.T
+    shown = np.where(values > least, values, np.nan)
+    axes.errorbar(places, shown, np.nan_to_num(errors), label=label, capsize=2.5, linewidth=1.0, **look)
+    for place in places[values <= least]:
+        at = {"transform": axes.get_xaxis_transform(), "color": look["color"]}
+        axes.plot(place, FLOOR, look["fmt"], markersize=look["markersize"], **at)
+        axes.annotate("0", (place, FLOOR), (0, 4), at["transform"], "offset points", ha="center", color=look["color"])

@@ -165,7 +165,12 @@ def records_figure(
 
 @theme()
 def epochs_figure(
-    curves: dict[str, ndarray], *, name: str, title: str = "", held_out: tuple[ndarray, ndarray] | None = None
+    curves: dict[str, ndarray],
+    *,
+    name: str,
+    title: str = "",
+    legend_title: str = "",
+    held_out: tuple[ndarray, ndarray] | None = None,
 ) -> Figure:
     """Draw training bounds averaged over each epoch, all data points counting once, against epochs.
 
@@ -173,6 +178,7 @@ def epochs_figure(
         curves: By label, averages (E, J) of J runs.
         name: Label of the axis.
         title: Title of the figure; none if empty.
+        legend_title: What the labels are values of.
         held_out: Epochs (H,) and values (H,) of held-out data.
     """
     figure, (axes,) = blank_panels(6.0, 3.6, title)
@@ -186,7 +192,7 @@ def epochs_figure(
         axes.plot(*held_out, "o", color=PALETTE[4], markersize=3.5, label="held out")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="epoch", ylabel=name)
-    return legend_below(figure)
+    return legend_below(figure, title=legend_title)
 
 
 def _draw_held_out(axes: Axes, step: ndarray, values: ndarray) -> None:

@@ -4,13 +4,23 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Distribution, biject_to, constraints
+from torch.distributions import (
+    Bernoulli,
+    Distribution,
+    Geometric,
+    Independent,
+    Multinomial,
+    biject_to,
+    constraints,
+)
 from torch.nn.functional import logsigmoid
 
 from vi_core.distributions import supports
 from vi_core.distributions.supports import Support
 from vi_core.errors import DataError, Unsupported, did_you_mean
+from vi_core.types import sum_last
 
 Values = dict[str, Tensor]  # one value of each latent, or the columns of the data, by name
 Prior = Distribution | Callable[[Values], Distribution]  # a law, or a function of the latents that were declared before
@@ -35,13 +45,24 @@ def unvalidated() -> Iterator[None]:
 
 
 def log_density(law: Distribution, value: Tensor) -> Tensor:
-    """Return `law.log_prob(value)`, of a Bernoulli law given by its logits η as (y − 1) η + log sigmoid(η).
+    """Return `law.log_prob(value)`, of three laws in a form that `torch.func.vmap` maps well, with logits η:
 
-    Mapped by `torch.func.vmap`, torch's own form of that density takes twice as long, a fifth of a step of a logistic
-    regression.
+        Bernoulli      (y − 1) η + log sigmoid(η)
+        Geometric      y log sigmoid(−η) + log sigmoid(η)
+        Multinomial    log (Σ_i y_i)! − Σ_i log y_i! + Σ_i y_i η_i,  with 0 η_i = 0
+
+    Mapped, torch's own form of the first takes twice as long, a fifth of a step of a logistic regression. Those of the
+    others put numbers in place of some by a mask, which cannot be mapped.
     """
+    if type(law) is Independent:
+        return sum_last(log_density(law.base_dist, value), law.reinterpreted_batch_ndims)
     if type(law) is Bernoulli and "logits" in vars(law):
         return (value - 1) * law.logits + logsigmoid(law.logits)
+    if type(law) is Geometric:
+        return value * logsigmoid(-law.logits) + logsigmoid(law.logits)
+    if type(law) is Multinomial:
+        orders = torch.lgamma(value.sum(dim=-1) + 1) - torch.lgamma(value + 1).sum(dim=-1)
+        return orders + torch.where(value == 0, 0.0, value * law.logits).sum(dim=-1)
     return law.log_prob(value)
 
 
