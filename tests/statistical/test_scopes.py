@@ -20,6 +20,7 @@ from tests import fakes, oracles
 from vi_core.bounds.base import Bound
 from vi_core.bounds.elbo import ELBO, IWELBO
 from vi_core.datasets.synthetic import GaussianNetworkDraws, NormalDraws
+from vi_core.distributions import supports
 from vi_core.distributions.transforms import Exponential
 from vi_core.estimators.score_function import scopes
 from vi_core.estimators.score_function.coefficients import Coefficient, LeaveOneOut, NoControl
@@ -35,12 +36,13 @@ from vi_core.estimators.score_function.scopes import (
 from vi_core.families.amortized.normal import AmortizedNormal
 from vi_core.families.base import Family
 from vi_core.families.mean_field import MeanField
+from vi_core.families.normals import FullRankNormal
 from vi_core.models.autoencoders.vae import VAE
 from vi_core.models.base import Model
 from vi_core.models.conjugate.gamma import GammaLikelihood
 from vi_core.models.conjugate.gaussian_network import GaussianNetwork
 from vi_core.models.conjugate.normal_gamma import NormalGamma
-from vi_core.types import detached
+from vi_core.types import Latent, detached
 
 R = 4000
 LIMIT = oracles.limit(R)
@@ -302,10 +304,11 @@ def test_one_local_latent_keeps_everything() -> None:
 
 def test_vectors_are_one_node() -> None:
     """A latent vector and a scalar: the signals follow the scalars of `flatten`."""
-    blanket = scopes.owners(
-        {"a": {"loc": torch.zeros(2, 1, 3), "scale": torch.zeros(2, 1, 3)}, "b": {"loc": torch.zeros(2, 1)}}, 2
-    )
-    assert blanket == ("a",) * 6 + ("b",)
+    params = {"a": {"loc": torch.zeros(2, 1, 3), "scale": torch.zeros(2, 1, 3)}, "b": {"loc": torch.zeros(2, 1)}}
+    by_group = MeanField({"a": Latent(supports.real, (3,)), "b": Latent(supports.real)}, positive=Exponential())
+    assert scopes.owners(by_group, params, 2) == ("a",) * 6 + ("b",)
+    by_row = FullRankNormal({"a": Latent(supports.real, (2,)), "b": Latent(supports.real)})
+    assert scopes.owners(by_row, by_row.variational(), 2) == ("a", "a", "b") * 2 + ("a", "b", "b")
     assert with_descendants("a", {"a": frozenset(), "b": frozenset({"a"}), "c": frozenset({"b"})}) == {"a", "b", "c"}
 
 

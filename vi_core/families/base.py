@@ -113,6 +113,13 @@ class Family(nn.Module, ABC):
         """
         return dict.fromkeys(self.layout, frozenset[str]())
 
+    def owners(self, group: str, name: str, size: int) -> tuple[str, ...]:
+        """Return to which latent's term of log q each of the `size` numbers of a parameter belongs: here, its group.
+
+        A number may also bear on the terms of descendants of that latent, and on no others.
+        """
+        return (group,) * size
+
     @classmethod
     def check_latents(cls, latents: dict[str, Latent], replicates: int = 1) -> None:
         """Raise `Unsupported` for latents that the family does not describe, or for more networks than it has."""

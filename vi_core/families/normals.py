@@ -171,11 +171,22 @@ class LowRankNormal(NormalLaw):
 
 
 class NormalFamily(StoredFamily):
-    """An abstract family of Normals, whose entropy has a closed form."""
+    """An abstract family of Normals, whose entropy has a closed form.
+
+    Attributes:
+        places: (2, P), row and column of each entry below the diagonal of a Cholesky factor.
+    """
+
+    places: Tensor
 
     @abstractmethod
     def law(self, **parameters: Tensor) -> NormalLaw:
         """Return q_v for constrained parameters (*batch, *shape)."""
+
+    def owners(self, group: str, name: str, size: int) -> tuple[str, ...]:
+        """Those of the coordinates; of an entry of a Cholesky factor that of its row."""
+        rows = [latent for latent, count in self.space.sizes.items() for _ in range(count)]
+        return tuple(rows[i] for i in self.places[0].tolist()) if name == "lower" else tuple(rows)
 
     def entropy(self, params: Params, z: Latents) -> Tensor:
         q = self.distribution(params)
@@ -233,7 +244,6 @@ class FullRankNormal(NormalFamily):
     """
 
     name = "full_rank_normal"
-    places: Tensor
 
     def __init__(
         self,

@@ -63,7 +63,7 @@ class ScoreFunction(Estimator):
         q = family.distribution(detached(params))
         z = q.sample(self.num_samples)
         log_q, scores = per_sample_scores(family, params, z)
-        log_p, log_w, signal = self.scope(model, bound, Draws(q, family.parents, params, z, log_q), x, self.chunk_size)
+        log_p, log_w, signal = self.scope(model, bound, Draws(family, q, params, z, log_q), x, self.chunk_size)
         surrogate = inner_product(params, self._gradient(signal, scores))
         value = bound(log_w)
         if log_p.requires_grad:  # the model's own parameters: their gradient flows through the bound itself

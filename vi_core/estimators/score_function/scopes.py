@@ -36,15 +36,15 @@ class Draws(NamedTuple):
     """K draws from q.
 
     Attributes:
+        family: The family, which has the directed graph of q.
         q: The distribution that they are from.
-        parents: Its directed graph.
         params: Its parameters.
         z: The draws.
         log_q: Their log-densities, (K, *batch), detached.
     """
 
+    family: Family
     q: VariationalDistribution
-    parents: Graph
     params: Params
     z: Latents
     log_q: Tensor
@@ -116,7 +116,9 @@ class MarkovBlanket(Scope):
                 f"Rao-Blackwellisation splits log q into one term for each latent, and {type(family).__name__} does "
                 "not; use estimator=score_function or estimator=pathwise."
             )
-        if not family.layout.keys() <= family.parents.keys():
+        names = [(group, name) for group, own in family.layout.items() for name in own]
+        owned = {latent for group, name in names for latent in family.owners(group, name, 1)}
+        if not owned <= family.parents.keys():
             raise Unsupported(
                 f"Rao-Blackwellisation needs parameters that belong to one latent each, and {type(family).__name__} "
                 "has them in common; use estimator=score_function or estimator=pathwise."
@@ -128,7 +130,8 @@ class MarkovBlanket(Scope):
         log_p = values.sum(dim=0)
         pieces = torch.cat([values.detach(), torch.stack(list(terms.values()))])
         scopes = tuple((name, mentioned) for name, (_, mentioned) in chunks[0].items())
-        members = membership(scopes, tuple(draws.parents.items()), owners(draws.params, log_p.dim() - 1), tuple(terms))
+        owned = owners(draws.family, draws.params, log_p.dim() - 1)
+        members = membership(scopes, tuple(draws.family.parents.items()), owned, tuple(terms))
         signal = torch.tensordot(members.to(pieces), pieces, dims=1)
         return Weights(log_p, log_p - draws.log_q, signal)
 
@@ -151,10 +154,13 @@ def with_descendants(latent: str, parents: Graph) -> frozenset[str]:
     return inside
 
 
-def owners(params: Params, batch_dims: int) -> tuple[str, ...]:
+def owners(family: Family, params: Params, batch_dims: int) -> tuple[str, ...]:
     """Return the latent that each scalar of one batch element belongs to, in the order of `flatten(params)`."""
-    sizes = {latent: sum(v.shape[batch_dims:].numel() for v in group.values()) for latent, group in params.items()}
-    return tuple(latent for latent, size in sizes.items() for _ in range(size))
+    found: list[str] = []
+    for group, named in params.items():
+        for name, value in named.items():
+            found += family.owners(group, name, value.shape[batch_dims:].numel())
+    return tuple(found)
 
 
 @lru_cache(maxsize=32)
