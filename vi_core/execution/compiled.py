@@ -10,6 +10,7 @@ rounding of fused arithmetic and nothing else.
 
 import hashlib
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -112,6 +113,7 @@ def lower(graph: Any, inputs: list[Tensor], path: Path | None) -> Function:
         config.patch(SETTINGS | {"cpp_wrapper": all(x.device.type == "cpu" for x in inputs)}),
         mock.patch.object(CppWrapperCpu, "_compatible_with_stableivalue", callable_from_cpp),
         mock.patch.object(told, "disabled", True),
+        warnings.catch_warnings(action="ignore", category=FutureWarning),  # of torch about itself
     ):
         code = standalone_compile(graph, [*inputs], dynamic_shapes="from_example_inputs")
     if path is not None:
