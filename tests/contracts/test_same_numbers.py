@@ -23,6 +23,7 @@ REPLICATED = (*TRAINING, "replicates=2")
 SMALL_GRAPH = ("trainer.gradient_draws=0", "dataset.num_points=3")
 NETWORK = (*TRAINING, "trainer.limit=12", "dataset.batch_size=20", "model.hidden=[16]", "family.hidden=[16]")
 DIFFUSION = (*TRAINING, "dataset.batch_size=20", "model.denoiser.hidden=[16]")
+SCHOOLS = ("experiment=own", "model=eight_schools")
 STUDY = ("study.num_samples=2000",)
 RUNS: dict[str, tuple[str, ...]] = {
     "score_function": ("experiment=bbvi_naive", *REPLICATED),
@@ -39,6 +40,9 @@ RUNS: dict[str, tuple[str, ...]] = {
     "natural_gradient": ("experiment=natural_gradient_vi", "optimizer.lr=0.3", *REPLICATED, "trainer.limit=5"),
     "coordinate_ascent": ("experiment=cavi_normal_gamma", *REPLICATED, "trainer.limit=3"),
     "earthquakes": ("experiment=earthquakes_cavi", "dataset.num_points=50", *REPLICATED, "trainer.limit=5"),
+    "full_rank_normal": (*SCHOOLS, *REPLICATED),
+    "low_rank_normal": (*SCHOOLS, "family=low_rank_normal", *REPLICATED),
+    "mixture_of_normals": (*SCHOOLS, "family=mixture_of_normals", *REPLICATED),
     "gamma": ("experiment=gamma_gd_vs_ngd", *TRAINING),
     "vae": ("experiment=vae_digits", "trainer.likelihood_samples=2", *NETWORK),
     "vae_iwelbo": ("experiment=vae_digits", "bound=iwelbo", "estimator=pathwise", "estimator.num_samples=3", *NETWORK),
