@@ -200,6 +200,19 @@ def test_the_verdict_leaves_random_streams_and_parameters(narrow: Any) -> None:
     assert torch.equal(raw, problem.family.packed.raw.detach())
 
 
+def test_replicates_on_their_way_need_steps_and_no_mixture() -> None:
+    """Two places with equal evidence: modes where q fits there, and unfinished fits where it is far too narrow."""
+    lines = []
+    for scale in (1.0, 0.2):
+        one = weighed(scale, 0.0)
+        z, log_w = torch.cat([one.z["z"], one.z["z"] + 10], dim=1), one.log_w.expand(-1, 2)
+        found = judge(Weighed({"z": z}, log_w), ALIVE, ways_out="more steps")
+        assert len(found.modes) == 2
+        lines.append(found.line)
+    assert "try combine=evidence" in lines[0]
+    assert "try more steps" in lines[1] and "combine" not in lines[1]
+
+
 def test_a_run_without_a_verdict_has_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """History, bound and estimates are equal in every bit, as they are written."""
     settings = ("trainer.steps=20", "replicates=2", "plot.enabled=false", "trainer.execution=eager")
