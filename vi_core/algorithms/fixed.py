@@ -19,8 +19,7 @@ from vi_core.algorithms.whitening import Density, LogDensity, differences, gradi
 from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported
 from vi_core.estimators.base import Estimator
-from vi_core.families.base import Family, HasCoordinates
-from vi_core.families.pathfinder import Pathfinder
+from vi_core.families.base import Family, HasCoordinates, HasPaths
 from vi_core.models.base import Model
 
 log = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ class FixedStep(Step):
         return [cast(Any, self.family).origin]
 
     def begin(self, x: Any) -> None:
-        if isinstance(self.family, Pathfinder):
+        if isinstance(self.family, HasPaths):
             self.start_gradients = find_paths(self.family, self.model, x, self.family.memory)
         else:
             self._find_modes(x)

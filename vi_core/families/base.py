@@ -204,6 +204,17 @@ class HasCoordinates(Protocol):
         ...
 
 
+@runtime_checkable
+class HasPaths(HasCoordinates, Protocol):
+    """A family that is a Normal of a path to a mode.
+
+    Attributes:
+        memory: Steps behind a point of the path from which the curvature there is estimated.
+    """
+
+    memory: int
+
+
 def all_shared(latents: dict[str, Latent], *allowed: Support) -> bool:
     """Whether the data points share all latents, and each has one of the allowed supports."""
     return all(not latent.local and latent.support in allowed for latent in latents.values())
