@@ -130,7 +130,12 @@ def with_recipe(given: dict[str, str], overrides: list[str], options: list[str])
     if given.get("experiment") == "own" or given.get("recipe") not in RECIPES:
         return overrides
     others = [override for override in overrides if not override.startswith("recipe=")]
-    return others if given["recipe"] == "none" else [*others, f"+recipe={given['recipe']}"]
+    if given["recipe"] == "none":
+        return others
+    from .config.own_problem import check_recipe
+
+    check_recipe(given.get("experiment", "bbvi").split(","))
+    return [*others, f"+recipe={given['recipe']}"]
 
 
 def check(given: dict[str, str]) -> None:

@@ -10,6 +10,7 @@ mode, 200,000 draws, whose effective size is checked.
 
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,6 +35,7 @@ import vi_core
 from vi_core.algorithms.whitening import climb, differences
 from vi_core.families.unconstrained import Space
 from vi_core.models.bayesian.hierarchical import EightSchools, EightSchoolsCentered
+from vi_core.trust import draws_for, verdict, weigh
 
 SCHOOLS = {"y": [28.0, 8, -3, 7, -1, 1, 18, 12], "sigma": [15.0, 10, 16, 11, 9, 11, 10, 18]}
 GOOD_MEAN, GOOD_SD = 0.3, (0.7, 1.4)
@@ -337,6 +339,14 @@ def corrected_outcome(fit: Any, name: str) -> Outcome:
     return Outcome(float(errors.max()), float(ratio.min()), float(ratio.max()))
 
 
+def cost_of_verdict(fit: Any) -> float:
+    """Return the processor seconds that draws, their weights and the verdict take."""
+    began, problem = time.process_time(), fit.run.problem
+    weighed = weigh(problem, draws_for(problem, fit.run.loop.done))
+    verdict(problem, weighed, np.arange(len(fit.elbo)) == fit.best)
+    return time.process_time() - began
+
+
 def main(families: list[str], seeds: list[int], **settings: Any) -> None:
     """Print a line for each fit."""
     names = list(posteriors())
@@ -344,16 +354,19 @@ def main(families: list[str], seeds: list[int], **settings: Any) -> None:
         for name in names:
             posterior = posteriors()[name]
             for seed in seeds:
+                began = time.process_time()
                 fit = vi_core.fit(posterior.model(), posterior.data, family=family, seed=seed, **settings)
-                found, verdict = outcomes(fit, name), fit.verdict
+                spent, cost = time.process_time() - began, cost_of_verdict(fit)
+                found, judged = outcomes(fit, name), fit.verdict
                 of_best, fixed = found[fit.best], corrected_outcome(fit, name)
                 print(
                     f"{name:19} {family:18} {seed} good {sum(o.good for o in found)}/4 best {of_best.good!s:5} "
-                    f"{of_best.mean_error:5.2f} {of_best.low:4.2f} {of_best.high:5.2f}  {verdict.trust:9} "
-                    f"k {verdict.k_hat:5.2f} gap {verdict.kl_gap:6.3f} ess {verdict.ess:6.0f} "
-                    f"modes {len(verdict.modes)} "
+                    f"{of_best.mean_error:5.2f} {of_best.low:4.2f} {of_best.high:5.2f}  {judged.trust:9} "
+                    f"k {judged.k_hat:5.2f} gap {judged.kl_gap:6.3f} ess {judged.ess:6.0f} "
+                    f"modes {len(judged.modes)} "
                     f"fixed {fixed.good!s:5} {fixed.mean_error:5.2f} {fixed.low:4.2f} {fixed.high:5.2f} "
-                    f"steps {fit.run.loop.done:5} gradients {fit.gradients:6} {fit.seconds:5.1f} s",
+                    f"steps {fit.run.loop.done:5} gradients {fit.gradients:6} {fit.seconds:5.1f} s, "
+                    f"and {cost / (spent - cost):.1%} for the verdict",
                     flush=True,
                 )
 

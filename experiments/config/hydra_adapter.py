@@ -335,7 +335,10 @@ def replaced(choices: Any, overrides: Sequence[str]) -> bool:
 @lru_cache(maxsize=64)
 def own_choices(experiment: str) -> dict[str, str]:
     """Return the names of the parts that an experiment has by itself."""
-    composed = hydra.compose("config", [f"experiment={experiment}"], return_hydra_config=True)
+    composing = GlobalHydra.instance().is_initialized()
+    place = nullcontext() if composing else hydra.initialize_config_module(CONF, version_base="1.3")
+    with place:
+        composed = hydra.compose("config", [f"experiment={experiment}"], return_hydra_config=True)
     return dict(composed.hydra.runtime.choices)
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from hydra.errors import HydraException
 
 from vi_core.errors import ConfigError
+from vi_core.families.base import Family
 from vi_core.models.base import HasColumns, Model
 from vi_core.models.bayesian.base import BayesianModel
 from vi_core.models.bayesian.file import FileModel
 from vi_core.models.stan.model import OWN_DATASETS
 from vi_core.schema import locate
 
-from .hydra_adapter import part_settings
+from .hydra_adapter import own_choices, part_settings
 
 
 def recipe(given: Mapping[str, str], folders: Sequence[Path]) -> list[str]:
@@ -37,6 +38,30 @@ def recipe(given: Mapping[str, str], folders: Sequence[Path]) -> list[str]:
         return []
     own = {own_dataset(name, cls, folders) for name, cls in zip(names, classes, strict=True)}
     return ([] if "experiment" in given else ["experiment=own"]) + data_for(names, own, given)
+
+
+def check_recipe(experiments: Sequence[str]) -> None:
+    """Refuse `recipe=auto` for experiments that it does not fit: VAEs, diffusion models, coordinate ascent.
+
+    Raises:
+        ConfigError: Naming the experiment, what it has, and what to do.
+    """
+    for experiment in experiments:
+        try:
+            choices = own_choices(experiment)
+        except HydraException:
+            return  # composing the whole will say what is wrong
+        family: type[Family] = locate(str(part_settings("family", choices["family"])["_target_"]), "family")
+        has = ""
+        if family.amortized or family.name == "forward_process":
+            has = f"family={choices['family']}, with latents for each data point"
+        elif choices["optimizer"] == "coordinate_ascent":
+            has = "optimizer=coordinate_ascent"
+        if has:
+            raise ConfigError(
+                "recipe=auto trains by gradients a model whose latents all data points share, and "
+                f"experiment={experiment} has {has}; leave recipe=auto out."
+            )
 
 
 def model_class(name: str, folders: Sequence[Path]) -> type[Model]:

@@ -124,9 +124,10 @@ def test_a_fit_says_what_it_is_worth() -> None:
     """Trusted where the posterior is a Normal; its budget is kept, and nothing is trained."""
     x = torch.randn(50, 2)
     y = x @ torch.tensor([1.0, -1.0]) + 0.5 * torch.randn(50)
-    fit = vi_core.fit(LinearRegression(sigma=0.5), {"x": x, "y": y}, family="pathfinder")
+    model = LinearRegression(sigma=0.5)
+    fit = vi_core.fit(model, {"x": x, "y": y}, family="pathfinder")
     assert fit.verdict.trust == "good"
-    assert fit.model.exact(fit.data)["log_evidence"] - fit.elbo.max() < 0.05
+    assert model.exact(fit.data)["log_evidence"] - fit.elbo.max() < 0.05
     assert (fit.run.loop.done, len(fit.elbo)) == (1, 4) and fit.gradients < 1000
     schools = vi_core.fit(EightSchoolsCentered(), SCHOOLS, family="pathfinder", replicates=2)
     assert np.isfinite(schools.elbo).all() and schools.gradients < 10_000

@@ -1,6 +1,7 @@
 """Stages of doubling length: where they end, what is averaged, when a fit has settled, and its resuming and replay."""
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from omegaconf import OmegaConf
 
 import vi_core
 from experiments import cli
-from tests.conftest import configuration
+from tests.conftest import configuration, run_in
 from tests.league import Banana, outcomes, posteriors
 from vi_core.optimizers.adam import Adam
 from vi_core.optimizers.averaging import Doubling, Tail, stage_ends
@@ -192,3 +193,20 @@ def test_experiments_without_a_recipe_take_one() -> None:
     chosen = configuration("recipe=auto")
     assert (chosen.parts.family, chosen.parts.model, chosen.replicates) == ("full_rank_normal", "normal_gamma", 4)
     assert chosen.trainer.stopping._target_.endswith("Settled")
+
+
+@pytest.mark.parametrize(
+    ("experiment", "has"),
+    [
+        ("vae_digits", "family=amortized_normal, with latents for each data point"),
+        ("categorical_vae_digits", "family=amortized_categorical, with latents for each data point"),
+        ("iwae_burda", "family=amortized_normal_chain, with latents for each data point"),
+        ("ddpm_two_moons", "family=forward_process, with latents for each data point"),
+        ("earthquakes_cavi", "optimizer=coordinate_ascent"),
+    ],
+)
+def test_a_recipe_is_refused_where_it_has_no_meaning(tmp_path: Path, experiment: str, has: str) -> None:
+    result = run_in(tmp_path, "--run", f"experiment={experiment}", "recipe=auto", "hydra.run.dir=run")
+    wrong = "error: recipe=auto trains by gradients a model whose latents all data points share, and "
+    assert (result.code, result.err) == (1, f"{wrong}experiment={experiment} has {has}; leave recipe=auto out.\n")
+    assert not (tmp_path / "run").exists()

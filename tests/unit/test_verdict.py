@@ -5,6 +5,7 @@ The target is N(0, I) in D dimensions with log evidence −7. KL(N(m, s² I) ‖
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.distributions import Normal
 
 import vi_core
 from experiments.results.verdict_lines import weights_line
+from tests.conftest import run_in, summary_of
 from tests.league import Bimodal
 from vi_core.diagnostics.importance import smoothed_weights
 from vi_core.diagnostics.verdict import Verdict, Weighed, judge
@@ -196,6 +198,34 @@ def test_the_verdict_leaves_random_streams_and_parameters(narrow: Any) -> None:
         corrected_moments(problem, first, np.array([True, False]))
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(raw, problem.family.packed.raw.detach())
+
+
+def test_replicates_on_their_way_need_steps_and_no_mixture() -> None:
+    """Two places with equal evidence: modes where q fits there, and unfinished fits where it is far too narrow."""
+    lines = []
+    for scale in (1.0, 0.2):
+        one = weighed(scale, 0.0)
+        z, log_w = torch.cat([one.z["z"], one.z["z"] + 10], dim=1), one.log_w.expand(-1, 2)
+        found = judge(Weighed({"z": z}, log_w), ALIVE, ways_out="more steps")
+        assert len(found.modes) == 2
+        lines.append(found.line)
+    assert "try combine=evidence" in lines[0]
+    assert "try more steps" in lines[1] and "combine" not in lines[1]
+
+
+def test_a_run_without_a_verdict_has_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """History, bound and estimates are equal in every bit, as they are written."""
+    settings = ("trainer.steps=20", "replicates=2", "plot.enabled=false", "trainer.execution=eager")
+    assert run_in(tmp_path, "--run", *settings, "hydra.run.dir=with").code == 0
+    monkeypatch.setattr("experiments.results.trust.entry", lambda *_: {})
+    assert run_in(tmp_path, "--run", *settings, "hydra.run.dir=without").code == 0
+    judged, plain = (summary_of(tmp_path / name) for name in ("with", "without"))
+    assert judged["verdict"]["trust"] and not plain["verdict"]
+    assert (judged["final"], judged["estimates"]) == (plain["final"], plain["estimates"])
+    traces = [(tmp_path / name / "trace.csv").read_text().splitlines() for name in ("with", "without")]
+    assert traces[0][0].endswith(",seconds")
+    numbers = [[line.rpartition(",")[0] for line in trace] for trace in traces]
+    assert numbers[0] == numbers[1]
 
 
 def test_draws_come_in_pieces_and_their_number_has_bounds(narrow: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from vi_core.algorithms.whitening import Density, LogDensity, differences, gradi
 from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported
 from vi_core.estimators.base import Estimator
-from vi_core.families.base import Family, HasCoordinates
+from vi_core.families.base import Family, HasCoordinates, HasPaths
 from vi_core.models.base import Model
 
 log = logging.getLogger(__name__)
@@ -51,9 +51,8 @@ class FixedStep(Step):
         return [cast(Any, self.family).origin]
 
     def begin(self, x: Any) -> None:
-        family = cast(Any, self.family)
-        if family.start == "path":
-            self.start_gradients = find_paths(family, self.model, x, family.memory)
+        if isinstance(self.family, HasPaths):
+            self.start_gradients = find_paths(self.family, self.model, x, self.family.memory)
         else:
             self._find_modes(x)
 

@@ -353,7 +353,7 @@ class _Seen:
         return found
 
     def _ways_out(self, ways_out: str) -> str:
-        if len(self.rivals) > 1:
-            apart = "combine=evidence, family=mixture_of_normals, or report the modes apart"
-            return apart if self.fits else f"{ways_out}; where replicates still end apart, {apart}"
+        """Say what to try: to combine modes helps where q fits one, and not where replicates are still on their way."""
+        if len(self.rivals) > 1 and self.gap < MOST_BELOW:
+            return "combine=evidence, family=mixture_of_normals, or report the modes apart"
         return "more steps, or more replicates" if self.fits else ways_out

@@ -190,7 +190,7 @@ class HasCoordinates(Protocol):
 
     Attributes:
         origin: (R, 1, D).
-        start: `random`, `mode`, `path` (on the way to one) or `run:<folder>`: where the origin lies.
+        start: `random`, `mode` or `run:<folder>`: where the origin lies.
         preconditioner: `none`, `diagonal` or `full`: which curvature there scales the coordinates.
     """
 
@@ -209,6 +209,17 @@ class HasCoordinates(Protocol):
     def place(self, origin: Tensor, factor: Tensor | None) -> None:
         """Set the origin (R, 1, D), and the linear map (R, 1, D) or (R, 1, D, D) where there is one."""
         ...
+
+
+@runtime_checkable
+class HasPaths(HasCoordinates, Protocol):
+    """A family that is a Normal of a path to a mode.
+
+    Attributes:
+        memory: Steps behind a point of the path from which the curvature there is estimated.
+    """
+
+    memory: int
 
 
 def all_shared(latents: dict[str, Latent], *allowed: Support) -> bool:

@@ -24,4 +24,4 @@ class Pathfinder(PlacedNormal):
     def __init__(self, latents: dict[str, Latent], replicates: int = 1, /, *, memory: int = 20):
         super().__init__(latents, replicates)
         require(memory >= 1, f"family.memory={memory} must be at least 1.")
-        self.memory, self.start = memory, "path"
+        self.memory = memory
