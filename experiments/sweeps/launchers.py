@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vi_core.errors import require
 from vi_core.extras import needed
 
 from .launching import Workers, cores, without_ctrl_c
@@ -21,6 +22,12 @@ from .worker import Done, Item, own_folder, wants_cuda, work
 
 Outcome = tuple[int, Done | Exception]
 LARGEST_ARRAY = 1000  # jobs of one array; Slurm's own limit is 1001 unless it is configured
+
+
+def require_count(**settings: Any) -> None:
+    """Raise `ConfigError` for a setting of a launcher that is no whole number from 1."""
+    for name, value in settings.items():
+        require(type(value) is int and value >= 1, f"hydra.launcher.{name}={value} must be a whole number from 1.")
 
 
 def numbered(place: int, item: Item) -> tuple[int, Done]:
@@ -38,6 +45,8 @@ class Joblib(Workers):
     name = "joblib"
 
     def __init__(self, n_jobs: int = -1):
+        if n_jobs != -1:
+            require_count(n_jobs=n_jobs)
         self.n_jobs = n_jobs
 
     @property
@@ -87,7 +96,8 @@ class Local(Workers):
     name, cluster, look_every = "submitit_local", "local", 0.2
 
     def __init__(self, at_once: int | None = None, **parameters: Any):
-        self.at_once, self.parameters = at_once or cores(), parameters
+        self.at_once, self.parameters = cores() if at_once is None else at_once, parameters
+        require_count(at_once=self.at_once)
         self.room, self.over = self.at_once, False  # how many jobs submitit may have; whether no other is to begin
 
     @property
@@ -142,6 +152,7 @@ class Slurm(Local):
     name, cluster, look_every = "submitit_slurm", "slurm", 2.0
 
     def __init__(self, at_once: int = 256, **parameters: Any):
+        require_count(cpus_per_task=parameters.get("cpus_per_task", 1))
         super().__init__(at_once, **parameters, slurm_array_parallelism=at_once)
         self.arrays, self.missed, self.room = set[str](), set[str](), LARGEST_ARRAY
 
@@ -182,6 +193,7 @@ class Ray(Workers):
     name = "ray"
 
     def __init__(self, address: str | None = None, num_cpus: int = 1, num_gpus: float | None = None):
+        require_count(num_cpus=num_cpus)
         self.address, self.num_cpus, self.num_gpus = address, num_cpus, num_gpus
 
     @property

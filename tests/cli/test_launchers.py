@@ -25,11 +25,12 @@ from experiments.config.plugins import PLUGINS
 from experiments.sweeps import launching, worker
 from experiments.sweeps.batched_sweeper import cut
 from experiments.sweeps.composing import Composed
-from experiments.sweeps.launchers import Joblib, Ray, Slurm
+from experiments.sweeps.launchers import Joblib, Local, Ray, Slurm
 from experiments.sweeps.worker import Done, Item, Launch, take_device, wants_cuda, work
 from tests.cli.test_sweeps import table
 from tests.cluster.scenario import until
 from tests.conftest import CommandLine, run_in, summary_of, trace_text
+from vi_core.errors import ConfigError
 
 QUICK = ("-m", "experiment=cavi_normal_gamma", "trainer.steps=3", "plot.enabled=false")
 FAILING = (*QUICK, "replicates=2,0", "seed=0,1")
@@ -252,6 +253,18 @@ def test_threads_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [Joblib(n).threads for n in (1, 2, 16)] == [8, 4, 1]
     assert Ray(num_cpus=3).threads == 3
     assert Slurm(cpus_per_task=5).threads == 5
+
+
+@pytest.mark.parametrize(
+    ("launcher", "settings"),
+    [(Joblib, {"n_jobs": 0}), (Joblib, {"n_jobs": "two"}), (Local, {"at_once": 0}), (Slurm, {"at_once": -1}),
+     (Slurm, {"cpus_per_task": 0}), (Ray, {"num_cpus": 0.5})],
+)  # fmt: skip
+def test_what_cannot_be_counted_is_refused(launcher: Any, settings: dict[str, Any]) -> None:
+    """No worker at a time would be a sweep without end."""
+    ((name, value),) = settings.items()
+    with pytest.raises(ConfigError, match=f"hydra.launcher.{name}={value} must be a whole number from 1."):
+        launcher(**settings)
 
 
 def test_workers_take_devices_in_turn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
