@@ -5,22 +5,26 @@ package is missing, one line says which extra brings it.
 """
 
 import os
+import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vi_core.errors import require
+from vi_core.errors import ConfigError, require
 from vi_core.extras import needed
 
+from ..config.messages import one_line
 from .launching import Workers, cores, without_ctrl_c
 from .worker import Done, Item, own_folder, wants_cuda, work
 
 Outcome = tuple[int, Done | Exception]
+ANSWER = 10  # seconds in which a cluster of Ray has to answer
 LARGEST_ARRAY = 1000  # jobs of one array; Slurm's own limit is 1001 unless it is configured
 
 
@@ -107,19 +111,28 @@ class Local(Workers):
     def map(self, items: Sequence[Item]) -> Iterator[Outcome]:
         waiting, running = list(enumerate(items)), dict[int, Any]()
         place = own_folder(self.folder.absolute() / ".submitit")  # pickles, in both directions
-        executor = needed("submitit", "slurm").AutoExecutor(place, cluster=self.cluster)
-        executor.update_parameters(**self.parameters)
+        with self.told_in_one_line():
+            executor = needed("submitit", "slurm").AutoExecutor(place, cluster=self.cluster)
+            executor.update_parameters(**self.parameters)
         while waiting or running:
             waiting, room = [] if self.over else waiting, self.room - len(running)
             if begin := waiting[:room]:
                 waiting = waiting[room:]
-                with without_ctrl_c():
+                with without_ctrl_c(), self.told_in_one_line():
                     started = executor.map_array(work, [item for _, item in begin])
                 running |= zip([place for place, _ in begin], started, strict=True)
             time.sleep(self.look_every)
             ended = self.ended(list(running.values()))
             for place in [place for place, job in running.items() if job in ended]:
                 yield place, outcome(running.pop(place))
+
+    @contextmanager
+    def told_in_one_line(self) -> Iterator[None]:
+        """Context manager: what submitit or Slurm has against a setting, or the lack of Slurm, becomes one line."""
+        try:
+            yield
+        except (NameError, RuntimeError) as error:
+            raise ConfigError(f"hydra/launcher={self.name} cannot hand in jobs: {one_line(error)}") from error
 
     def cancel(self) -> None:
         self.over = True
@@ -209,7 +222,9 @@ class Ray(Workers):
         ray = needed("ray", "ray")
         if not ray.is_initialized():
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of its own tells nobody of its use
-            own = {"include_dashboard": False} if self.address is None and "RAY_ADDRESS" not in os.environ else {}
+            address = self.address or os.environ.get("RAY_ADDRESS", "")
+            require_answer(address)
+            own = {} if address else {"include_dashboard": False}
             ray.init(self.address, logging_level="ERROR", log_to_driver=False, **own)
         return ray
 
@@ -233,6 +248,17 @@ class Ray(Workers):
             return self.num_gpus
         wanted = any(wants_cuda(self.config, item.jobs) for item in items)
         return float(wanted and ray.cluster_resources().get("GPU", 0) >= 1)
+
+
+def require_answer(address: str) -> None:
+    """Raise `ConfigError` where nothing listens at an address `host:port`, for which Ray would wait many minutes."""
+    host, _, port = address.rpartition(":")
+    if "/" in host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), ANSWER).close()
+    except OSError as error:
+        raise ConfigError(f"no Ray cluster answers at {address}; ray start --head --port={port} starts one.") from error
 
 
 def fetched(ray: Any, reference: Any) -> Done | Exception:
