@@ -5,22 +5,33 @@ package is missing, one line says which extra brings it.
 """
 
 import os
+import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vi_core.errors import ConfigError, require
 from vi_core.extras import needed
 
+from ..config.messages import one_line
 from .launching import Workers, cores, without_ctrl_c
 from .worker import Done, Item, own_folder, wants_cuda, work
 
 Outcome = tuple[int, Done | Exception]
+ANSWER = 10  # seconds in which a cluster of Ray has to answer
 LARGEST_ARRAY = 1000  # jobs of one array; Slurm's own limit is 1001 unless it is configured
+
+
+def require_count(**settings: Any) -> None:
+    """Raise `ConfigError` for a setting of a launcher that is no whole number from 1."""
+    for name, value in settings.items():
+        require(type(value) is int and value >= 1, f"hydra.launcher.{name}={value} must be a whole number from 1.")
 
 
 def numbered(place: int, item: Item) -> tuple[int, Done]:
@@ -38,6 +49,8 @@ class Joblib(Workers):
     name = "joblib"
 
     def __init__(self, n_jobs: int = -1):
+        if n_jobs != -1:
+            require_count(n_jobs=n_jobs)
         self.n_jobs = n_jobs
 
     @property
@@ -87,7 +100,8 @@ class Local(Workers):
     name, cluster, look_every = "submitit_local", "local", 0.2
 
     def __init__(self, at_once: int | None = None, **parameters: Any):
-        self.at_once, self.parameters = at_once or cores(), parameters
+        self.at_once, self.parameters = cores() if at_once is None else at_once, parameters
+        require_count(at_once=self.at_once)
         self.room, self.over = self.at_once, False  # how many jobs submitit may have; whether no other is to begin
 
     @property
@@ -97,19 +111,28 @@ class Local(Workers):
     def map(self, items: Sequence[Item]) -> Iterator[Outcome]:
         waiting, running = list(enumerate(items)), dict[int, Any]()
         place = own_folder(self.folder.absolute() / ".submitit")  # pickles, in both directions
-        executor = needed("submitit", "slurm").AutoExecutor(place, cluster=self.cluster)
-        executor.update_parameters(**self.parameters)
+        with self.told_in_one_line():
+            executor = needed("submitit", "slurm").AutoExecutor(place, cluster=self.cluster)
+            executor.update_parameters(**self.parameters)
         while waiting or running:
             waiting, room = [] if self.over else waiting, self.room - len(running)
             if begin := waiting[:room]:
                 waiting = waiting[room:]
-                with without_ctrl_c():
+                with without_ctrl_c(), self.told_in_one_line():
                     started = executor.map_array(work, [item for _, item in begin])
                 running |= zip([place for place, _ in begin], started, strict=True)
             time.sleep(self.look_every)
             ended = self.ended(list(running.values()))
             for place in [place for place, job in running.items() if job in ended]:
                 yield place, outcome(running.pop(place))
+
+    @contextmanager
+    def told_in_one_line(self) -> Iterator[None]:
+        """Context manager: what submitit or Slurm has against a setting, or the lack of Slurm, becomes one line."""
+        try:
+            yield
+        except (NameError, RuntimeError) as error:
+            raise ConfigError(f"hydra/launcher={self.name} cannot hand in jobs: {one_line(error)}") from error
 
     def cancel(self) -> None:
         self.over = True
@@ -142,6 +165,7 @@ class Slurm(Local):
     name, cluster, look_every = "submitit_slurm", "slurm", 2.0
 
     def __init__(self, at_once: int = 256, **parameters: Any):
+        require_count(cpus_per_task=parameters.get("cpus_per_task", 1))
         super().__init__(at_once, **parameters, slurm_array_parallelism=at_once)
         self.arrays, self.missed, self.room = set[str](), set[str](), LARGEST_ARRAY
 
@@ -182,6 +206,7 @@ class Ray(Workers):
     name = "ray"
 
     def __init__(self, address: str | None = None, num_cpus: int = 1, num_gpus: float | None = None):
+        require_count(num_cpus=num_cpus)
         self.address, self.num_cpus, self.num_gpus = address, num_cpus, num_gpus
 
     @property
@@ -197,7 +222,9 @@ class Ray(Workers):
         ray = needed("ray", "ray")
         if not ray.is_initialized():
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of its own tells nobody of its use
-            own = {"include_dashboard": False} if self.address is None and "RAY_ADDRESS" not in os.environ else {}
+            address = self.address or os.environ.get("RAY_ADDRESS", "")
+            require_answer(address)
+            own = {} if address else {"include_dashboard": False}
             ray.init(self.address, logging_level="ERROR", log_to_driver=False, **own)
         return ray
 
@@ -221,6 +248,17 @@ class Ray(Workers):
             return self.num_gpus
         wanted = any(wants_cuda(self.config, item.jobs) for item in items)
         return float(wanted and ray.cluster_resources().get("GPU", 0) >= 1)
+
+
+def require_answer(address: str) -> None:
+    """Raise `ConfigError` where nothing listens at an address `host:port`, for which Ray would wait many minutes."""
+    host, _, port = address.rpartition(":")
+    if "/" in host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), ANSWER).close()
+    except OSError as error:
+        raise ConfigError(f"no Ray cluster answers at {address}; ray start --head --port={port} starts one.") from error
 
 
 def fetched(ray: Any, reference: Any) -> Done | Exception:

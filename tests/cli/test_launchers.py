@@ -8,6 +8,7 @@ import inspect
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -25,11 +26,12 @@ from experiments.config.plugins import PLUGINS
 from experiments.sweeps import launching, worker
 from experiments.sweeps.batched_sweeper import cut
 from experiments.sweeps.composing import Composed
-from experiments.sweeps.launchers import Joblib, Ray, Slurm
+from experiments.sweeps.launchers import Joblib, Local, Ray, Slurm, require_answer
 from experiments.sweeps.worker import Done, Item, Launch, take_device, wants_cuda, work
 from tests.cli.test_sweeps import table
 from tests.cluster.scenario import until
 from tests.conftest import CommandLine, run_in, summary_of, trace_text
+from vi_core.errors import ConfigError
 
 QUICK = ("-m", "experiment=cavi_normal_gamma", "trainer.steps=3", "plot.enabled=false")
 FAILING = (*QUICK, "replicates=2,0", "seed=0,1")
@@ -252,6 +254,41 @@ def test_threads_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [Joblib(n).threads for n in (1, 2, 16)] == [8, 4, 1]
     assert Ray(num_cpus=3).threads == 3
     assert Slurm(cpus_per_task=5).threads == 5
+
+
+@pytest.mark.parametrize(
+    ("launcher", "settings"),
+    [(Joblib, {"n_jobs": 0}), (Joblib, {"n_jobs": "two"}), (Local, {"at_once": 0}), (Slurm, {"at_once": -1}),
+     (Slurm, {"cpus_per_task": 0}), (Ray, {"num_cpus": 0.5})],
+)  # fmt: skip
+def test_what_cannot_be_counted_is_refused(launcher: Any, settings: dict[str, Any]) -> None:
+    """No worker at a time would be a sweep without end."""
+    ((name, value),) = settings.items()
+    with pytest.raises(ConfigError, match=f"hydra.launcher.{name}={value} must be a whole number from 1."):
+        launcher(**settings)
+
+
+@pytest.mark.parametrize("error", [NameError("no such\nparameter"), RuntimeError("no srun")])
+def test_what_submitit_refuses_is_one_line(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def executor(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(AutoExecutor=executor))
+    launcher: Any = Slurm()
+    launcher.folder = tmp_path
+    with pytest.raises(ConfigError, match="cannot hand in jobs: no s"):
+        list(launcher.map([Item(tmp_path, [(0, [])])]))
+
+
+def test_a_ray_cluster_that_is_not_there_is_named() -> None:
+    """At once, where Ray would wait for minutes; addresses that are no host and port are left to it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        require_answer(address)
+    with pytest.raises(ConfigError, match=f"no Ray cluster answers at {address}; ray start"):
+        require_answer(address)
+    for other in ("", "auto", "ray://nowhere:1"):
+        require_answer(other)
 
 
 def test_workers_take_devices_in_turn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -121,7 +121,8 @@ def batches(sweep: Sweep) -> str:
     assert err.count("optimizer.lr=-1.0 must be") == 2, err
     sizes = Counter(size_of_batch(path) for path in (sweep.folder / "batched").glob("*/summary.json"))
     assert sizes.total() == 24 and max(sizes) <= 12 and sizes[1] == 0, sizes
-    return f"{tally(counted)}; jobs by size of their batch {dict(sorted(sizes.items()))}"
+    found = [f"{jobs // size} batches of {size} jobs" for size, jobs in sorted(sizes.items()) if size]
+    return "; ".join([tally(counted), *found])
 
 
 def ended(sweep: Sweep) -> str:
