@@ -5,6 +5,7 @@
 
 import logging
 import math
+import re
 import time
 from pathlib import Path
 
@@ -88,8 +89,8 @@ def seconds(value: float) -> str:
 
 
 def breakable(name: str) -> Markup:
-    """Return a name that a browser may break after its underscores."""
-    return Markup("_<wbr>").join(name.split("_"))
+    """Return a name that a browser may break after its underscores, and before the words that follow a dot."""
+    return Markup("<wbr>").join(re.split(r"(?<=_)|(?<=\.)(?=[a-z])", name))
 
 
 def capitalize_first(text: str) -> str:

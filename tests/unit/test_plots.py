@@ -268,7 +268,7 @@ def test_classes_have_a_colour_each_and_their_name_at_the_median() -> None:
     assert list(drawn) == legend_texts(figure) == [str(i) for i in range(12)]
     assert len({(one.get_color(), one.get_marker()) for one in axes.lines}) == 12
     own = points[3::12]
-    np.testing.assert_array_equal(np.transpose(drawn["3"].get_data()), own)
+    np.testing.assert_array_equal(drawn["3"].get_xydata(), own)
     assert axes.texts[3].get_text() == "3"
     np.testing.assert_allclose(axes.texts[3].get_position(), np.median(own, axis=0))
 

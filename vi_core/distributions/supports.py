@@ -87,6 +87,18 @@ class _StickBreaking(StickBreakingTransform):
 
 
 class _CorrelationCholesky(CorrCholeskyTransform):
+    def _call(self, x: Tensor) -> Tensor:
+        """Put r = tanh(u) below the diagonal by its places; torch does it by a mask, with which no step is replayed."""
+        count, eps = x.shape[-1], torch.finfo(x.dtype).eps
+        size = round((1 + math.sqrt(1 + 8 * count)) / 2)
+        places = torch.full((size, size), count, device=x.device)  # of the zero that follows the numbers
+        row, column = torch.tril_indices(size, size, offset=-1, device=x.device)
+        places[row, column] = torch.arange(count, device=x.device)
+        numbers = F.pad(x.tanh().clamp(-1 + eps, 1 - eps), (0, 1))
+        r = numbers.index_select(-1, places.flatten()).unflatten(-1, (size, size))
+        left = (1 - r.square()).sqrt().cumprod(dim=-1)
+        return (r + torch.eye(size).to(r)) * F.pad(left[..., :-1], (1, 0), value=1.0)
+
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor, intermediates: None = None) -> Tensor:
         """Σ_ij (1 + (i − 1 − j)/2) log(1 − r_ij²) over rows i and columns j < i, counted from 0."""
         row, column = torch.tril_indices(y.shape[-2], y.shape[-1], offset=-1, device=x.device)
