@@ -32,10 +32,16 @@ class NonFinite(LabError):
     """A bound or a gradient became infinite or NaN."""
 
 
-def did_you_mean(word: str, candidates: Iterable[str]) -> str:
-    """Return ` Did you mean 'x'?` for the candidate closest to `word`, or an empty string."""
+def did_you_mean(word: str, candidates: Iterable[str], place: str = "") -> str:
+    """Return ` Did you mean 'x'?` for the candidate closest to `word`, or an empty string.
+
+    Args:
+        word: What was written.
+        candidates: What could have been meant.
+        place: What is to be written before it, such as `trainer.`.
+    """
     close = difflib.get_close_matches(word, [str(c) for c in candidates], n=1, cutoff=0.6)
-    return f" Did you mean '{close[0]}'?" if close else ""
+    return f" Did you mean '{place}{close[0]}'?" if close else ""
 
 
 def require(condition: bool, message: str) -> None:

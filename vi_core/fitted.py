@@ -324,4 +324,4 @@ class Fit:
 
 def part_name(chosen: Any) -> str:
     """Return the name of a part by its class, from an object or settings."""
-    return type(chosen)._part_name__ if not isinstance(chosen, Mapping) else chosen["_target_"].rpartition(".")[2]
+    return type(chosen).__name__ if not isinstance(chosen, Mapping) else chosen["_target_"].rpartition(".")[2]

@@ -21,7 +21,7 @@ from vi_core.algorithms.fixed import FixedStep
 from vi_core.algorithms.gradient import GradientStep
 from vi_core.bounds.base import Bound
 from vi_core.datasets.base import Data, Dataset
-from vi_core.errors import Unsupported
+from vi_core.errors import ConfigError, Unsupported
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import Family, HasCoordinates
 from vi_core.families.unconstrained import EARLIER, UnconstrainedFamily
@@ -34,6 +34,7 @@ from vi_core.stacking.networks import StackedBatches, StackedStep
 from vi_core.training.batches import Batches, steps_per_epoch
 from vi_core.training.checkpoint import same_draws_after
 from vi_core.training.trainer import Trainer
+from vi_core.types import Latent
 
 log = logging.getLogger(__name__)
 PREDICTIVE_DRAWS = 100  # of q, for the predictive density while training
@@ -219,6 +220,9 @@ def assemble(
     context["latents"] = model.latents
     context["process"] = model.process if isinstance(model, HasDenoisingTerms) else None
     family: Family = construct(config["family"], "family", context)
+    if family is config["family"]:
+        require_made_for(family, model.latents, config["replicates"])
+        family.to(device, dtype)
     if begin and isinstance(family, UnconstrainedFamily) and family.start.startswith(EARLIER):
         from vi_core.earlier import place_as_in_run  # which assembles the earlier problem here
 
@@ -235,6 +239,21 @@ def assemble(
     if begin and not type(model).__module__.startswith("vi_core."):
         check_factors(model, family, batches, estimator.num_samples)
     return Problem(data, checksum, model, family, bound, estimator, step, batches)
+
+
+def require_made_for(family: Family, latents: dict[str, Latent], replicates: int) -> None:
+    """Raise `ConfigError` for a family, passed as an object, that was made for other latents or replicates."""
+    name, made_for = type(family).__name__, getattr(family, "latents", None)
+    if made_for is None:
+        raise ConfigError(f"{name} does not say its latents; set self.latents in its constructor, or pass settings.")
+    if list(made_for.items()) != list(latents.items()):
+        found, wanted = (", ".join(f"{n} ({z})" for n, z in each.items()) for each in (made_for, latents))
+        raise ConfigError(f"the family was made for {found}, and the model has {wanted}; make it of model.latents.")
+    if family.replicates != replicates:
+        raise ConfigError(
+            f"the family was made for {family.replicates} replicates; use replicates={family.replicates}, or make it "
+            f"for {replicates}."
+        )
 
 
 @torch.no_grad()

@@ -79,7 +79,7 @@ def check_part(config: Any, path: str, kind: type | tuple[type, ...]) -> None:
     accepted = keyword_arguments(cls)
     for key in [key for key in config if key != "_target_"]:
         renamed = SETTINGS.get(f"{path}.{key}")
-        hint = f" Did you mean '{renamed}'?" if renamed else did_you_mean(key, accepted)
+        hint = f" Did you mean '{renamed}'?" if renamed else did_you_mean(key, accepted, f"{path}.")
         known = ", ".join(accepted) or "none"
         require(key in accepted, f"{path}.{key} is not a setting of {cls.__name__}.{hint} Known: {known}.")
         check_value(config[key], accepted[key], f"{path}.{key}")

@@ -84,7 +84,8 @@ def _no_key(found: re.Match[str]) -> str:
     owners = [group for group in owners if group != "study"] or owners  # of which there are many
     renamed = SETTINGS.get(path) or (f"{owners[0]}.{key}" if len(owners) == 1 else "")
     several = f" It is one of {', '.join(f'{group}.{key}' for group in owners)}." if len(owners) > 1 else ""
-    hint = f" Did you mean '{renamed}'?" if renamed else several or did_you_mean(key, known)
+    nearest = did_you_mean(key, known, f"{group}." if "." in path else "")
+    hint = f" Did you mean '{renamed}'?" if renamed else several or nearest
     return f"{path} is not a setting.{hint} See --cfg job for all of them."
 
 

@@ -89,7 +89,7 @@ def check_node(settings: dict[str, Any], schema: type, prefix: str) -> None:
     for key in known:
         require(key in settings, f"{prefix}{key} is a setting that every run has; leave ~{prefix}{key} out.")
     for key in settings:
-        hint = did_you_mean(str(key), known)
+        hint = did_you_mean(str(key), known, prefix)
         require(key in known, f"{prefix}{key} is not a setting.{hint} See --cfg job for all of them.")
     for key, each in known.items():
         long = isinstance(settings[key], int) and abs(settings[key]) >= 2 * MOST

@@ -21,9 +21,11 @@ from vi_core.renamed import ESTIMATES
 from vi_core.training.history import read_history
 
 from ..results.expectations import check, limits
+from ..results.table import numbered_features
+from ..results.verdict_lines import WORDS
 from ..sweeps.collect import read_jobs, table_lines
 from ..sweeps.differences import beside, settings, swept_keys
-from .records import MOST_FIGURES, Check, Figure, Job, Quantity, Row
+from .records import MOST_FIGURES, Check, Figure, Job, Quantity, Row, Verdict
 
 # Figures that many runs have, the most telling first; figures that only one experiment has come before them.
 CAPTIONS = {
@@ -139,6 +141,24 @@ def diagnostics_of(summary: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
+def verdict_of(summary: dict[str, Any]) -> Verdict | None:
+    """Return the verdict on a fit; None of a run that has none."""
+    trust = (summary.get("verdict") or {}).get("trust")
+    return Verdict(WORDS[trust]) if trust in WORDS else None
+
+
+def data_of(summary: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return what the summary says of the data, as text."""
+    found = summary.get("data") or {}
+    texts = {
+        "source": found.get("provenance", ""),
+        "points": str(found.get("points", "")),
+        "features, by index": ", ".join(numbered_features(found)),
+        "columns of text left out": ", ".join(found.get("left_out", [])),
+    }
+    return tuple((name, text) for name, text in texts.items() if text)
+
+
 def course_of(folder: Path) -> str:
     """Return the last half of a run's bound as JSON: steps, and medians over replicates; empty where there is none."""
     path = folder / "trace.csv"
@@ -184,6 +204,8 @@ def read_job(folder: Path, place: dict[str, Any]) -> Job:
         quantities=tuple(quantities(summary)),
         figures=tuple(figures(folder / "plots")),
         trust=(summary.get("verdict") or {}).get("line", ""),
+        fit=verdict_of(summary),
+        data=data_of(summary),
         diagnostics=diagnostics_of(summary),
         seconds=summary["timing"]["total_s"],
         environment=summary["environment"],
@@ -245,9 +267,8 @@ def quantities(summary: dict[str, Any]) -> list[Quantity]:
     """Return the estimates, and the bounds of a fit; the exact value of the final bound is the log evidence."""
     fitted = "objective" in summary
     keys = [each.name for each in fields(Quantity) if each.name != "label"]
-    found = [
-        Quantity(name, **{key: row[key] for key in keys if key in row}) for name, row in summary["estimates"].items()
-    ]
+    rows = {**summary["estimates"], **summary.get("observed", {})}
+    found = [Quantity(name, **{key: row.get(key) for key in keys}) for name, row in rows.items()]
     if not fitted:
         return found
     trained, final = summary["objective"], summary["final"]

@@ -4,17 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from ..results.verdict_lines import WORDS
 from ..run.jobs import FINISHED
 
 MOST_FIGURES = 24  # in one row; the jobs of a sweep share them
 
 
 class Verdict(Enum):
-    """Outcome of a row, a job or a check; the value is the text on the page."""
+    """Outcome of a row, a job or a check, or of a fit that has no checks; the value is the text on the page."""
 
     PASS = "PASS"
     FAIL = "FAIL"
     SKIPPED = "SKIPPED"
+    TRUSTED = WORDS["good"]
+    CORRECTED = WORDS["corrected"]
+    DISTRUSTED = WORDS["poor"]
     UNJUDGED = "NOT JUDGED"
 
 
@@ -75,6 +79,7 @@ class Quantity:
         mean: The posterior mean, the value of a bound, or the number that a study computes.
         mc_error: Monte Carlo error of the mean.
         sd, q05, q95: Deviation and quantiles of the posterior.
+        median, observed: Median, and the number that was observed, in a prior predictive check.
         exact, exact_sd: Mean and deviation of the exact posterior, or the exact answer.
         truth: The value that generated the data.
     """
@@ -85,6 +90,8 @@ class Quantity:
     sd: float | None = None
     q05: float | None = None
     q95: float | None = None
+    median: float | None = None
+    observed: float | None = None
     exact: float | None = None
     exact_sd: float | None = None
     truth: float | None = None
@@ -104,6 +111,8 @@ class Job:
         unjudged: Why its checks were not applied; empty where they were.
         checks, quantities, figures: What it found.
         trust: The verdict on the fit, in one line.
+        fit: The same as a verdict, or None where there is none.
+        data: What the summary says of the data by name, as text.
         diagnostics: Numbers about q and the run by name, as text.
         seconds: How long it took.
         environment: Versions and machine.
@@ -120,17 +129,24 @@ class Job:
     quantities: tuple[Quantity, ...] = ()
     figures: tuple[Figure, ...] = ()
     trust: str = ""
+    fit: Verdict | None = None
+    data: tuple[tuple[str, str], ...] = ()
     diagnostics: tuple[tuple[str, str], ...] = ()
     seconds: float = 0.0
     environment: dict[str, object] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:
-        """SKIPPED without its data, FAIL where the run did not end well, else the worst of its checks."""
+        """SKIPPED without its data, FAIL where the run did not end well, else the worst of its checks.
+
+        Of a fit that has no checks it is the verdict on the fit.
+        """
         if self.lacks_data:
             return Verdict.SKIPPED
         if self.error or self.status not in FINISHED:
             return Verdict.FAIL
+        if not self.checks and self.fit is not None:
+            return self.fit
         return worst([check.verdict for check in self.checks])
 
 
@@ -227,6 +243,8 @@ class Page:
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
-    """Return the verdict of a whole with these parts: FAIL before SKIPPED before PASS, and NOT JUDGED for no parts."""
-    order = (Verdict.FAIL, Verdict.SKIPPED, Verdict.PASS)
+    """Return the verdict of a whole with these parts, the worst of them; NOT JUDGED for no parts."""
+    order = (
+        Verdict.FAIL, Verdict.SKIPPED, Verdict.DISTRUSTED, Verdict.CORRECTED, Verdict.TRUSTED, Verdict.PASS,
+    )  # fmt: skip
     return next((verdict for verdict in order if verdict in verdicts), Verdict.UNJUDGED)

@@ -20,7 +20,10 @@ from .records import Check, Page, Quantity, Verdict
 log = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 MOST_PLACES = 8  # decimals of a shown number
-SYMBOLS = {Verdict.PASS: "✓", Verdict.FAIL: "✗", Verdict.SKIPPED: "↷", Verdict.UNJUDGED: "–"}
+SYMBOLS = {
+    Verdict.PASS: "✓", Verdict.FAIL: "✗", Verdict.SKIPPED: "↷", Verdict.UNJUDGED: "–",
+    Verdict.TRUSTED: "✓", Verdict.CORRECTED: "≈", Verdict.DISTRUSTED: "!",
+}  # fmt: skip
 
 
 def run(cfg: DictConfig, folder: Path) -> None:

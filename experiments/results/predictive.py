@@ -15,18 +15,19 @@ MOST_POINTS = 5_000  # of a replicated set
 Pair = tuple[np.ndarray, np.ndarray]  # observed (N,), replicated (S, N)
 
 
-def replicated(model: Model, data: object, draws: Mapping[str, Tensor]) -> dict[str, Pair]:
+def replicated(model: Model, data: object, draws: Mapping[str, Tensor], sets: int = SETS) -> dict[str, Pair]:
     """Return observed and replicated numbers by name; {} for other models, and without one number for each point.
 
     Args:
         model: The model.
         data: All data as the model sees them.
-        draws: Values of latents, (S, *event), of which the first `SETS` are used; other names are ignored.
+        draws: Values of latents, (S, *event); other names are ignored.
+        sets: How many of them are used, the first ones.
     """
     if not isinstance(model, BayesianModel) or not isinstance(data, dict):
         return {}
     rows = shortened(data, model.num_points) if model.has_points else data
-    chosen = {name: draws[name][:SETS] for name in model.latents}
+    chosen = {name: draws[name][:sets] for name in model.latents}
     names = [name for name in sorted(model.observables) if rows[name].dim() == 1]
     found = model.predictive(chosen, rows) if names else {}
     return {name: (_host(rows[name]), _host(found[name])) for name in names}

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vi_core.datasets.base import Data
 from vi_core.diagnostics.denoising import denoising_report
 from vi_core.diagnostics.importance import effective_sample_size, pareto_k
 from vi_core.diagnostics.marginals import Marginal, marginals, mc_error
@@ -218,12 +219,17 @@ def diagnostics(problem: Problem, num_samples: int, alive: np.ndarray) -> dict[s
 
 def data(problem: Problem) -> dict[str, Any]:
     """Return the entry `data`: where the data come from, and what can be said of them in a few numbers."""
-    train = problem.data.train
+    numbers = {name: statistics(values) for name, values in observed_numbers(problem).items()}
+    return described(problem.data) | {"checksum": problem.checksum, "numbers": numbers}
+
+
+def described(data: Data) -> dict[str, Any]:
+    """Return where data come from, how many points they have, and the names of their columns."""
     return {
-        "provenance": problem.data.provenance,
-        "checksum": problem.checksum,
-        "points": len(train),
-        "numbers": {name: statistics(values) for name, values in observed_numbers(problem).items()},
+        "provenance": data.provenance,
+        "points": len(data.train),
+        "features": [*data.features],
+        "left_out": [*data.left_out],
     }
 
 

@@ -13,13 +13,15 @@ from .verdict_lines import verdict_lines
 Summary = dict[str, Any]
 MOST_ROWS = 40  # of the estimates; summary.json has them all
 MOST_PLACES = 6  # decimals of a shown number
+MOST_NAMES = 10  # of features in a line
 POSTERIOR = {
     "mean": "mean", "sd": "sd", "q05": "5 %", "q95": "95 %", "exact": "exact mean", "exact_sd": "exact sd",
     "reference": "reference", "reference_error": "± its error", "reference_sd": "reference sd",
     "truth": "truth", "mc_error": "± MC error",
 }  # fmt: skip
+PRIOR = {"median": "median", "q05": "5 %", "q95": "95 %", "observed": "observed"}
 COMPUTED = {"mean": "value", "exact": "exact", "mc_error": "± MC error"}
-"""Columns of the estimates of a fit and of a study: key in summary.json -> head."""
+"""Columns of the estimates of a fit, of a prior and of a study: key in summary.json -> head."""
 
 
 def report(summary: Summary, figures: Sequence[str]) -> str:
@@ -34,6 +36,7 @@ def report(summary: Summary, figures: Sequence[str]) -> str:
         "",
         f"{summary['experiment']}: {summary['status']} after {summary['timing']['iterations']} steps",
         _data_line(summary["data"]),
+        *column_lines(summary["data"]),
         *_estimate_lines(summary["estimates"], POSTERIOR),
         *_bound_lines(summary["objective"], summary["final"], summary.get("up_to", "")),
     ]
@@ -76,8 +79,10 @@ def study_report(summary: Summary, figures: Sequence[str]) -> str:
 
 def prior_report(summary: Summary, figures: Sequence[str]) -> str:
     """Return the table of the prior; the arguments are those of `report`."""
-    head = f"{summary['experiment']}: {summary['subtitle']}"
-    return "\n".join(["", head, *_estimate_lines(summary["estimates"], POSTERIOR), *_verdict_lines(summary, figures)])
+    lines = ["", f"{summary['experiment']}: {summary['subtitle']}", *column_lines(summary["data"])]
+    lines += _estimate_lines(summary["estimates"], PRIOR)
+    lines += _estimate_lines(summary["observed"], PRIOR)
+    return "\n".join([*lines, *_verdict_lines(summary, figures)])
 
 
 def restarts_line(values: Sequence[float], best: int) -> str:
@@ -132,9 +137,12 @@ def _cell(row: Summary, key: str) -> str:
 def decimals(row: Summary) -> int | None:
     """Return the number of decimals that show two digits of the Monte Carlo error and three of the deviation.
 
-    None where neither is known: six digits then.
+    Of a row without deviation, three digits of the distance of its quantiles. None where neither is known: six digits.
     """
-    sizes = [(row.get("mc_error"), 1), (row.get("sd"), 2)]
+    spread = row.get("sd")
+    if spread is None and None not in (row.get("q05"), row.get("q95")):
+        spread = row["q95"] - row["q05"]
+    sizes = [(row.get("mc_error"), 1), (spread, 2)]
     places = [digits - math.floor(math.log10(size)) for size, digits in sizes if size and math.isfinite(size)]
     return min(MOST_PLACES, max(0, *places)) if places else None
 
@@ -147,6 +155,22 @@ def _data_line(data: Summary) -> str:
         for name, row in data["numbers"].items()
     ]
     return "; ".join([f"data: {data['points']} points", *found])
+
+
+def column_lines(data: Summary) -> list[str]:
+    """Return which column of x each element of a vector belongs to, and which columns no model sees."""
+    found = {"features": numbered_features(data), "columns of text left out": data.get("left_out", [])}
+    return [f"{words}: {_first(names)}" for words, names in found.items() if names]
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMES} more, in summary.json" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
+
+
+def numbered_features(data: Summary) -> list[str]:
+    """Return the names of the columns of x, each after its index."""
+    return [f"{i} {name}" for i, name in enumerate(data.get("features", []))]
 
 
 def _bound_lines(trained: Summary, final: Summary, up_to: str) -> list[str]:

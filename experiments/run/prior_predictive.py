@@ -1,7 +1,6 @@
 """`task=prior_predictive`: draws from the prior, and data from them, beside the observed ones; nothing is fitted."""
 
 import logging
-import math
 import time
 from typing import Any
 
@@ -18,7 +17,7 @@ from vi_core.problem import load_data
 from vi_core.schema import construct, locate
 
 from ..config.hydra_adapter import yaml_text
-from ..results import table
+from ..results import summary, table
 from ..results.drawing import drawing, write
 from ..results.files import write_json, write_npz, write_text
 from ..results.predictive import Pair, replicated
@@ -27,8 +26,11 @@ from .outcome import heading
 from .process import describe_environment, prepare
 from .settings import check_folder, resolved
 
+NOTHING = dict.fromkeys(("mean", "mc_error", "truth", "exact"))  # what an estimate of a prior has none of
 log = logging.getLogger(__name__)
 DRAWS = 2000  # from the prior
+SETS = 500  # data sets from the prior predictive law
+STATISTICS = {"min": np.min, "mean": np.mean, "sd": np.std, "max": np.max}  # of a data set
 
 
 def prior_predictive(job: Job) -> Summary:
@@ -46,11 +48,13 @@ def prior_predictive(job: Job) -> Summary:
         data = loaded.data.decode(loaded.data.train)
         model.observe(data, len(loaded.data.train))
         draws = prior_draws(model, data)
-        pairs = replicated(model, data, draws)
+        pairs = replicated(model, data, draws, SETS)
     write_text(job.folder / "config.yaml", yaml_text(config))
     write_npz(job.folder / "prior.npz", {name: value.cpu().numpy() for name, value in draws.items()})
     result = heading(job, config, f"the prior, {DRAWS} draws", "completed") | {
         "estimates": {name: row for latent, value in draws.items() for name, row in rows(latent, value).items()},
+        "observed": {name: row for each, pair in pairs.items() for name, row in beside_observed(each, *pair).items()},
+        "data": summary.described(loaded.data) | {"checksum": loaded.checksum},
         "checks": [],
         "checks_skipped": "",
         "timing": {"total_s": time.perf_counter() - started},
@@ -85,15 +89,24 @@ def prior_draws(model: BayesianModel, data: dict[str, Tensor]) -> dict[str, Tens
 
 
 def rows(latent: str, draws: Tensor) -> dict[str, Any]:
-    """Return entries of `estimates` by scalar, from draws (S, *event)."""
-    found = {}
-    for name, values in scalars(latent, draws.double().cpu().numpy()):
-        sd, (low, high) = float(values.std(ddof=1)), np.quantile(values, LEVELS)
-        found[name] = {
-            "mean": float(values.mean()), "sd": sd, "q05": float(low), "q95": float(high),
-            "mc_error": sd / math.sqrt(len(values)), "truth": None, "exact": None, "exact_sd": None,
-        }  # fmt: skip
-    return found
+    """Return entries of `estimates` by scalar, from draws (S, *event); they have no mean, as a prior may have none."""
+    return {name: NOTHING | quantiles(values) for name, values in scalars(latent, draws.double().cpu().numpy())}
+
+
+def quantiles(values: np.ndarray) -> dict[str, float | None]:
+    """Return median, 5 % and 95 % quantile of the finite values."""
+    finite = values[np.isfinite(values)]
+    found = np.quantile(finite, (0.5, *LEVELS)).tolist() if len(finite) else (None,) * 3
+    return dict(zip(("median", "q05", "q95"), found, strict=True))
+
+
+def beside_observed(name: str, observed: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:
+    """Return statistics of observed numbers (N,) with their quantiles over data sets (S, N) from the prior."""
+    with np.errstate(over="ignore", invalid="ignore"):  # of draws from a law with heavy tails
+        return {
+            f"{words} of {name}": {"observed": float(statistic(observed)), **quantiles(statistic(drawn, axis=1))}
+            for words, statistic in STATISTICS.items()
+        }
 
 
 def draw(job: Job, pairs: dict[str, Pair]) -> list[str]:

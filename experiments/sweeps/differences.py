@@ -19,6 +19,7 @@ from ..config.validate import PARTS
 
 Job = dict[str, Any]
 Flat = dict[str, Any]  # settings by path
+MODEL_FILE = "model.path"
 COST_OR_NOISE = (
     "estimator.num_samples", "dataset.batch_size", "dataset.num_points",
     "trainer.steps", "trainer.epochs", "trainer.limit", "replicates", "dtype", "matmul",
@@ -51,9 +52,15 @@ def swept_keys(jobs: Sequence[Job]) -> list[str]:
 
 
 def settings_in(folder: Path) -> Flat:
-    """Return the settings of the run in a folder by path; {} where it failed before it had any."""
+    """Return the settings of the run in a folder by path; {} where it failed before it had any.
+
+    Of the model's file, which each run has a copy of, it is the name: `model.checksum` says whether copies differ.
+    """
     with suppress(LabError, OSError, OmegaConfBaseException):
-        return flat(read_config(folder))
+        found = flat(read_config(folder))
+        if MODEL_FILE in found:
+            found[MODEL_FILE] = Path(found[MODEL_FILE]).name
+        return found
     return {}
 
 

@@ -30,7 +30,9 @@ Case = tuple[tuple[str, ...], tuple[str, ...]]
 """(arguments, what the line must hold)."""
 
 KEYS: dict[str, Case] = {
-    "unknown key": ((*SMOKE, "optimizer.lrr=1"), ("optimizer.lrr", "Did you mean 'lr'")),
+    "unknown key": ((*SMOKE, "optimizer.lrr=1"), ("optimizer.lrr", "Did you mean 'optimizer.lr'")),
+    "unknown key of the trainer": ((*SMOKE, "trainer.executon=eager"), ("Did you mean 'trainer.execution'",)),
+    "unknown key of the figures": ((*SMOKE, "+plot.enabledd=true"), ("Did you mean 'plot.enabled'",)),
     "unknown key at the top": ((*SMOKE, "sed=1"), ("sed ", "Did you mean 'seed'")),
     "unknown key of an unknown group": ((*SMOKE, "optimzer.lr=1"), ("optimzer", "Did you mean 'optimizer'")),
     "key of another part": ((*SMOKE, "optimizer=sgd", "optimizer.beta1=0.5"), ("optimizer.beta1",)),
@@ -170,7 +172,7 @@ FILES: dict[str, Case] = {
     "no CSV named": (CSV, ("dataset.path",)),
     "YAML that does not parse": ((*CONF, *SMOKE, "optimizer=broken"), ("broken.yaml", "line 2")),
     "experiment that does not parse": (("--run", *CONF, "experiment=broken"), ("broken.yaml", "line 2")),
-    "YAML with a typo": ((*CONF, *SMOKE, "optimizer=typo"), ("optimizer.lrr", "Did you mean 'lr'")),
+    "YAML with a typo": ((*CONF, *SMOKE, "optimizer=typo"), ("optimizer.lrr", "Did you mean 'optimizer.lr'")),
     "YAML without a class": ((*CONF, *SMOKE, "optimizer=bare"), ("optimizer", "_target_")),
     "experiment with an unknown key": (("--run", *CONF, "experiment=unknown"), ("experiment/unknown", "sed")),
     "experiment with an unknown part": (

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import vi_core
+from experiments.results.verdict_lines import WORDS
+from experiments.sweeps.differences import beside, settings_in
 from tests.conftest import Result, run_in
 from vi_core.archive import read_config
 from vi_core.fitted import Fit
@@ -34,16 +36,20 @@ class Wide(BayesianModel):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a table, a model that the program wrote, and its finished run `run`."""
+    """A folder with a table, a model that the program wrote, and its finished run `run`.
+
+    The run says which element of a vector belongs to which column, and that it leaves text out.
+    """
     folder = tmp_path_factory.mktemp("own")
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(60, 2, generator=generator)
     y = (x @ torch.tensor([2.0, -1.0]) + torch.randn(60, generator=generator) > 0).long()
-    lines = ["a,b,y", *(f"{a:.5f},{b:.5f},{c}" for (a, b), c in zip(x.tolist(), y.tolist(), strict=True))]
+    lines = ["a,b,town,y", *(f"{a:.5f},{b:.5f},Ulm,{c}" for (a, b), c in zip(x.tolist(), y.tolist(), strict=True))]
     (folder / "my.csv").write_text("\n".join(lines) + "\n")
     assert run_in(folder, "task=new_model", "path=my_model.py").code == 0
     result = fitted(folder, "my_model.py:Logistic", "model.settings.scale=2.0", "hydra.run.dir=run")
     assert (result.code, result.err) == (0, "")
+    assert "\nfeatures: 0 a, 1 b\ncolumns of text left out: town\n" in result.out
     return folder
 
 
@@ -60,6 +66,7 @@ def test_a_run_has_estimates_samples_and_figures(place: Path) -> None:
     found = summary(place / "run")
     own = {"intercept", "slopes[0]", "slopes[1]"}
     assert set(found["estimates"]) == own | {"odds_ratio[0]", "odds_ratio[1]"}
+    assert (found["data"]["features"], found["data"]["left_out"]) == (["a", "b"], ["town"])
     assert found["estimates"]["slopes[0]"]["mean"] > 0.5 > -0.2 > found["estimates"]["slopes[1]"]["mean"]
     with np.load(place / "run" / "samples.npz") as samples:
         assert samples["slopes"].shape == (2, 500, 2)
@@ -78,9 +85,21 @@ def test_settings_reach_the_model_and_the_copy_is_used(place: Path, tmp_path: Pa
     means = archive.q.moments()["slopes"][0].flatten(0, 1).mean(dim=0).tolist()
     estimates = archive.run.summary["estimates"]
     assert means == pytest.approx([estimates[f"slopes[{i}]"]["mean"] for i in range(2)], rel=1e-6)
-    assert run_in(tmp_path, "task=report", "run=moved").code == 0
-    assert (moved / "report.html").is_file()
+    said = run_in(tmp_path, "task=report", "run=moved")
+    words = summary(moved)["verdict"]["line"].partition("  ")[0]
+    page = (moved / "report.html").read_text().partition("<body")[2]
+    assert words in WORDS.values() and said.out.startswith(f"{words} my_model\n") and "NOT JUDGED" not in page
     assert run_in(tmp_path, "task=plot", "run=moved").code == 0
+    assert page.index(words) < page.index("What we got") < page.index("0 a, 1 b")
+
+
+def test_copies_of_a_model_in_other_folders_do_not_differ(place: Path, tmp_path: Path) -> None:
+    """Nor has a sweep a column of them; a copy with another name or content is another model."""
+    same, other = (shutil.copytree(place / "run", tmp_path / name) for name in ("0", "1"))
+    assert beside([settings_in(same), settings_in(other)], []) == []
+    (other / "my_model.py").rename(other / "yours.py")
+    (other / "config.yaml").write_text((other / "config.yaml").read_text().replace("my_model.py:", "yours.py:"))
+    assert beside([settings_in(same), settings_in(other)], []) == ["model.path"]
 
 
 def test_resume_uses_the_copy_and_keeps_the_identity(place: Path, tmp_path: Path) -> None:
@@ -236,12 +255,31 @@ def test_a_model_without_data_says_what_it_needs(place: Path) -> None:
 
 
 def test_the_prior_and_its_data(place: Path) -> None:
-    """Of the eight schools: mu ~ N(0, 5²), whose sd and quantiles are known to five standard errors of 2,000 draws."""
+    """Of the eight schools: quantiles of mu ~ N(0, 5²) and tau ~ HalfCauchy(5) to five standard errors of 2,000 draws.
+
+    Given tau, the mean of y is N(0, 25 + tau²/8 + Σ sigma²/64) under the prior, which is drawn from here.
+    """
     result = run_in(place, "task=prior_predictive", "model=eight_schools", "hydra.run.dir=prior")
     assert (result.code, result.err) == (0, "")
-    row = summary(place / "prior")["estimates"]["mu"]
-    assert abs(row["mean"]) < 5 * 5 / np.sqrt(2000) and row["sd"] == pytest.approx(5.0, abs=5 * 5 / np.sqrt(4000))
-    assert row["q95"] == pytest.approx(5 * 1.645, abs=5 * 5 * 2.11 / np.sqrt(2000))
+    found = summary(place / "prior")
+    mu, tau = (found["estimates"][name] for name in ("mu", "tau"))
+    assert abs(mu["median"]) < 5 * 5 * 1.253 / np.sqrt(2000) and mu["mean"] is None and "sd" not in mu
+    assert mu["q95"] == pytest.approx(5 * 1.645, abs=5 * 5 * 2.11 / np.sqrt(2000))
+    shares = [2 / np.pi * np.arctan(tau[key] / 5) for key in ("q05", "median", "q95")]
+    np.testing.assert_allclose(shares, [0.05, 0.5, 0.95], atol=5 * 0.5 / np.sqrt(2000))
+    y, normal = np.array([28.0, 8, -3, 7, -1, 1, 18, 12]), np.random.default_rng(0).normal
+    sigma = np.array([15.0, 10, 16, 11, 9, 11, 10, 18])
+    tau_drawn = 5 * np.abs(np.random.default_rng(1).standard_cauchy(2000))
+    sd = np.sqrt(25 + tau_drawn**2 / 8 + (sigma**2).sum() / 64)  # of the mean of y, given tau
+    means = sd * normal(size=2000)
+    row = found["observed"]["mean of y"]
+    assert {words: each["observed"] for words, each in found["observed"].items()} == pytest.approx(
+        {"min of y": -3.0, "mean of y": y.mean(), "sd of y": y.std(), "max of y": 28.0}
+    )
+    assert (means < row["q95"]).mean() == pytest.approx(0.95, abs=5 * np.sqrt(0.05 * (1 / 500 + 1 / 2000)))
+    assert (means < row["median"]).mean() == pytest.approx(0.5, abs=5 * np.sqrt(0.25 * (1 / 500 + 1 / 2000)))
+    heads = [line.split() for line in result.out.splitlines() if line.split()[:1] == ["median"]]
+    assert heads == [["median", "5", "%", "95", "%"], ["median", "5", "%", "95", "%", "observed"]]
     assert (place / "prior" / "plots" / "prior_predictive.png").is_file()
     assert run_in(place, "task=report", "run=prior").code == 0
     refused = run_in(place, "task=prior_predictive", "hydra.run.dir=none")

@@ -163,7 +163,7 @@ def test_a_setting_of_a_swept_part_goes_to_all_that_have_it(cli: CommandLine, tm
     assert [row["status"] for row in table(tmp_path / "sweep")] == ["completed"] * 2
     assert "estimator.num_samples" not in table(tmp_path / "sweep")[0]
     wrong = cli(*arguments, "estimator.num_sample=7", "hydra.sweep.dir=wrong")
-    assert (wrong.code, wrong.err.count("\n")) == (1, 1) and "Did you mean 'num_samples'?" in wrong.err
+    assert (wrong.code, wrong.err.count("\n")) == (1, 1) and "Did you mean 'estimator.num_samples'?" in wrong.err
 
 
 @pytest.mark.slow

@@ -24,9 +24,17 @@ from torch.distributions import (
 )
 
 import vi_core
+from vi_core.bounds.elbo import ELBO
+from vi_core.distributions import supports
+from vi_core.distributions.transforms import Exponential as Exp
 from vi_core.errors import LabError
+from vi_core.estimators.pathwise import Pathwise
+from vi_core.families.normals import FullRankNormal, MeanFieldNormal
+from vi_core.families.point_mass import PointMass
 from vi_core.fitted import Fit
+from vi_core.optimizers.adam import Adam
 from vi_core.tables import Table
+from vi_core.types import Latent
 
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.normal(size=(40, 2))
@@ -98,6 +106,13 @@ def test_summary_is_a_table(fitted: Fit) -> None:
     assert table["beta[1]"]["sd"] == pytest.approx(covariance[1, 1] ** 0.5, rel=0.1)
     assert "replicates within 1 nat" in repr(table) and repr(fitted) == table.title
     assert "<td>" in table._repr_html_() and "beta[1]" in table._repr_html_()
+
+
+def test_a_history_prints_a_few_lines(fitted: Fit) -> None:
+    lines = repr(fitted.history).splitlines()
+    assert len(lines) <= 8 and f"{len(fitted.history.step)} rows, steps 1 to" in lines[0]
+    bound = fitted.history.columns[fitted.history.bound][-1]
+    assert lines[1] == f"  {fitted.history.bound}: {bound[0]:.5g}, {bound[1]:.5g}" and "more columns" in lines[-1]
 
 
 def test_a_table_is_aligned_and_escaped() -> None:
@@ -190,27 +205,40 @@ def test_time_ends_a_fit() -> None:
     assert 0 < fit.run.loop.done < 1_000_000 and fit.seconds < 10
 
 
+class Frame(dict):
+    """What a data frame has that is used: names, and columns by name."""
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self)
+
+
+class Slope(vi_core.BayesianModel):
+    """One slope."""
+
+    def prior(self, data: Any) -> Iterator[Any]:
+        yield "b", Normal(0.0, 1.0)
+
+    def likelihood(self, z: Any, data: Any) -> Any:
+        return Normal(data["x"] * z["b"], data["sigma"])
+
+
 def test_data_frames() -> None:
-    class Frame(dict):
-        """What a data frame has that is used: names, and columns by name."""
-
-        @property
-        def columns(self) -> list[str]:
-            return list(self)
-
-    class Slope(vi_core.BayesianModel):
-        """One slope."""
-
-        def prior(self, data: Any) -> Iterator[Any]:
-            yield "b", Normal(0.0, 1.0)
-
-        def likelihood(self, z: Any, data: Any) -> Any:
-            return Normal(data["x"] * z["b"], data["sigma"])
-
     x = X[:, 0].copy()
     x.setflags(write=False)
     found = vi_core.fit(Slope(), Frame(x=x, y=Y.tolist(), sigma=1.0), steps=5, replicates=1)
     assert found.data["sigma"].shape == () and found.model.num_points == 40
+
+
+def test_text_that_a_model_does_not_use_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    days = np.array(["2001-02-03"] * 40, dtype="datetime64[D]")
+    frame = Frame(x=X[:, 0], y=Y, sigma=1.0, town=["a", None] * 20, kind=np.array(["b"] * 40), day=days)
+    found = vi_core.fit(Slope(), frame, steps=3, replicates=1)
+    assert caplog.messages == ["columns of text are left out: town, kind, day"]
+    assert sorted(found.data) == ["sigma", "x", "y"] and len(found.predict(frame, 3)) == 3
+    for used in ("x", "y", "sigma"):
+        with pytest.raises(LabError, match=f"^data '{used}' holds text"):
+            vi_core.fit(Slope(), Frame({**frame, used: ["a"] * 40}), steps=3, replicates=1)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -224,6 +252,20 @@ def test_a_bound_and_its_estimator() -> None:
     bound = {"_target_": "vi_core.bounds.elbo.IWELBO"}
     fit = vi_core.fit(Linear(), {"x": X, "y": Y}, bound=bound, steps=10, replicates=1)
     assert "Pathwise" in repr(fit)
+
+
+def test_parts_as_objects() -> None:
+    """Objects find the exact posterior, and stay as they were: a second fit with them is the same."""
+    first = vi_core.fit(Linear(), {"x": X, "y": Y}, family="laplace", replicates=1)
+    family = FullRankNormal(first.model.latents, 2, start="random", preconditioner="none")
+    parts: dict[str, Any] = {"family": family, "optimizer": Adam(lr=0.05), "estimator": Pathwise(num_samples=4)}
+    before = {name: value.clone() for name, value in family.state_dict().items()}
+    parts |= {"bound": ELBO(), "recipe": "none", "steps": 150, "replicates": 2}
+    one, two = (vi_core.fit(Linear(), {"x": X, "y": Y}, **parts) for _ in range(2))
+    found, _ = one.q.moments()["beta"]
+    np.testing.assert_allclose(found[:, 0].numpy(), [exact()[0]] * 2, atol=0.05)
+    assert np.array_equal(one.elbo, two.elbo) and "FullRankNormal, Pathwise" in repr(one)
+    assert all(torch.equal(before[name], value) for name, value in family.state_dict().items())
 
 
 # --- mistakes -------------------------------------------------------------------------------------------------------
@@ -250,6 +292,7 @@ def only(name: str, law: Any) -> Any:
 
 GOOD = {"y": [1.0, 2.0, 3.0]}
 COUNTS = {"y": [1, 0, 2]}
+OWN, OTHERS = {"mu": Latent(supports.real)}, {"nu": Latent(supports.real)}
 MISTAKES: list[tuple[str, Any, Any, dict[str, Any], str]] = [
     # the data
     ("no mapping", model(mu, normal), [1.0, 2.0], {}, "list"),
@@ -312,12 +355,26 @@ MISTAKES: list[tuple[str, Any, Any, dict[str, Any], str]] = [
     ("attribute", model(mu, lambda z, d: Normal(z.mu, 1.0)), GOOD, {}, "'mu'"),
     ("weights", model(mu, normal, weights=lambda self, data: torch.ones(2)), GOOD, {}, "Own.weights"),
     ("quantity", model(mu, normal, quantities=lambda self, z, data: {"s": z["tau"]}), GOOD, {}, "Own.quantities"),
+    ("quantity alone", model(mu, normal, quantities=lambda self, z, data: z["mu"]), GOOD, {}, "not Tensor"),
+    ("quantity of Python", model(mu, normal, quantities=lambda self, z, data: {"c": 1.0}), GOOD, {}, "'c' is float"),
+    (
+        "quantity by item",
+        model(mu, normal, quantities=lambda self, z, data: {"c": z["mu"] * z["mu"].item()}),
+        GOOD,
+        {},
+        ".item()",
+    ),
+    ("statistic", model(mu, normal, statistics=lambda self, data: None), GOOD, {}, "Own.statistics must return"),
+    ("weight of Python", model(mu, normal, weights=lambda self, data: 2.0), GOOD, {}, "Own.weights has shape float"),
     ("quantity twice", model(mu, normal, quantities=lambda self, z, data: {"mu": z["mu"]}), GOOD, {}, "'mu'"),
     # the call
     ("no model", "linear", GOOD, {}, "str"),
     ("a class", Linear, GOOD, {}, "class Linear"),
     ("family", model(mu, normal), GOOD, {"family": "full_rank"}, "full_rank_normal"),
     ("family of nothing", model(mu, normal), GOOD, {"family": 3}, "family=3"),
+    ("family of others", model(mu, normal), GOOD, {"family": PointMass(OTHERS, positive=Exp(), values=[0.0])}, "nu"),
+    ("family of two", model(mu, normal), GOOD, {"family": MeanFieldNormal(OWN, 2)}, "use replicates=2"),
+    ("a setting beside", model(mu, normal), GOOD, {"family": MeanFieldNormal(OWN, 1), "start": "mode"}, "start="),
     ("unfit family", model(mu, normal), GOOD, {"family": "amortized_normal"}, "amortized_normal"),
     ("setting", model(mu, normal), GOOD, {"skale": 1.0}, "Did you mean 'scale'"),
     ("start", model(mu, normal), GOOD, {"start": "here"}, "here"),
@@ -328,6 +385,24 @@ MISTAKES: list[tuple[str, Any, Any, dict[str, Any], str]] = [
     ("steps", model(mu, normal), GOOD, {"steps": 0}, "steps=0"),
     ("replicates", model(mu, normal), GOOD, {"replicates": 0}, "replicates=0"),
     ("seed", model(mu, normal), GOOD, {"seed": "one"}, "seed='one'"),
+    ("steps in words", model(mu, normal), GOOD, {"steps": True}, "steps=True"),
+    ("large seed", model(mu, normal), GOOD, {"seed": 2**70}, "71 bits"),
+    ("gradients", model(mu, normal), GOOD, {"max_gradients": 0}, "max_gradients=0"),
+    ("seconds", model(mu, normal), GOOD, {"max_seconds": -1}, "max_seconds=-1"),
+    ("seconds in words", model(mu, normal), GOOD, {"max_seconds": "9"}, "max_seconds='9'"),
+    ("seconds not a number", model(mu, normal), GOOD, {"max_seconds": np.nan}, "max_seconds=nan"),
+    ("device", model(mu, normal), GOOD, {"device": "gpu"}, "device='gpu'"),
+    ("device not there", model(mu, normal), GOOD, {"device": "cuda:77"}, "device='cuda:77'"),
+    ("device without numbers", model(mu, normal), GOOD, {"device": "meta"}, "device='meta'"),
+    ("type by name", model(mu, normal), GOOD, {"dtype": "float32"}, "dtype='float32' must be torch.float64"),
+    ("type of integers", model(mu, normal), GOOD, {"dtype": torch.int64}, "dtype=torch.int64 must be"),
+    ("progress", model(mu, normal), GOOD, {"progress": True}, "progress=True"),
+    ("one name", model(mu, normal), GOOD, {"per_replicate": "y"}, "per_replicate='y'"),
+    ("bound of nothing", model(mu, normal), GOOD, {"bound": 3}, "bound"),
+    ("bound without a class", model(mu, normal), GOOD, {"bound": {}}, "bound"),
+    ("estimator of nothing", model(mu, normal), GOOD, {"estimator": 3}, "estimator"),
+    ("optimizer of nothing", model(mu, normal), GOOD, {"optimizer": None}, "optimizer"),
+    ("a family's class", model(mu, normal), GOOD, {"family": {"_target_": "torch.nn.Linear"}}, "family"),
     ("batch", model(mu, normal), GOOD, {"batch_size": 0}, "batch_size=0"),
     (
         "batch of one law",

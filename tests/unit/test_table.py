@@ -66,6 +66,7 @@ def test_features_are_the_other_columns_of_numbers(write: Write) -> None:
     data = TableFile(path=str(write()), target="y", weights="w", test_column="held").load()
     assert same(rows(data)["x"], [[1, 10], [2, 30], [9, 60]])
     assert "columns of words left out: colour, school" in data.provenance
+    assert data.left_out == ("colour", "school") and data.to("cpu", torch.float32).left_out == data.left_out
     assert "x" not in rows(TableFile(path=str(write()), target="y", features=[]).load())
 
 

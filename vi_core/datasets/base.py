@@ -71,6 +71,8 @@ class Data:
         levels: How many values a pixel can have after `decode`, or None for other data.
         labels: Mixture component that each training point was drawn from, (N,), or None where unknown.
         columns: Names of the numbers of a point, for the axes of figures; empty where they have none.
+        features: Names of the columns of `x`, in their order, which the elements of a vector of slopes belong to.
+        left_out: Names of columns of text, which the model does not see.
     """
 
     train: Tensor
@@ -82,6 +84,8 @@ class Data:
     levels: int | None = None
     labels: Tensor | None = None
     columns: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def checksum(self) -> str:

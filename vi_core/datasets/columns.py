@@ -83,8 +83,19 @@ def to_tensor(name: str, value: Any) -> Tensor:
     return torch.from_numpy(np.array(array, dtype=np.float64 if array.dtype.kind == "f" else np.int64, order="C"))
 
 
+def text_columns(data: Any) -> list[str]:
+    """Return the names of a data frame's columns of words or dates; a mapping has none, as its names were chosen."""
+    return [str(name) for name in data if is_text(data[name])] if hasattr(data, "columns") else []
+
+
+def is_text(value: Any) -> bool:
+    """Whether a column holds words, categories in words or dates."""
+    array = np.asarray(value)
+    return array.dtype.kind in "USTMm" or (array.dtype.kind == "O" and any(isinstance(v, str) for v in array.flat))
+
+
 def named_columns(data: Any, sparing: bool = False) -> dict[str, Tensor]:
-    """Return a mapping of arrays, or a data frame, as tensors by name.
+    """Return a mapping of arrays, or a data frame without its columns of text, as tensors by name.
 
     Args:
         data: By name.
@@ -97,7 +108,8 @@ def named_columns(data: Any, sparing: bool = False) -> dict[str, Tensor]:
         raise DataError(
             f'data must be a mapping such as {{"x": x, "y": y}} or a data frame, not {type(data).__name__}.'
         )
-    found = {str(name): to_tensor(str(name), data[name]) for name in data}
+    left_out = text_columns(data)
+    found = {str(name): to_tensor(str(name), data[name]) for name in data if str(name) not in left_out}
     empty = next((name for name, value in found.items() if not value.numel()), None)
     if empty is not None and not sparing:
         raise DataError(f"data '{empty}' is empty, with shape {tuple(found[empty].shape)}.")

@@ -89,7 +89,7 @@ class TableFile(Dataset):
         require_roles(table, columns, features)
         table, dropped = self._complete(table, [*columns.values(), *features])
         test = self._test_rows(table, columns.get("test_column"))
-        found, notes = {}, []
+        found, notes, names = {}, [], []
         if features:
             found["x"], names = self._matrix(table, features, test)
             notes.append(f"x: {shortened(names)}{', standardized' if self.standardize else ''}")
@@ -110,7 +110,8 @@ class TableFile(Dataset):
         notes += [f"{int(test.sum())} rows held out"] if bool(test.any()) else []
         kept = {name: value[~test] for name, value in found.items()}
         held_out = {name: value[test] for name, value in found.items()} if bool(test.any()) else None
-        return column_data(kept, f"{path}, {int((~test).sum())} rows; {'; '.join(notes)}", held_out)
+        data = column_data(kept, f"{path}, {int((~test).sum())} rows; {'; '.join(notes)}", held_out)
+        return replace(data, features=tuple(names), left_out=tuple(left_out))
 
     def _features(self, table: "Cells", used: list[int]) -> tuple[list[int], list[str]]:
         """Return the columns of the features, and the names of columns of words that null leaves out."""

@@ -80,6 +80,7 @@ class Family(nn.Module, ABC):
         bias: Why the derivative of a draw does not give an unbiased gradient, in a few words; empty where it does.
         replicates: R, the number of independent parameter sets; with R > 1 every parameter has R as its first axis.
         layout: Latent -> names of its parameters in `Params`: what a model's closed forms are looked up by.
+        latents: Those that it was made for, where data points share them.
     """
 
     name: ClassVar[str]
@@ -91,6 +92,7 @@ class Family(nn.Module, ABC):
     bias: str = ""
     replicates: int
     layout: dict[str, frozenset[str]]
+    latents: dict[str, Latent]
 
     @classmethod
     @abstractmethod

@@ -89,6 +89,7 @@ class NormalGammaFamily(PackedFamily):
             Entry("tau", "rate", (), rate, positive),
         ]
         super().__init__(entries, replicates)
+        self.latents = latents
 
     @classmethod
     def describes(cls, latents: dict[str, Latent]) -> bool:

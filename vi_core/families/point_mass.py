@@ -58,6 +58,7 @@ class PointMass(PackedFamily):
             for (name, latent), value in zip(latents.items(), values, strict=True)
         ]
         super().__init__(entries, replicates)
+        self.latents = latents
 
     def distribution(self, params: Params) -> VariationalDistribution:
         return PointMassDistribution(params)

@@ -293,7 +293,8 @@ class UnconstrainedFamily(Family):
         self.check_latents(latents)
         known = start in ("random", "mode") or start.removeprefix(EARLIER) not in ("", start)
         require(known, f"family.start={start} must be random, mode, or run:<folder> with the folder of a run.")
-        self.replicates, self.space, self.start, self.preconditioner = replicates, Space(latents), start, preconditioner
+        self.replicates, self.latents, self.space = replicates, latents, Space(latents)
+        self.start, self.preconditioner = start, preconditioner
         size, like = self.space.size, torch.zeros(())
         require(
             preconditioner != "full" or size <= MOST_FULL,

@@ -12,7 +12,10 @@ from vi_core.reading import MOST_BYTES, regular_file
 INDEX = ("step", "replicate")
 
 
-@dataclass(frozen=True)
+SHOWN, SHOWN_EACH = 6, 8  # columns, and replicates in a line, that `repr` shows
+
+
+@dataclass(frozen=True, repr=False)
 class History:
     """Rows of a run: T intervals of R replicates.
 
@@ -27,6 +30,18 @@ class History:
     step: np.ndarray
     seconds: np.ndarray
     columns: dict[str, np.ndarray]
+
+    def __repr__(self) -> str:
+        """Rows, columns and last values, in a few lines."""
+        rows, replicates = self.columns[self.bound].shape
+        steps = f"steps {self.step[0]} to {self.step[-1]}" if rows else "no steps"
+        lines = [f"History: {rows} rows, {steps}, {replicates} replicates; values at the end"]
+        for name, values in list(self.columns.items())[: SHOWN if rows else 0]:
+            more = " ..." if replicates > SHOWN_EACH else ""
+            lines.append(f"  {name}: {', '.join(f'{value:.5g}' for value in values[-1, :SHOWN_EACH])}{more}")
+        if len(self.columns) > SHOWN:
+            lines.append(f"  and {len(self.columns) - SHOWN} more columns, by name in .columns")
+        return "\n".join(lines)
 
     def expectations(self) -> dict[str, np.ndarray]:
         """Return the columns E[latent] by scalar, each (T, R): `E[beta][0]` is of beta[0]."""

@@ -103,7 +103,7 @@ class BayesianModel(Model):
             raise DataError("data hold no array with a row for each point; every value is a single number.")
         self.kept, count = {}, next((data[column].shape[1] for column in self.per_replicate), 1)
         shown = [Named(self.data_of(replicate, data), "data") for replicate in range(count)]
-        each = [self._called("statistics", lambda own=own: self.statistics(own)) for own in shown]
+        each = [self._tensors("statistics", lambda own=own: self.statistics(own)) for own in shown]
         clash = [statistic for statistic in each[0] if statistic in data]
         if clash:
             raise ConfigError(f"{name}.statistics: '{clash[0]}' is also a name of the data; rename the column.")
@@ -120,10 +120,12 @@ class BayesianModel(Model):
         two = {latent: value.expand(2, count, 1, *value.shape) for latent, value in draw.items()}
         try:
             self.factors(two, data)
+            if self.has_quantities:
+                self.quantities_at(two, dict(data))
         except RuntimeError as error:
             raise Unsupported(
-                f"{name} cannot be mapped over draws by torch.func.vmap ({str(error).splitlines()[0]}); write prior "
-                "and likelihood without branches on values and without .item()."
+                f"{name} cannot be mapped over draws by torch.func.vmap ({str(error).splitlines()[0]}); write its "
+                "methods without branches on values and without .item()."
             ) from error
 
     @property
@@ -158,6 +160,21 @@ class BayesianModel(Model):
         except (ValueError, RuntimeError, TypeError, KeyError, IndexError, AttributeError, AssertionError) as error:
             first = str(error).strip().splitlines() or [type(error).__name__]
             raise ConfigError(f"{type(self).__name__}.{method} failed: {first[0]}") from error
+
+    def _tensors(self, method: str, call: Callable[[], Any]) -> Values:
+        """Return what a method of the subclass returns, tensors by name; raise `ConfigError` for anything else."""
+        found, owner = self._called(method, call), f"{type(self).__name__}.{method}"
+        if not isinstance(found, Mapping):
+            raise ConfigError(
+                f'{owner} must return tensors by name, as in {{"ratio": z["a"] / z["b"]}}, not {type(found).__name__}.'
+            )
+        for name, value in found.items():
+            if not isinstance(name, str) or not isinstance(value, Tensor):
+                raise ConfigError(
+                    f"{owner}: {name!r} is {type(value).__name__}, and a tensor by name is needed; compute it from "
+                    "latents and data, or use torch.as_tensor."
+                )
+        return dict(found)
 
     def _declare(self, data: Named) -> Values:
         """Set `latents` and the scopes of the prior's factors; return a draw of each latent from the prior."""
@@ -232,12 +249,13 @@ class BayesianModel(Model):
         """Check `weights` and `quantities`."""
         name = type(self).__name__
         weights = self._called("weights", lambda: self.weights(data))
-        if weights is not None and not (self.pointwise and weights.shape == (self.num_points,)):
+        found = tuple(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
+        if weights is not None and not (self.pointwise and found == (self.num_points,)):
             raise ConfigError(
-                f"{name}.weights has shape {tuple(weights.shape)}; weights need shape ({self.num_points},), one number "
+                f"{name}.weights has shape {found}; weights need shape ({self.num_points},), one number "
                 "for each data point, and a likelihood with one density for each."
             )
-        quantities = self._called("quantities", lambda: self.quantities(draw, data))
+        quantities = self._tensors("quantities", lambda: self.quantities(draw, data))
         clash = [quantity for quantity in quantities if quantity in self.latents]
         if clash:
             raise ConfigError(f"{name}.quantities: '{clash[0]}' is also a latent; choose another name.")
