@@ -23,7 +23,7 @@ from yaml import YAMLError
 
 from vi_core import own_parts
 from vi_core.errors import ConfigError, LabError, did_you_mean
-from vi_core.reading import read_yaml
+from vi_core.storage.reading import read_yaml
 
 from .config import hydra_adapter, schema
 from .config.messages import configuration_groups, keys_of, one_line
@@ -218,7 +218,7 @@ def resumed_settings(folder: Path, arguments: list[str], options: list[str]) -> 
     path = folder / "config.yaml"
     if not path.is_file():
         raise LabError(f"resume={folder} is not the folder of a run: there is no config.yaml in it.")
-    from vi_core.archive import read_config
+    from vi_core.storage.archive import read_config
 
     groups = {*configuration_groups(), "changes"} - {"callback"}
     whole = [a for a in arguments if a.partition("=")[0].partition("/")[0] in groups]

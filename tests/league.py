@@ -34,8 +34,8 @@ from torch.distributions import (
 import vi_core
 from vi_core.algorithms.whitening import climb, differences
 from vi_core.families.unconstrained import Space
+from vi_core.fits.trust import draws_for, verdict, weigh
 from vi_core.models.bayesian.hierarchical import EightSchools, EightSchoolsCentered
-from vi_core.trust import draws_for, verdict, weigh
 
 SCHOOLS = {"y": [28.0, 8, -3, 7, -1, 1, 18, 12], "sigma": [15.0, 10, 16, 11, 9, 11, 10, 18]}
 GOOD_MEAN, GOOD_SD = 0.3, (0.7, 1.4)

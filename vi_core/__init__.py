@@ -10,16 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vi_core.archive import load
     from vi_core.bounds.base import Bound
     from vi_core.datasets.base import Dataset
     from vi_core.estimators.base import Estimator
     from vi_core.families.base import Family
-    from vi_core.fitting import fit
+    from vi_core.fits.fitting import fit
     from vi_core.models.base import Model
     from vi_core.models.bayesian.base import BayesianModel
     from vi_core.models.stan.model import StanModel
     from vi_core.optimizers.base import Optimizer
+    from vi_core.storage.archive import load
 
 __version__ = "0.2.0"
 __all__ = ["BayesianModel", "Bound", "Dataset", "Estimator", "Family", "Model", "Optimizer", "StanModel", "fit", "load"]
@@ -33,7 +33,7 @@ def __getattr__(name: str) -> Any:
         "BayesianModel": "models.bayesian.base",
         "Family": "families.base",
         "StanModel": "models.stan.model",
-        "fit": "fitting",
-        "load": "archive",
+        "fit": "fits.fitting",
+        "load": "storage.archive",
     }
     return getattr(import_module(f"vi_core.{folders.get(name, f'{name.lower()}s.base')}"), name)

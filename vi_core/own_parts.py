@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from vi_core.reading import read_text
+from vi_core.storage.reading import read_text
 
 TARGET = re.compile(r"""_target_["']?\s*:\s*["']?([\w.]+)""")
 DEPTHS = ("*.yaml", "*/*.yaml", "*/*/*.yaml")  # a folder of configurations, its groups, and theirs

@@ -224,7 +224,7 @@ def assemble(
         require_made_for(family, model.latents, config["replicates"])
         family.to(device, dtype)
     if begin and isinstance(family, UnconstrainedFamily) and family.start.startswith(EARLIER):
-        from vi_core.earlier import place_as_in_run  # which assembles the earlier problem here
+        from vi_core.storage.earlier import place_as_in_run  # which assembles the earlier problem here
 
         place_as_in_run(family)
     multiply_in(config.get("matmul", "auto"), model.to(device), family.to(device))

@@ -19,7 +19,7 @@ from typing import Any
 from vi_core import own_parts
 from vi_core.errors import ConfigError, did_you_mean, require
 from vi_core.per_replicate import PerReplicate
-from vi_core.renamed import SETTINGS, current_target
+from vi_core.storage.renamed import SETTINGS, current_target
 
 Config = Mapping[str, Any]  # a part, or a whole configuration, in plain values
 MOST = 2**63  # integers are below it in size, as those of tensors are

@@ -10,9 +10,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import DictConfig
 
-from vi_core.archive import read_summary
-from vi_core.layout import BenchmarkFinding, fault
-from vi_core.reading import damaged
+from vi_core.storage.archive import read_summary
+from vi_core.storage.layout import BenchmarkFinding, fault
+from vi_core.storage.reading import damaged
 
 from ..results.files import write_text
 from .problems import TITLES

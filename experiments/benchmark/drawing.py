@@ -6,8 +6,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from vi_core.archive import load
-from vi_core.arrays import read_arrays
+from vi_core.storage.archive import load
+from vi_core.storage.arrays import read_arrays
 
 from ..config.schema import Plot
 

@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from vi_core.errors import DataError
-from vi_core.reading import read_text
+from vi_core.storage.reading import read_text
 
 from ..results.files import write_text
 

@@ -45,8 +45,8 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf._utils import get_omega_conf_dumper
 
 from vi_core.errors import ConfigError
-from vi_core.files import explained, file_and_name
-from vi_core.reading import check_yaml
+from vi_core.storage.files import explained, file_and_name
+from vi_core.storage.reading import check_yaml
 
 from ..run.jobs import on_job_end, refused, relative
 from ..run.owner import Occupied, given_folder, owned, refuse_results

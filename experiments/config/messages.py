@@ -10,8 +10,8 @@ from importlib.resources.abc import Traversable
 from hydra.errors import OverrideParseException
 
 from vi_core.errors import did_you_mean
-from vi_core.files import WAYS_OUT
-from vi_core.renamed import SETTINGS
+from vi_core.storage.files import WAYS_OUT
+from vi_core.storage.renamed import SETTINGS
 
 from .places import CONF
 

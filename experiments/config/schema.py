@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from vi_core.files import file_and_name
+from vi_core.storage.files import file_and_name
 
 FIDELITIES = ("full", "quick")
 

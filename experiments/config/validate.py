@@ -8,11 +8,11 @@ from typing import Any, get_args
 
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
-from vi_core.archive import numbers_of
 from vi_core.errors import ConfigError, did_you_mean, require
 from vi_core.problem import KINDS
-from vi_core.renamed import SETTINGS, modernised
 from vi_core.schema import MOST, check_part, conforms
+from vi_core.storage.archive import numbers_of
+from vi_core.storage.renamed import SETTINGS, modernised
 from vi_core.studies.base import Study
 from vi_core.training.callbacks import Callback
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from vi_core.archive import read_config, read_summary
 from vi_core.errors import DataError
-from vi_core.layout import Multirun, fault
 from vi_core.plots.drawing.series import quantiles
-from vi_core.reading import damaged, read_yaml
-from vi_core.renamed import ESTIMATES
+from vi_core.storage.archive import read_config, read_summary
+from vi_core.storage.layout import Multirun, fault
+from vi_core.storage.reading import damaged, read_yaml
+from vi_core.storage.renamed import ESTIMATES
 from vi_core.training.history import read_history
 
 from ..results.expectations import check, limits

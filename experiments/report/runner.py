@@ -17,7 +17,7 @@ from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from vi_core.reading import read_json
+from vi_core.storage.reading import read_json
 
 from ..config.places import PROGRAM
 from ..results.files import write_json

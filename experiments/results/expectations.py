@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vi_core.renamed import ESTIMATES
+from vi_core.storage.renamed import ESTIMATES
 from vi_core.training.history import History
 
 from ..config.schema import names

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from vi_core.archive import load
 from vi_core.errors import DataError
-from vi_core.files import replacing
-from vi_core.fitted import Fit
+from vi_core.fits.fitted import Fit
+from vi_core.storage.archive import load
+from vi_core.storage.files import replacing
 
 log = logging.getLogger(__name__)
 NAME = "posterior.nc"

@@ -16,8 +16,6 @@ import torch
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from vi_core.archive import read_archive, read_run
-from vi_core.arrays import Arrays, read_arrays
 from vi_core.diagnostics.densities import Densities
 from vi_core.diagnostics.network import markov_blanket
 from vi_core.models.base import HasPredictive, Model, Network
@@ -27,8 +25,10 @@ from vi_core.plots.network import network_figure
 from vi_core.plots.predictive import predictive_figure
 from vi_core.plots.trajectories import bound_figure, epochs_figure, trajectories_figure
 from vi_core.problem import Problem
-from vi_core.reading import damaged
 from vi_core.schema import construct
+from vi_core.storage.archive import read_archive, read_run
+from vi_core.storage.arrays import Arrays, read_arrays
+from vi_core.storage.reading import damaged
 from vi_core.training.history import History
 
 from ..config.places import benchmark_module

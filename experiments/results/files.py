@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vi_core.files import replacing
+from vi_core.storage.files import replacing
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vi_core.archive import read_archive
 from vi_core.models.base import HasFisher
 from vi_core.problem import default_dtype
+from vi_core.storage.archive import read_archive
 from vi_core.training.history import History
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vi_core.problem import Problem
-from vi_core.reading import damaged
+from vi_core.storage.reading import damaged
 from vi_core.training.callbacks import Callback
 from vi_core.training.loop import Loop
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vi_core.archive import Archive, read_archive
 from vi_core.diagnostics.densities import Densities, densities
 from vi_core.problem import Problem, default_dtype
+from vi_core.storage.archive import Archive, read_archive
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,10 +13,7 @@ import torch
 from vi_core.diagnostics.marginals import DRAWS, LEVELS, scalars
 from vi_core.diagnostics.verdict import Mode
 from vi_core.errors import Unsupported
-from vi_core.models.base import HasColumns
-from vi_core.problem import Problem
-from vi_core.run import Run
-from vi_core.trust import (
+from vi_core.fits.trust import (
     can_judge,
     combined,
     corrected,
@@ -27,6 +24,9 @@ from vi_core.trust import (
     weigh,
     weigh_mixture,
 )
+from vi_core.models.base import HasColumns
+from vi_core.problem import Problem
+from vi_core.run import Run
 
 ACTIVE = 0.01  # variance over data points of a unit's posterior mean
 POINTS = 1000  # data points that active units are counted from

@@ -11,11 +11,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from vi_core import truth
-from vi_core.archive import read_archive
 from vi_core.errors import DataError
+from vi_core.fits import truth
 from vi_core.problem import Problem
 from vi_core.schema import Config
+from vi_core.storage.archive import read_archive
 
 from .files import write_json
 from .table import report

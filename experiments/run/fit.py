@@ -3,10 +3,10 @@
 import time
 from functools import partial
 
-from vi_core.archive import read_config
-from vi_core.files import remove_leftovers
 from vi_core.problem import assemble
 from vi_core.run import Run
+from vi_core.storage.archive import read_config
+from vi_core.storage.files import remove_leftovers
 from vi_core.training import checkpoint
 
 from ..config.schema import config_hash

@@ -12,15 +12,15 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vi_core.archive import MODELS_IN_FILES
 from vi_core.diagnostics.marginals import draw
 from vi_core.errors import LabError, NonFinite, Unwritable
-from vi_core.files import replacing
 from vi_core.models.base import GeneratesImages, HasDenoisingTerms, Model
 from vi_core.models.files import located
 from vi_core.problem import Problem
 from vi_core.run import Run
 from vi_core.schema import Config, construct
+from vi_core.storage.archive import MODELS_IN_FILES
+from vi_core.storage.files import replacing
 from vi_core.training.callbacks import Callback
 from vi_core.training.history import History
 from vi_core.training.loop import Loop

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vi_core.errors import ConfigError, LabError, Unwritable
-from vi_core.files import explained
+from vi_core.storage.files import explained
 
 log = logging.getLogger(__name__)
 LOCK = ".lock"

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from vi_core.diagnostics.marginals import LEVELS, scalars
 from vi_core.errors import Unsupported
-from vi_core.files import remove_leftovers
 from vi_core.models.bayesian.base import BayesianModel
 from vi_core.models.bayesian.file import FileModel
 from vi_core.problem import load_data
 from vi_core.schema import construct, locate
+from vi_core.storage.files import remove_leftovers
 
 from ..config.hydra_adapter import yaml_text
 from ..results import summary, table

@@ -19,8 +19,8 @@ import hydra
 import torch
 
 from vi_core.errors import ConfigError
-from vi_core.files import is_private
 from vi_core.schema import Config, locate
+from vi_core.storage.files import is_private
 
 log = logging.getLogger(__name__)
 ALL_THREADS = torch.get_num_threads()

@@ -6,10 +6,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
-from vi_core.archive import MODELS_IN_FILES
 from vi_core.errors import ConfigError, LabError
 from vi_core.models.files import checksum_of
 from vi_core.schema import keyword_arguments, locate
+from vi_core.storage.archive import MODELS_IN_FILES
 
 from ..config.hydra_adapter import part_settings, replaced
 from ..config.messages import keys_of

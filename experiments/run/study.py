@@ -10,11 +10,11 @@ import numpy as np
 from omegaconf import DictConfig
 from torch.linalg import LinAlgError  # pyright: ignore[reportAttributeAccessIssue]
 
-from vi_core.arrays import PLAIN, read_arrays
 from vi_core.errors import LabError
-from vi_core.files import remove_leftovers
-from vi_core.reading import damaged
 from vi_core.schema import check_part, construct
+from vi_core.storage.arrays import PLAIN, read_arrays
+from vi_core.storage.files import remove_leftovers
+from vi_core.storage.reading import damaged
 from vi_core.studies.base import Finding, Study, misfit
 
 from ..config.hydra_adapter import yaml_text

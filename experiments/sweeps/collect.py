@@ -11,9 +11,9 @@ import yaml
 from omegaconf import DictConfig
 from yaml import YAMLError
 
-from vi_core.archive import read_config, read_summary
 from vi_core.errors import DataError
-from vi_core.reading import LOADER, check_yaml
+from vi_core.storage.archive import read_config, read_summary
+from vi_core.storage.reading import LOADER, check_yaml
 from vi_core.training.history import read_history
 
 from ..config.messages import one_line

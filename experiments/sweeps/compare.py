@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
-from vi_core.archive import read_run
 from vi_core.errors import ConfigError, DataError
 from vi_core.plots.drawing.style import save
+from vi_core.storage.archive import read_run
 
 from ..config.schema import config_hash
 from ..report.read import figures

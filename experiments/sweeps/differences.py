@@ -11,8 +11,8 @@ from typing import Any
 
 from omegaconf.errors import OmegaConfBaseException
 
-from vi_core.archive import read_config
 from vi_core.errors import LabError
+from vi_core.storage.archive import read_config
 
 from ..config.schema import names
 from ..config.validate import PARTS

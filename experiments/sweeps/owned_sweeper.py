@@ -20,7 +20,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from vi_core.errors import LabError
-from vi_core.files import explained
+from vi_core.storage.files import explained
 
 from ..config.hydra_adapter import HYDRAS_LOG, pin, quoted
 from ..config.messages import one_line

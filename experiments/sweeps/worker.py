@@ -27,7 +27,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from vi_core.errors import ConfigError, LabError
-from vi_core.files import is_private, replacing
+from vi_core.storage.files import is_private, replacing
 
 from ..config import hydra_adapter
 from ..config.messages import one_line

@@ -11,7 +11,7 @@ import yaml
 import vi_core
 from experiments.results.expectations import present
 from tests.conftest import ROOT, SMOKE, CommandLine, summary_of
-from vi_core.renamed import TARGETS
+from vi_core.storage.renamed import TARGETS
 from vi_core.training.history import read_history
 
 RUNS = ("run_of_0_1", "vae_run_of_0_1")

@@ -13,9 +13,9 @@ import vi_core
 from experiments.results.verdict_lines import WORDS
 from experiments.sweeps.differences import beside, settings_in
 from tests.conftest import Result, run_in
-from vi_core.archive import read_config
-from vi_core.fitted import Fit
-from vi_core.trust import verdict
+from vi_core.fits.fitted import Fit
+from vi_core.fits.trust import verdict
+from vi_core.storage.archive import read_config
 
 OWN = ("experiment=own", "model=file", "dataset=table", "dataset.path=my.csv", "dataset.target=y")
 FEW = ("trainer.steps=40", "replicates=2", "trainer.final_samples=50")

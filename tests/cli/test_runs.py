@@ -16,11 +16,11 @@ import vi_core
 from experiments.run.interrupt import Interrupt
 from experiments.run.process import prepare
 from tests.conftest import ROOT, SMOKE, CommandLine, summary_of, trace_text
-from vi_core.archive import read_config
 from vi_core.estimators.base import Estimate
 from vi_core.estimators.score_function.estimator import ScoreFunction
 from vi_core.models.base import HasExpectedBound
 from vi_core.problem import Problem, assemble
+from vi_core.storage.archive import read_config
 from vi_core.training.history import History, read_history
 from vi_core.training.stopping import Fixed
 from vi_core.training.trainer import Trainer

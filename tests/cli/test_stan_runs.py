@@ -11,8 +11,8 @@ import pytest
 import vi_core
 from tests.conftest import configuration, run_in
 from tests.unit.test_stan import DATA, SCHOOLS
-from vi_core.archive import read_config
-from vi_core.fitted import Fit
+from vi_core.fits.fitted import Fit
+from vi_core.storage.archive import read_config
 
 OWN = ("--run", "experiment=own", "model=stan", "model.path=my.stan", "dataset=json", "dataset.path=my.json")
 FEW = ("trainer.steps=30", "replicates=2", "trainer.final_samples=20", "trainer.log_every=5", "plot.enabled=false")

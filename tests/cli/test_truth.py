@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CommandLine, run_in, summary_of
-from vi_core import truth
-from vi_core.archive import read_archive
+from vi_core.fits import truth
+from vi_core.storage.archive import read_archive
 
 OWN = ("--run", "experiment=own", "model=eight_schools", "dataset=eight_schools", "plot.enabled=false")
 FEW = ("trainer.steps=20", "replicates=2", "trainer.final_samples=20")

@@ -29,7 +29,7 @@ from vi_core.execution.cuda_graph import GraphedSteps, captured
 from vi_core.execution.functional import Watching
 from vi_core.execution.replay import ReplayedSteps, interpreted, record
 from vi_core.optimizers.adam import Adam
-from vi_core.renamed import modernised
+from vi_core.storage.renamed import modernised
 from vi_core.training.history import History
 from vi_core.training.loop import Loop
 from vi_core.training.trainer import Plan

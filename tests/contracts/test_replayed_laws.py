@@ -14,8 +14,8 @@ from torch import distributions as laws
 import vi_core
 from tests.unit.test_bayesian import LAWS, with_prior
 from vi_core.datasets.columns import InMemory, column_data
+from vi_core.fits.parts import part
 from vi_core.models.bayesian.laws import log_density
-from vi_core.parts import part
 from vi_core.problem import Loaded, assemble
 from vi_core.run import Run
 

@@ -16,8 +16,8 @@ import torch
 
 from tests.conftest import SMOKE, run_in, summary_of, trace_text
 from tests.faults import tally
-from vi_core import files
 from vi_core.errors import DataError, Unwritable
+from vi_core.storage import files
 from vi_core.training import checkpoint
 
 RUN = (*SMOKE, "trainer.checkpoint_every=5", "threads=1", "hydra.run.dir=run")

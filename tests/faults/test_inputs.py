@@ -14,8 +14,8 @@ from tests.faults import tally
 from vi_core.datasets.base import Data, Dataset
 from vi_core.datasets.csv import CSV, find_column
 from vi_core.errors import ConfigError, DataError
-from vi_core.reading import MOST_NODES, count_nodes
 from vi_core.schema import check_part, construct
+from vi_core.storage.reading import MOST_NODES, count_nodes
 
 
 def refused(result: Result, *words: str) -> bool:

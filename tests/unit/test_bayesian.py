@@ -284,7 +284,7 @@ def test_a_law_as_prior_is_mapped_as_in_a_loop(name: str) -> None:
 @pytest.mark.parametrize("name", ["Normal", "StudentT", "Gamma", "Beta", "Uniform", "Dirichlet", "LKJCholesky"])
 def test_replayed_steps_are_eager_steps(name: str) -> None:
     from vi_core.datasets.columns import InMemory, column_data
-    from vi_core.parts import part
+    from vi_core.fits.parts import part
     from vi_core.problem import Loaded, assemble
     from vi_core.run import Run
 

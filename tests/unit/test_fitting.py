@@ -31,9 +31,9 @@ from vi_core.errors import LabError
 from vi_core.estimators.pathwise import Pathwise
 from vi_core.families.normals import FullRankNormal, MeanFieldNormal
 from vi_core.families.point_mass import PointMass
-from vi_core.fitted import Fit
+from vi_core.fits.fitted import Fit
+from vi_core.fits.tables import Table
 from vi_core.optimizers.adam import Adam
-from vi_core.tables import Table
 from vi_core.types import Latent
 
 GENERATOR = np.random.default_rng(0)

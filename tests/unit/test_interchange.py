@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import vi_core
-from vi_core.interchange import groups
+from vi_core.fits.interchange import groups
 from vi_core.models.bayesian.hierarchical import EightSchools
 from vi_core.models.bayesian.regression import LinearRegression
 from vi_core.problem import default_dtype

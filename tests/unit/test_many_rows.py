@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 import vi_core
+import vi_core.fits.trust
 import vi_core.problem
-import vi_core.trust
 from vi_core.algorithms import whitening
 from vi_core.algorithms.anchor import Anchored
 from vi_core.algorithms.gradient import GradientStep
 from vi_core.algorithms.whitening import Density
-from vi_core.fitted import Fit
+from vi_core.fits.fitted import Fit
 from vi_core.models.bayesian.regression import LinearRegression, LogisticRegression, Regression
 
 N, BATCH = 2000, 100
@@ -44,8 +44,8 @@ def fit() -> Fit:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vi_core.problem, "ROWS", 200)
         patch.setattr(vi_core.problem, "ROWS_EACH", 1)
-        patch.setattr(vi_core.trust, "ROWS", 200)
-        patch.setattr(vi_core.trust, "ROWS_SQUARED", 1)
+        patch.setattr(vi_core.fits.trust, "ROWS", 200)
+        patch.setattr(vi_core.fits.trust, "ROWS_SQUARED", 1)
         return vi_core.fit(LinearRegression(sigma=1.0), few(), batch_size=BATCH, replicates=2, steps=125)
 
 
@@ -118,12 +118,12 @@ def test_the_origin_is_the_mode_of_all_rows(fit: Fit) -> None:
 
 def test_weights_from_some_rows_are_those_of_all(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ELBO is that of all rows within the error of a tenth of them, and so is the gap to the evidence."""
-    monkeypatch.setattr(vi_core.trust, "ROWS", 200)
-    monkeypatch.setattr(vi_core.trust, "ROWS_SQUARED", 1)
-    assert vi_core.trust.rows_for(fit.problem) == 200
-    some = vi_core.trust.weigh(fit.problem, 1000).log_w
-    monkeypatch.setattr(vi_core.trust, "ROWS", N)
-    whole = vi_core.trust.weigh(fit.problem, 1000).log_w
+    monkeypatch.setattr(vi_core.fits.trust, "ROWS", 200)
+    monkeypatch.setattr(vi_core.fits.trust, "ROWS_SQUARED", 1)
+    assert vi_core.fits.trust.rows_for(fit.problem) == 200
+    some = vi_core.fits.trust.weigh(fit.problem, 1000).log_w
+    monkeypatch.setattr(vi_core.fits.trust, "ROWS", N)
+    whole = vi_core.fits.trust.weigh(fit.problem, 1000).log_w
     torch.testing.assert_close(some.mean(dim=0), whole.mean(dim=0), rtol=0, atol=0.5)
     assert float((some.std(dim=0) - whole.std(dim=0)).max()) < 0.5
     assert fit.verdict.trust == "good"

@@ -12,7 +12,7 @@ from torch.distributions import Normal, Poisson
 import vi_core
 from tests.references import grouped
 from vi_core.errors import LabError
-from vi_core.fitted import Fit
+from vi_core.fits.fitted import Fit
 from vi_core.models.bayesian.hierarchical import HierarchicalRegression
 from vi_core.models.bayesian.regression import LinearRegression
 

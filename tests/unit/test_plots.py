@@ -423,7 +423,7 @@ def test_the_package_imports_only_numpy_and_matplotlib_and_never_pyplot() -> Non
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for name in names:
                 assert (
-                    name.startswith(("vi_core.plots.", "vi_core.errors", "vi_core.files"))
+                    name.startswith(("vi_core.plots.", "vi_core.errors", "vi_core.storage.files"))
                     or name.split(".")[0] in allowed
                 ), path
                 assert "pyplot" not in name, path

@@ -13,11 +13,11 @@ import vi_core
 from experiments import cli
 from tests.conftest import configuration, run_in
 from tests.league import Banana, outcomes, posteriors
+from vi_core.fits.parts import part
+from vi_core.fits.recipes import RECIPES, chosen_estimator, chosen_optimizer, chosen_trainer
 from vi_core.optimizers.adam import Adam
 from vi_core.optimizers.averaging import Doubling, Tail, stage_ends
 from vi_core.optimizers.schedules import Decay
-from vi_core.parts import part
-from vi_core.recipes import RECIPES, chosen_estimator, chosen_optimizer, chosen_trainer
 from vi_core.training.stopping import Settled
 from vi_core.training.trainer import Trainer
 
@@ -132,8 +132,8 @@ def test_a_bad_fit_is_not_trusted() -> None:
 @pytest.mark.parametrize("execution", ["eager", "replay"])
 def test_steps_can_be_replayed(execution: str, numbers: dict[str, Any]) -> None:
     """The same numbers, whoever makes the steps, over the ends of two stages."""
-    from vi_core import recipes
-    from vi_core.parts import part
+    from vi_core.fits import recipes
+    from vi_core.fits.parts import part
 
     before = recipes.part
 
@@ -174,7 +174,7 @@ def test_the_bench(family: str) -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_command_line_has_the_same_recipe(recipe: str) -> None:
-    """conf/recipe and `vi_core.recipes` choose equal parts, rates and stages, and as many replicates and steps."""
+    """conf/recipe and `vi_core.fits.recipes` choose equal parts, rates and stages, and as many replicates and steps."""
     chosen = OmegaConf.to_container(configuration("experiment=own", f"recipe={recipe}", "model=eight_schools"))
     assert isinstance(chosen, dict)
     arguments = {name: p.default for name, p in inspect.signature(vi_core.fit).parameters.items()}

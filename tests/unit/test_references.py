@@ -12,7 +12,7 @@ import torch
 
 import vi_core
 from tests.references import CHAINS, DRAWS, MOST_RHAT, PROBLEMS, reference
-from vi_core.fitted import Fit
+from vi_core.fits.fitted import Fit
 from vi_core.models.bayesian.base import BayesianModel
 from vi_core.models.bayesian.hierarchical import EightSchools, HierarchicalRegression
 from vi_core.models.bayesian.regression import LogisticRegression, PoissonRegression

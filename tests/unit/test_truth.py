@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 import vi_core
-from vi_core import truth
 from vi_core.algorithms.hamiltonian import Coordinates, hamiltonian
 from vi_core.errors import DataError, LabError
+from vi_core.fits import truth
 from vi_core.models.bayesian.regression import LinearRegression
 
 Case = tuple[dict[str, float], truth.Reference]

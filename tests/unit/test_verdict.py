@@ -20,9 +20,9 @@ from tests.conftest import run_in, summary_of
 from tests.league import Bimodal
 from vi_core.diagnostics.importance import smoothed_weights
 from vi_core.diagnostics.verdict import Verdict, Weighed, judge
+from vi_core.fits.trust import corrected as corrected_moments
+from vi_core.fits.trust import draws_for, verdict, weigh
 from vi_core.problem import default_dtype
-from vi_core.trust import corrected as corrected_moments
-from vi_core.trust import draws_for, verdict, weigh
 
 EVIDENCE, DIMENSIONS, DRAWS = -7.0, 4, 4000
 ALIVE = torch.ones(2, dtype=torch.bool)
@@ -231,7 +231,7 @@ def test_a_run_without_a_verdict_has_the_same_numbers(tmp_path: Path, monkeypatc
 def test_draws_come_in_pieces_and_their_number_has_bounds(narrow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = narrow.run.problem
     assert draws_for(problem, 1) == DRAWS
-    monkeypatch.setattr("vi_core.trust.MOST_DENSITIES", 70)  # seven draws of two replicates and five points at a time
+    monkeypatch.setattr("vi_core.fits.trust.MOST_DENSITIES", 70)  # seven draws of two replicates at five points
     assert weigh(problem, 20).log_w.shape == (20, 2)
     assert draws_for(problem, 1) == 200
     assert draws_for(problem, 1000) == 2400

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from vi_core.algorithms.base import Step
 from vi_core.execution.base import EagerSteps, Executor, NotStored
-from vi_core.renamed import EXECUTIONS
+from vi_core.storage.renamed import EXECUTIONS
 from vi_core.training.batches import Batches
 from vi_core.training.trainer import Mode, Plan
 

@@ -23,7 +23,7 @@ from vi_core.execution.base import NotStored
 from vi_core.execution.cuda_graph import captured
 from vi_core.execution.functional import Function, FunctionalSteps, repeated
 from vi_core.execution.recording import tracing
-from vi_core.files import is_private
+from vi_core.storage.files import is_private
 from vi_core.training.batches import Batches
 from vi_core.training.checkpoint import same_draws_after
 

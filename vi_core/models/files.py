@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 
 from vi_core.errors import DataError
-from vi_core.files import file_and_name
+from vi_core.storage.files import file_and_name
 
 SHIPPED = Path(__file__).parent / "stan"  # programs of this library, which are named without a suffix
 

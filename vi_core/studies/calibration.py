@@ -14,7 +14,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from vi_core.errors import require
-from vi_core.fitting import fit
+from vi_core.fits.fitting import fit
 from vi_core.models.bayesian.base import BayesianModel
 from vi_core.problem import default_dtype
 from vi_core.studies.base import Figures, Finding, Quantity, Records, Study

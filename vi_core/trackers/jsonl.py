@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vi_core.files import replacing
+from vi_core.storage.files import replacing
 from vi_core.trackers.base import Row, Tracker
 
 

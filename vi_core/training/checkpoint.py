@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from vi_core.errors import DataError
-from vi_core.files import explained, replacing
+from vi_core.storage.files import explained, replacing
 
 log = logging.getLogger(__name__)
 VERSION = 2

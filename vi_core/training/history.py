@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from vi_core.errors import DataError
-from vi_core.files import replacing
-from vi_core.reading import MOST_BYTES, regular_file
+from vi_core.storage.files import replacing
+from vi_core.storage.reading import MOST_BYTES, regular_file
 
 INDEX = ("step", "replicate")
 

@@ -12,10 +12,10 @@ from types import ModuleType
 from typing import Any
 
 from vi_core.errors import ConfigError, LabError, did_you_mean, require
-from vi_core.files import file_and_name
 from vi_core.models.base import Factors, Model
 from vi_core.models.bayesian.base import BayesianModel
 from vi_core.models.files import digest, read
+from vi_core.storage.files import file_and_name
 from vi_core.types import Latents
 
 

@@ -19,14 +19,14 @@ from numpy import ndarray
 from vi_core.diagnostics.importance import smoothed_weights
 from vi_core.diagnostics.verdict import Weighed, judge
 from vi_core.errors import ConfigError, DataError, LabError, require
-from vi_core.fitted import Fit
-from vi_core.fitting import fit
+from vi_core.fits.fitted import Fit
+from vi_core.fits.fitting import fit
+from vi_core.fits.trust import weigh
 from vi_core.models.stan.model import StanModel
 from vi_core.studies.base import Figures, Finding, Quantity, Records, Study
 from vi_core.studies.league.posteriordb import Database, Posterior
 from vi_core.studies.league.scores import score
 from vi_core.studies.league.table import FITTED, Key, Row, read_rows, share, write_rows
-from vi_core.trust import weigh
 
 log = logging.getLogger(__name__)
 TABLE = "league.csv"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from vi_core.errors import ConfigError, did_you_mean
-from vi_core.reading import MOST_TEXT, damaged, read_json, regular_file
+from vi_core.storage.reading import MOST_TEXT, damaged, read_json, regular_file
 
 DATABASE = "posterior_database"
 MOST_CONTENT = 2**28  # bytes of JSON in a zipped file

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from vi_core.errors import DataError
-from vi_core.files import replacing
-from vi_core.reading import damaged, read_text
+from vi_core.storage.files import replacing
+from vi_core.storage.reading import damaged, read_text
 
 Key = tuple[str, str, int]  # posterior, method, seed
 

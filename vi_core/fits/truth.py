@@ -28,10 +28,10 @@ from vi_core.diagnostics.chains import effective_size, mean_error, quantile_erro
 from vi_core.diagnostics.marginals import scalars
 from vi_core.errors import LabError, Unsupported, require
 from vi_core.families.unconstrained import Space
-from vi_core.files import replacing
 from vi_core.models.base import HasColumns, Model
 from vi_core.problem import Problem, default_dtype
-from vi_core.reading import damaged, read_json
+from vi_core.storage.files import replacing
+from vi_core.storage.reading import damaged, read_json
 
 CHAINS = 32
 STARTS = 8  # searches for a mode; each serves CHAINS/STARTS chains

@@ -11,19 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vi_core.archive import Archive
 from vi_core.datasets.columns import named_columns, rows_first
 from vi_core.diagnostics.marginals import scalars
 from vi_core.diagnostics.verdict import Mode, Verdict, Weighed
 from vi_core.errors import ConfigError, DataError, Unsupported
 from vi_core.families.base import VariationalDistribution
-from vi_core.models.base import require_points
-from vi_core.models.bayesian.base import BayesianModel
-from vi_core.models.stan.model import StanModel
-from vi_core.problem import Problem, default_dtype
-from vi_core.tables import Table
-from vi_core.training.history import History
-from vi_core.trust import (
+from vi_core.fits.tables import Table
+from vi_core.fits.trust import (
     Corrected,
     combined,
     corrected,
@@ -34,6 +28,12 @@ from vi_core.trust import (
     weigh,
     weigh_mixture,
 )
+from vi_core.models.base import require_points
+from vi_core.models.bayesian.base import BayesianModel
+from vi_core.models.stan.model import StanModel
+from vi_core.problem import Problem, default_dtype
+from vi_core.storage.archive import Archive
+from vi_core.training.history import History
 from vi_core.types import Latents, detached
 
 Combine = Literal["none", "evidence"]
@@ -288,14 +288,14 @@ class Fit:
         return figure
 
     def to_arviz(self, n: int = DRAWS) -> Any:
-        """Return n draws as an `arviz.InferenceData`, described in `vi_core.interchange`; needs the package arviz."""
-        from vi_core.interchange import inference_data
+        """Return n draws as an `arviz.InferenceData`, as `vi_core.fits.interchange` describes; needs arviz."""
+        from vi_core.fits.interchange import inference_data
 
         return inference_data(self, n)
 
     def save(self, path: str | Path) -> None:
         """Write draws of q by name, the ELBO of each replicate and the recorded history to an .npz file."""
-        from vi_core.files import replacing
+        from vi_core.storage.files import replacing
 
         target = Path(path)
         if target.suffix != ".npz":

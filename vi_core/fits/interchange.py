@@ -21,7 +21,7 @@ from vi_core.models.bayesian.base import BayesianModel
 from vi_core.problem import default_dtype
 
 if TYPE_CHECKING:
-    from vi_core.fitted import Fit
+    from vi_core.fits.fitted import Fit
 
 Group = dict[str, np.ndarray]
 

@@ -6,7 +6,7 @@ nothing; `none` makes all steps, at a rate that falls to a tenth.
 
 from typing import Any
 
-from vi_core.parts import part
+from vi_core.fits.parts import part
 from vi_core.schema import construct
 
 RECIPES = ("auto", "none")

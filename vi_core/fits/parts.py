@@ -11,7 +11,7 @@ import yaml
 
 from vi_core.errors import ConfigError, did_you_mean
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 CONF = next(folder for folder in (HERE / "conf", HERE.parent / "conf") if folder.is_dir())  # installed, or a checkout
 
 

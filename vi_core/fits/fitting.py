@@ -24,14 +24,14 @@ from vi_core.datasets.table import shortened
 from vi_core.errors import ConfigError, DataError, LabError, Unsupported
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import Family
-from vi_core.fitted import COMBINATIONS, Combine, Fit, part_name
+from vi_core.fits.fitted import COMBINATIONS, Combine, Fit, part_name
+from vi_core.fits.parts import part
+from vi_core.fits.recipes import RECIPES, chosen_estimator, chosen_optimizer, chosen_trainer
 from vi_core.models.base import require_points
 from vi_core.models.bayesian.base import BayesianModel
 from vi_core.models.stan.model import StanModel
 from vi_core.optimizers.base import Optimizer
-from vi_core.parts import part
 from vi_core.problem import Loaded, assemble, default_dtype
-from vi_core.recipes import RECIPES, chosen_estimator, chosen_optimizer, chosen_trainer
 from vi_core.run import Run
 from vi_core.schema import check_part, conforms, shown
 from vi_core.training.callbacks import Callback

@@ -14,13 +14,13 @@ import torch
 
 from vi_core.errors import DataError
 from vi_core.families.base import VariationalDistribution
-from vi_core.layout import Failure, Finding, FitFinding, FitSettings, Settings, fault
 from vi_core.models.bayesian.base import BayesianModel
 from vi_core.models.bayesian.file import FileModel
 from vi_core.models.stan.model import StanModel
 from vi_core.problem import Problem, assemble, default_dtype
-from vi_core.reading import damaged, read_json, read_yaml
-from vi_core.renamed import ESTIMATES, modernised
+from vi_core.storage.layout import Failure, Finding, FitFinding, FitSettings, Settings, fault
+from vi_core.storage.reading import damaged, read_json, read_yaml
+from vi_core.storage.renamed import ESTIMATES, modernised
 from vi_core.training import checkpoint
 from vi_core.training.history import History, read_history
 
@@ -158,7 +158,7 @@ def load(run: str | Path) -> Any:
     archive = read_archive(Path(run))
     if not isinstance(archive.problem.model, (BayesianModel, StanModel)):
         return archive
-    from vi_core.fitted import Fit
+    from vi_core.fits.fitted import Fit
 
     return Fit.of(archive)
 

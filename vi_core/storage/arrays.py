@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vi_core.reading import MOST_BYTES, damaged, regular_file
+from vi_core.storage.reading import MOST_BYTES, damaged, regular_file
 
 NUMBERS = "biuf"  # kinds of NumPy's types without pickled objects, texts and structures
 PLAIN = NUMBERS + "U"  # with texts

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from vi_core.algorithms.whitening import scaled
-from vi_core.archive import read_archive
 from vi_core.errors import ConfigError, LabError
 from vi_core.families.unconstrained import EARLIER, UnconstrainedFamily
+from vi_core.storage.archive import read_archive
 
 
 def place_as_in_run(family: UnconstrainedFamily) -> None:

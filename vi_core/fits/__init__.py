@@ -1,0 +1,1 @@
+"""Fits from Python: the call, the fitted model, its tables and files, and whether to believe it."""
