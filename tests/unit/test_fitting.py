@@ -34,6 +34,7 @@ from vi_core.families.point_mass import PointMass
 from vi_core.fits.fitted import Fit
 from vi_core.fits.tables import Table
 from vi_core.optimizers.adam import Adam
+from vi_core.optimizers.schedules import Decay
 from vi_core.types import Latent
 
 GENERATOR = np.random.default_rng(0)
@@ -258,7 +259,8 @@ def test_parts_as_objects() -> None:
     """Objects find the exact posterior, and stay as they were: a second fit with them is the same."""
     first = vi_core.fit(Linear(), {"x": X, "y": Y}, family="laplace", replicates=1)
     family = FullRankNormal(first.model.latents, 2, start="random", preconditioner="none")
-    parts: dict[str, Any] = {"family": family, "optimizer": Adam(lr=0.05), "estimator": Pathwise(num_samples=4)}
+    adam = Adam(lr=0.05, schedule=Decay(steps=150))
+    parts: dict[str, Any] = {"family": family, "optimizer": adam, "estimator": Pathwise(num_samples=4)}
     before = {name: value.clone() for name, value in family.state_dict().items()}
     parts |= {"bound": ELBO(), "recipe": "none", "steps": 150, "replicates": 2}
     one, two = (vi_core.fit(Linear(), {"x": X, "y": Y}, **parts) for _ in range(2))
