@@ -13,6 +13,7 @@ from vi_core.plots.drawing.style import PALETTE, blank, theme
 
 CURVES = 30  # replicated data sets whose histograms are drawn
 BINS = 30
+TAIL = 3  # a Normal has 1 % beyond 1.2 widths
 OBSERVED = {"color": "black", "linewidth": 1.4}
 
 
@@ -30,16 +31,23 @@ def predictive_figure(data: dict[str, tuple[ndarray, ndarray]], *, title: str = 
         histograms(row[0], observed, replicated, name)
         for panel, statistic, words in ((row[1], np.mean, "mean"), (row[2], np.std, "deviation")):
             values = statistic(replicated, axis=1)
-            low, high = np.quantile(values[np.isfinite(values)], [0.01, 0.99])
+            low, high = extent(values)
             panel.hist(values[(values >= low) & (values <= high)], BINS, color=PALETTE[0], alpha=0.6)
             panel.axvline(float(statistic(observed)), **OBSERVED)
             panel.set(xlabel=f"{words} of {name}", yticks=[])
     return figure
 
 
+def extent(values: ndarray) -> tuple[float, float]:
+    """Return the 1 % and 99 % quantile of numbers; of heavy tails no more than `TAIL` widths of the middle half."""
+    low, first, third, high = np.quantile(values[np.isfinite(values)], [0.01, 0.25, 0.75, 0.99])
+    reach = TAIL * (third - first)
+    return (max(low, first - reach), min(high, third + reach)) if reach else (low, high)
+
+
 def histograms(axes: Axes, observed: ndarray, replicated: ndarray, name: str) -> None:
-    """Draw the histogram of the observed numbers over those of replicated sets, between their 1 % and 99 % quantile."""
-    low, high = np.quantile(replicated[np.isfinite(replicated)], [0.01, 0.99])
+    """Draw the histogram of the observed numbers over those of replicated sets."""
+    low, high = extent(replicated)
     low, high = min(low, observed.min()), max(high, observed.max())
     bins = np.linspace(low, high if high > low else low + 1, BINS + 1)
     for i, values in enumerate(replicated[:CURVES]):
@@ -48,5 +56,5 @@ def histograms(axes: Axes, observed: ndarray, replicated: ndarray, name: str) ->
         axes.hist(values, bins, weights=weights, histtype="step", color=PALETTE[0], alpha=0.25, label=label)
     weights = np.full(len(observed), 1 / len(observed))
     axes.hist(observed, bins, weights=weights, histtype="step", label="observed", **OBSERVED)
-    axes.set(xlabel=name, yticks=[])
+    axes.set(xlabel=name, yticks=[], ylim=(0, 1.4 * axes.get_ylim()[1]))  # room for the legend
     axes.legend()
