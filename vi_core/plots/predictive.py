@@ -49,7 +49,7 @@ def histograms(axes: Axes, observed: ndarray, replicated: ndarray, name: str) ->
     """Draw the histogram of the observed numbers over those of replicated sets."""
     low, high = extent(replicated)
     low, high = min(low, observed.min()), max(high, observed.max())
-    bins = np.linspace(low, high if high > low else low + 1, BINS + 1)
+    bins = np.linspace(low, high if high > low else low + 1, BINS + 1).tolist()
     for i, values in enumerate(replicated[:CURVES]):
         label = "replicated" if i == 0 else None
         weights = np.full(len(values), 1 / len(values))
