@@ -294,7 +294,7 @@ def against_numbers(jobs: list[Job], keys: list[str]) -> Figure | None:
     others, paths, lines = [key for key in own if key != first], noted(drawn, keys), dict[str, list[Group]]()
     for group in groups:
         lines.setdefault(labels_of(group.jobs[0], [others], paths)[0], []).append(group)
-    if max(len(members) for members in lines.values()) < FEW or len(lines) > len(PALETTE):
+    if max(map(len, lines.values()), default=0) < FEW or len(lines) > len(PALETTE):
         return None
     curves = {name: points(members, first) for name, members in lines.items()}
     every = np.concatenate([curve.number for curve in curves.values()])

@@ -167,6 +167,17 @@ def test_a_setting_of_a_swept_part_goes_to_all_that_have_it(cli: CommandLine, tm
 
 
 @pytest.mark.slow
+def test_a_sweep_without_a_finished_job_has_a_table(cli: CommandLine, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    settings = ("dataset=csv", "dataset.path=absent.csv", "dataset.column=x", "optimizer.lr=0.1,0.2", "seed=0,1")
+    result = cli("-m", *settings, f"hydra.sweep.dir={sweep}")
+    assert result.code == 1
+    assert {line.split("absent.csv")[-1] for line in result.err.splitlines()} == {
+        " does not exist; name another file with dataset.path=<file.csv>."
+    }
+    assert (sweep / "sweep.csv").read_text().count("failed") == 4
+
+
 def test_k_that_differs_without_having_been_swept_is_shown_and_warned_of(cli: CommandLine, tmp_path: Path) -> None:
     result = cli("-m", *QUICK[1:], "estimator=score_function,pathwise,exact", "replicates=2")
     (warning,) = [line for line in result.out.splitlines() if line.startswith("WARNING")]
