@@ -283,7 +283,7 @@ def runs(model: str, family: str, dataset: str, bound: str, estimator: str, opti
             isinstance(chosen, Exact) and isinstance(parts.model, HasUpdates) and parts.model.knows(parts.family.layout)
         )
     if parts.family.fixed:
-        return model not in WITHOUT_MODE
+        return family == "pathfinder" or model not in WITHOUT_MODE
     return any(True for _ in (*parts.model.parameters(), *parts.family.parameters())) and goes_with(rule, parts)
 
 

@@ -103,8 +103,16 @@ def test_a_density_that_does_not_split_is_refused_before_anything_is_drawn() -> 
     with pytest.raises(Unsupported, match="one term for each latent, and Dense does not; use estimator="):
         estimator.check(model, Dense(model.latents, positive=Exponential()), ELBO())
     estimator.check(model, NormalGammaFamily(model.latents, positive=Exponential()), ELBO())
-    with pytest.raises(Unsupported, match="parameters that belong to one latent each, and FullRankNormal has"):
-        estimator.check(model, FullRankNormal(model.latents), ELBO())
+    estimator.check(model, FullRankNormal(model.latents), ELBO())
+    with pytest.raises(Unsupported, match="parameters that belong to one latent each, and Common has them in common"):
+        estimator.check(model, Common(model.latents), ELBO())
+
+
+class Common(FullRankNormal):
+    """A family that does not say to which latent each of its numbers belongs."""
+
+    def owners(self, group: str, name: str, size: int) -> tuple[str, ...]:
+        return (group,) * size
 
 
 FREE = [
