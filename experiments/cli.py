@@ -249,6 +249,7 @@ def on_folder(task: str, arguments: list[str], folder: Path | None) -> None:
     """Run a task on the finished run or sweep that `run=` names."""
     if folder is None:
         raise ConfigError(f"task={task} needs a folder: run=<folder>.")
+    require_no_folder_of_hydra(task, arguments)
     with hydra.initialize_config_module(CONF, version_base="1.3"):
         cfg = hydra.compose("config", arguments, return_hydra_config=False)
     start_log(None)
@@ -257,11 +258,19 @@ def on_folder(task: str, arguments: list[str], folder: Path | None) -> None:
         failures.append(str(folder))
 
 
+def require_no_folder_of_hydra(task: str, arguments: list[str]) -> None:
+    """Raise `ConfigError` for a folder that the task would not write to."""
+    given = [key for key in given_keys(arguments) if key in ("hydra.run.dir", "hydra.sweep.dir")]
+    if given:
+        raise ConfigError(f"{given[0]} is for runs; task={task} writes to run=<folder>.")
+
+
 def compare(given: dict[str, str], arguments: list[str], folder: Path | None) -> None:
     """Put the finished runs that `runs=` names side by side; `run=` is where the comparison is written."""
     runs = [Path(name.strip()) for name in given.get("runs", "").strip("[]").split(",") if name.strip()]
     if not runs:
         raise ConfigError("task=compare needs folders: runs=[<folder>,<folder>].")
+    require_no_folder_of_hydra("compare", arguments)
     with hydra.initialize_config_module(CONF, version_base="1.3"):
         cfg = hydra.compose("config", [a for a in arguments if not a.startswith("runs=")])
     cfg.run = None if folder is None else str(folder)

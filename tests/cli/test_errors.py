@@ -220,6 +220,10 @@ FOLDERS: dict[str, Case] = {
     "damaged summary": (("task=plot", "run={here}/damaged_summary"), ("damaged_summary", "damaged")),
     "damaged trace": (("task=plot", "run={here}/damaged_trace"), ("trace.csv", "damaged")),
     "table of no sweep": (("task=collect", "run={here}/run"), ("/run holds no jobs",)),
+    "page elsewhere": (
+        ("task=report", "run={here}/run", "hydra.run.dir=there"),
+        ("task=report writes to run=<folder>",),
+    ),
     "table of nothing": (("task=collect", "run={here}/nowhere"), ("nowhere",)),
     "empty run": (("task=plot", "run="), ("run=",)),
     "resume nothing": (("resume={here}/nowhere",), ("resume=", "nowhere", "config.yaml")),
