@@ -68,7 +68,9 @@ class _Elimination:
             return node.op == "get_attr"
         if _changed(node):
             return False
-        return self.owner[node] is not node or not (_is_random(node) or node in self.changes)
+        target: Any = node.target
+        is_random = torch.Tag.nondeterministic_seeded in getattr(target, "tags", ())
+        return self.owner[node] is not node or not (is_random or node in self.changes)
 
     def _is_identity(self, node: Node) -> bool:
         """Whether the result is a copy of an argument that is never changed: x¹ or 1 · x."""
@@ -95,13 +97,6 @@ class _Elimination:
         if isinstance(given, (tuple, list)):
             return tuple(map(self._described, given))
         return type(given), repr(given)
-
-
-def _is_random(node: Node) -> bool:
-    """Whether an operation draws random numbers."""
-    target: Any = node.target
-    takes_generator = any("Generator" in str(argument.type) for argument in target._schema.arguments)
-    return takes_generator or torch.Tag.nondeterministic_seeded in target.tags
 
 
 def _changed(node: Node) -> list[Node]:
