@@ -54,6 +54,9 @@ def composed(arguments: list[str]) -> str:
         "experiment=benchmark": "takes an hour",
         "iwae_burda": "evaluates 5,000 importance samples on 10,000 images",
         "experiment=ddpm_digits": "evaluates 200 steps on all held-out images",
+        "experiment=posteriordb": "needs a clone of posteriordb",
+        "experiment=calibration": "fits for more than a minute",
+        "task=truth": "draws long chains",
         "task=reproduce": "runs every experiment",
         "task=docs_benchmarks": "writes into docs/",
         "device=cuda": "needs a CUDA device",
@@ -199,7 +202,7 @@ def shortened(folder: Path, arguments: list[str]) -> list[str]:
         return short
     config = yaml.safe_load(run_in(folder, "--cfg", "job", *names).out)
     if config["study"] is not None:
-        return ["study.num_samples=2000"]
+        return ["study.num_samples=2000"] if "num_samples" in config["study"] else []
     return [*short, f"dataset.root={DATA}"] if "mnist" in config["dataset"]["_target_"] else short
 
 
