@@ -22,6 +22,9 @@ class Verdict(Enum):
     UNJUDGED = "NOT JUDGED"
 
 
+ON_FITS = (Verdict.TRUSTED, Verdict.CORRECTED, Verdict.DISTRUSTED)
+
+
 @dataclass(frozen=True)
 class Figure:
     """A PNG file.
@@ -186,10 +189,16 @@ class Row:
 
     @property
     def verdict(self) -> Verdict:
-        """FAIL where the command or a job failed, SKIPPED where data are missing, else the worst of the checks."""
+        """FAIL where the command or a job failed, SKIPPED where data are missing, else the worst of the checks.
+
+        Verdicts on fits count where no job has a check.
+        """
         if self.error and not any(job.lacks_data for job in self.jobs):
             return Verdict.FAIL
-        return worst([job.verdict for job in self.jobs])
+        found = [job.verdict for job in self.jobs]
+        if any(job.checks or job.unjudged for job in self.jobs):
+            found = [verdict for verdict in found if verdict not in ON_FITS]
+        return worst(found)
 
     @property
     def checks(self) -> list[tuple[Job, Check]]:

@@ -23,7 +23,7 @@ from experiments.config.hydra_adapter import register_schema
 from experiments.report import plan, runner
 from experiments.report.plan import Plan
 from experiments.report.read import label, read_row
-from experiments.report.records import Page, Row, Verdict
+from experiments.report.records import Check, Job, Page, Row, Verdict
 from experiments.report.render import environment, number, write_page
 from tests.conftest import ROOT, CommandLine, run_in, summary_of
 
@@ -75,6 +75,17 @@ def test_verdicts(rows: list[Row]) -> None:
     assert tuple(row.verdict for row in rows) == expected
     page = Page("t", tuple(rows), "")
     assert page.counts == {Verdict.PASS: 2, Verdict.FAIL: 2, Verdict.UNJUDGED: 1}
+
+
+def test_verdicts_on_fits_count_where_nothing_is_checked() -> None:
+    fit = Job(0, {}, "completed", fit=Verdict.DISTRUSTED)
+    checked = Job(1, {}, "completed", checks=(Check("q", "q", 1.0, 1.0, 0.1, True),), fit=Verdict.TRUSTED)
+    scaled_down = Job(2, {}, "completed", unjudged="settings differ")
+    of = {"alone": (fit,), "beside a check": (fit, checked), "scaled down": (fit, scaled_down)}
+    found = {name: Row("sweep", "", jobs).verdict for name, jobs in of.items()}
+    assert found == {
+        "alone": Verdict.DISTRUSTED, "beside a check": Verdict.PASS, "scaled down": Verdict.UNJUDGED,
+    }  # fmt: skip
 
 
 def test_a_failed_check_is_a_failed_row(rows: list[Row]) -> None:
