@@ -49,7 +49,7 @@ def tumours(folder: Path) -> Path:
     path = folder / "tumours.npz"
     if not path.exists():
         x, y = map(np.asarray, load_breast_cancer(return_X_y=True))
-        np.savez(path, x=(x - x.mean(0)) / x.std(0), y=y)
+        np.savez(path, x=(x - x.mean(0)) / x.std(0), y=y.astype(float))  # as NumPyro takes it
     return path
 
 

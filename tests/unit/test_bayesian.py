@@ -175,10 +175,10 @@ def test_every_way_of_reading_is_noted(read: Any) -> None:
 class Forgetful(Logistic):
     """The likelihood of a minibatch without the factor N/B."""
 
-    def _densities(self, z: Any, data: Any) -> Any:
+    def _total(self, name: Any, summands: Any, data: Any) -> Any:
         before, self.num_points = self.num_points, len(data["y"])
         try:
-            return super()._densities(z, data)
+            return super()._total(name, summands, data)
         finally:
             self.num_points = before
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch import distributions as reference
 
 from tests import oracles
+from vi_core.distributions.bernoulli import sum_of_log_densities
 from vi_core.distributions.gamma import Exponential as ExponentialLaw
 from vi_core.distributions.gamma import Gamma, kl_gamma
 from vi_core.distributions.normal import Normal, kl_normal
@@ -191,3 +192,16 @@ def test_report_000_starts_softplus_at_one() -> None:
     assert float(Softplus().inverse(torch.tensor(1.3132616875182228, dtype=torch.float64))) == pytest.approx(
         1, abs=1e-12
     )
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 100])
+def test_a_sum_of_bernoulli_log_densities(count: int) -> None:
+    logits, y = 5 * torch.randn(3, count, dtype=torch.float64), (torch.rand(count) < 0.5).double()
+    logits[0] *= 200
+    exact = reference.Bernoulli(logits=logits).log_prob(y.expand_as(logits)).sum(dim=-1)
+    torch.testing.assert_close(sum_of_log_densities(logits, y), exact, rtol=1e-13, atol=count * 1e-16)
+    rounded = sum_of_log_densities(logits.float(), y.float()).double()
+    torch.testing.assert_close(rounded, exact, rtol=1e-6, atol=count * 1e-7)
+    free = logits[1:].requires_grad_()
+    assert torch.autograd.gradcheck(sum_of_log_densities, (free, y))
+    assert torch.autograd.gradgradcheck(sum_of_log_densities, (free, y))

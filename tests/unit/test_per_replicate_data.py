@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Normal, Poisson
+from torch.distributions import Bernoulli, Normal, Poisson
 
 import vi_core
 from tests.references import grouped
@@ -30,7 +30,7 @@ def _double() -> None:
 
 
 class Scaled(vi_core.BayesianModel):
-    """Both observed variables, the prior and a number of all data differ between replicates."""
+    """The observed variables, the prior and a number of all data differ between replicates."""
 
     def prior(self, data: Any) -> Iterator[Any]:
         yield "b", lambda z: Normal(data["middle"], data["x"].square().mean())
@@ -39,7 +39,8 @@ class Scaled(vi_core.BayesianModel):
         return {"middle": data["y"].mean()}
 
     def likelihood(self, z: Any, data: Any) -> Any:
-        return {"y": Normal(data["x"] * z["b"], 1.0), "count": Poisson((z["b"] - data["middle"]).exp() * torch.ones(N))}
+        counts = Poisson((z["b"] - data["middle"]).exp() * torch.ones(N))
+        return {"y": Normal(data["x"] * z["b"], 1.0), "count": counts, "hit": Bernoulli(logits=data["x"] * z["b"])}
 
     def quantities(self, z: Any, data: Any) -> Any:
         return {"twice": 2 * z["b"] + data["middle"]}
@@ -47,7 +48,8 @@ class Scaled(vi_core.BayesianModel):
 
 def of_scaled() -> dict[str, Tensor]:
     """Rows first, replicates second."""
-    return {"x": torch.randn(N, R), "y": torch.randn(N, R) + torch.arange(R), "count": torch.randint(0, 4, (N, R))}
+    counts, hits = torch.randint(0, 4, (N, R)), torch.randint(0, 2, (N, R))
+    return {"x": torch.randn(N, R), "y": torch.randn(N, R) + torch.arange(R), "count": counts, "hit": hits}
 
 
 def test_densities_are_those_of_single_data_sets() -> None:

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from vi_core.distributions.bernoulli import sum_of_log_densities
 from vi_core.errors import ConfigError, DataError, LabError, Unsupported
 from vi_core.models.base import Factors, Model
-from vi_core.models.bayesian.laws import Named, Prior, Values, log_density, support_of, unvalidated
+from vi_core.models.bayesian.laws import Named, Prior, Values, has_logits, log_density, support_of, unvalidated
 from vi_core.types import Latent, Latents
 
 
@@ -33,6 +34,7 @@ class BayesianModel(Model):
         num_points: N, data points in the whole data set.
         columns: Names of the data that the likelihood reads.
         observables: Names of the observed variables.
+        by_logits: Those with a Bernoulli law for each data point, given by logits and without weights.
         kept: What `statistics` returned.
         pointwise: Whether each observed variable has one density for each data point, so that minibatches have a
             meaning.
@@ -43,6 +45,7 @@ class BayesianModel(Model):
     num_points: int
     columns: frozenset[str]
     observables: frozenset[str]
+    by_logits: frozenset[str]
     pointwise: bool
     kept: Values
 
@@ -244,6 +247,8 @@ class BayesianModel(Model):
         self.scopes |= dict.fromkeys(laws, frozenset(z.read))
         self.columns, self.observables = frozenset(data.read) - self.kept.keys(), frozenset(laws)
         self._check_others(draw, data)
+        each = {name for name, law in laws.items() if has_logits(law) and data[name].shape == (self.num_points,)}
+        self.by_logits = frozenset(each) if self.weights(data) is None else frozenset()
 
     def _check_others(self, draw: Values, data: Named) -> None:
         """Check `weights` and `quantities`."""
@@ -264,17 +269,31 @@ class BayesianModel(Model):
         found = self.likelihood(z, data)
         return found if isinstance(found, dict) else {self.observed: found}
 
-    def _densities(self, z: Values, data: Values) -> Values:
-        """Return the log density of each factor at one value of each latent; likelihoods stand for all N points."""
+    def _summands(self, z: Values, data: Values) -> Values:
+        """Return the log density of each latent at one value, and of each observed variable what `_total` sums."""
         laws = dict(self.prior(data)) if self.per_replicate else self.laws
         found = {name: at(law, z).log_prob(z[name]).sum() for name, law in laws.items()}
         weights = self.weights(data)
-        for name, density in self._points(z, data).items():
-            density = density if weights is None else weights * density
-            rows = len(density) if density.dim() else self.num_points
-            total = density.sum()
-            found[name] = total if rows == self.num_points else total * (self.num_points / rows)
+        for name, law in self._laws(z, data).items():
+            value = observations(data[name], z)
+            if has_logits(law) and name in self.by_logits:
+                found[name] = law.logits.expand_as(value)
+            else:
+                density = log_density(law, value)
+                found[name] = density if weights is None else weights * density
         return found
+
+    def _total(self, name: str, summands: Tensor, data: Values) -> Tensor:
+        """Return the log likelihood of all N points, (K, R, 1), from (K, R, 1, B), or (K, R, 1) without points."""
+        if summands.dim() == 3:
+            return summands
+        if name in self.by_logits:
+            y = data[name].to(summands.dtype)
+            total = sum_of_log_densities(summands, y.mT.unsqueeze(1) if name in self.axes else y)
+        else:
+            total = summands.sum(dim=-1)
+        rows = summands.shape[-1]
+        return total if rows == self.num_points else total * (self.num_points / rows)
 
     def _points(self, z: Values, data: Values) -> Values:
         """Return the log density of each observed variable at one value of each latent: (B,), without weights."""
@@ -303,8 +322,9 @@ class BayesianModel(Model):
             return {n: v.unsqueeze(2) for n, v in torch.func.vmap(each, in_dims=(0, None))(own, seen).items()}
 
     def factors(self, z: Latents, x: Any) -> Factors:
-        values = self.mapped(self._densities, z, x)
-        return {name: (value, self.scopes[name]) for name, value in values.items()}
+        values, data = self.mapped(self._summands, z, x), {**self.kept, **x}
+        totals = {name: self._total(name, values[name], data) for name in self.observables}
+        return {name: (totals.get(name, value), self.scopes[name]) for name, value in values.items()}
 
     def log_likelihoods(self, z: Latents, x: Values) -> Values:
         """Return log p(y_n | z) of each observed variable by name, (K, R, 1, B), or (K, R, 1) without points."""
