@@ -1,5 +1,6 @@
 """Models and data of one's own on the command line: written, fitted, resumed, reopened and reported from a copy."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -151,7 +152,7 @@ def test_new_model_overwrites_nothing(place: Path) -> None:
     assert "exists already" in result.err
     assert (place / "my_model.py").read_text() == before
     assert "must end in .py" in run_in(place, "task=new_model", "path=my_model.txt").err
-    assert "needs a file" in run_in(place, "task=new_model").err
+    assert "needs path=" in run_in(place, "task=new_model").err
 
 
 @pytest.mark.parametrize(
@@ -235,6 +236,41 @@ def test_export_writes_draws_for_arviz(schools: tuple[Path, str], finished_run: 
     assert arviz.from_netcdf(str(schools[0] / "posterior.nc")).posterior["theta"].shape == (1, 2000, 8)
     refused = run_in(schools[0].parent, "task=export", f"run={finished_run}")
     assert (refused.code, refused.err.count("\n")) == (1, 1) and "samples.npz" in refused.err
+
+
+def test_rows_of_another_table_are_predicted(place: Path, finished_run: Path) -> None:
+    """P(y = 1) of each row is the mean of σ(η) over draws of q, to five standard errors; columns go by name."""
+    (place / "new.csv").write_text("b,more,a\n0.5,x,2.0\n1.0,y,-1.0\n")
+    texts = []
+    for _ in range(2):
+        result = run_in(place, "task=predict", "run=run", "path=new.csv")
+        assert (result.code, result.err) == (0, "") and "2 rows predicted by 4000 draws" in result.out
+        texts.append((place / "run" / "predictions" / "new.csv").read_text())
+    assert texts[0] == texts[1]
+    rows = list(csv.DictReader(texts[0].splitlines()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        draws: Any = vi_core.load("run").draws(20_000)
+    eta = draws["intercept"].unsqueeze(1) + draws["slopes"] @ torch.tensor(
+        [[2.0, -1.0], [0.5, 1.0]], dtype=torch.float64
+    )
+    for row, wanted in zip(rows, eta.sigmoid().mean(dim=0).tolist(), strict=True):
+        assert (row["variable"], row["observed"]) == ("y", "")
+        assert float(row["mean"]) == pytest.approx(wanted, abs=5 * 0.5 * (1 / 4000 + 1 / 20_000) ** 0.5)
+    (place / "known.csv").write_text("a,b,y\n2.0,0.5,1\n")
+    result = run_in(place, "task=predict", "run=run", "path=known.csv")
+    assert result.code == 0 and "1 of 1 observed numbers lie" in result.out and "nats a row" in result.out
+    assert (place / "run" / "predictions" / "known.csv").read_text().endswith(",1.0\n")
+    (place / "lacking.csv").write_text("a,y\n2.0,1\n")
+    for run, path, wrong in [
+        ("run", "lacking.csv", "features=b is not in"),
+        ("run", "nowhere.csv", "is no file"),
+        (finished_run, "new.csv", "for models of prior and likelihood"),
+    ]:
+        refused = run_in(place, "task=predict", f"run={run}", f"path={path}")
+        assert (refused.code, refused.err.count("\n")) == (1, 1) and wrong in refused.err
+    assert sorted(path.name for path in (place / "run" / "predictions").iterdir()) == ["known.csv", "new.csv"]
+    assert "needs path=" in run_in(place, "task=predict", "run=run").err
 
 
 def test_other_data_replace_the_background_of_an_experiment(place: Path) -> None:
