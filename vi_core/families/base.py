@@ -187,6 +187,21 @@ class HasEntropy(Protocol):
 
 
 @runtime_checkable
+class HasKLToNormal(Protocol):
+    """A family whose divergence from a Normal law of all latents is known, where all latents are real."""
+
+    def kl_to_normal(self, params: Params, mean: Tensor, whitening: Tensor) -> Tensor:
+        """Return KL(q ‖ N(m, (WᵀW)⁻¹)), (*batch), differentiable in the parameters.
+
+        Args:
+            params: Of q.
+            mean: m, (R, 1, D), or with a first axis of one.
+            whitening: W, lower triangular: its diagonal (R, 1, D), or all of it (R, 1, D, D).
+        """
+        ...
+
+
+@runtime_checkable
 class HasCoordinates(Protocol):
     """A family on unconstrained space, in coordinates that are set once from the target, before the first step.
 

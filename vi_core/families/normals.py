@@ -29,7 +29,9 @@ from vi_core.families.unconstrained import (
     Normals,
     Preconditioner,
     StoredFamily,
+    diagonal,
     normal_log_density,
+    product,
     solve,
     times,
 )
@@ -45,15 +47,27 @@ def noise(num_samples: int, like: Tensor) -> Tensor:
 
 
 class NormalLaw(Base):
-    """An abstract Normal law of the coordinates."""
+    """An abstract Normal law of the coordinates, with mean `loc` (*batch, D)."""
+
+    loc: Tensor
 
     @abstractmethod
     def log_det(self) -> Tensor:
         """Return ½ log|Cov[v]|, (*batch)."""
 
+    @property
+    @abstractmethod
+    def roots(self) -> list[Tensor]:
+        """Matrices B of which Cov[v] = Σ B Bᵀ: (*batch, D, M), or (*batch, D) for a diagonal one."""
+
+    @property
+    def normals(self) -> Normals:
+        whole = [torch.diag_embed(root) if root.dim() == self.loc.dim() else root for root in self.roots]
+        return [(self.loc, torch.cat(whole, dim=-1))]
+
     def entropy(self) -> Tensor:
         """Return H[v] = ½ log|Cov[v]| + D/2 (1 + log 2π), (*batch)."""
-        return self.log_det() + self.normals[0][0].shape[-1] * (0.5 + HALF_LOG_2PI)
+        return self.log_det() + self.loc.shape[-1] * (0.5 + HALF_LOG_2PI)
 
 
 class DiagonalNormal(NormalLaw):
@@ -72,8 +86,8 @@ class DiagonalNormal(NormalLaw):
         return self.scale.log().sum(-1)
 
     @property
-    def normals(self) -> Normals:
-        return [(self.loc, torch.diag_embed(self.scale))]
+    def roots(self) -> list[Tensor]:
+        return [self.scale]
 
     def fisher(self) -> Tensor:
         """Return the information on loc and scale, diag(1/scale², 2/scale²), (*batch, 2D, 2D)."""
@@ -111,8 +125,8 @@ class CholeskyNormal(NormalLaw):
         return self.scale.log().sum(-1)
 
     @property
-    def normals(self) -> Normals:
-        return [(self.loc, self.cholesky)]
+    def roots(self) -> list[Tensor]:
+        return [self.cholesky]
 
     def fisher(self) -> Tensor:
         """Return the information on loc, scale and lower, (*batch, P, P), in that order."""
@@ -165,9 +179,8 @@ class LowRankNormal(NormalLaw):
         return self._log_det(self._inner())
 
     @property
-    def normals(self) -> Normals:
-        own, shared = torch.diag_embed(self.scale), self.scale.unsqueeze(-1) * self.loadings
-        return [(self.loc, torch.cat([own, shared], dim=-1))]
+    def roots(self) -> list[Tensor]:
+        return [self.scale, self.scale.unsqueeze(-1) * self.loadings]
 
 
 class NormalFamily(StoredFamily):
@@ -192,6 +205,18 @@ class NormalFamily(StoredFamily):
         q = self.distribution(params)
         log_det = torch.stack(list(self.space.log_dets(q.coordinates(z), z).values())).sum(dim=0)
         return self.law(**params["u"]).entropy() + q.log_scale() + log_det
+
+    def kl_to_normal(self, params: Params, mean: Tensor, whitening: Tensor) -> Tensor:
+        """With u = c + A v, E[v] = loc and Cov[v] = Σ B Bᵀ the divergence from N(m, (WᵀW)⁻¹) is
+
+        ½ [|W (c − m) + W A loc|² + Σ |W A B|² − D] − log|W| − log|A| − ½ log|Cov[v]|.
+        """
+        law, change = self.law(**params["u"]), product(whitening, self.factor)
+        centre = product(whitening, (self.origin - mean).unsqueeze(-1)) + product(change, law.loc.unsqueeze(-1))
+        parts = [centre, *(product(change, root) for root in law.roots)]
+        squares = torch.stack([part.square().flatten(2).sum(-1) for part in parts]).sum(dim=0)
+        log_dets = diagonal(whitening).log().sum(-1) + self.distribution(params).log_scale() + law.log_det()
+        return 0.5 * (squares - self.space.size) - log_dets
 
 
 class MeanFieldNormal(NormalFamily):

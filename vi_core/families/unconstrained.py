@@ -29,6 +29,7 @@ Preconditioner = Literal["none", "diagonal", "full"]
 NODES = 32  # of Gauss-Hermite quadrature, for moments of one transformed coordinate
 POINTS = 256  # of a Sobol sequence, for moments of vectors
 EARLIER = "run:"  # start of a setting `start` that names the folder of a run
+DIAGONAL = 3  # axes of a diagonal matrix for each replicate, (R, 1, D)
 MOST_FULL = 2000  # coordinates for which A is a whole matrix
 
 
@@ -221,6 +222,18 @@ def times(factor: Tensor, value: Tensor) -> Tensor:
     if factor.dim() > value.dim():
         return (factor @ value.unsqueeze(-1)).squeeze(-1)
     return (factor @ value.movedim(0, -1)).movedim(-1, 0)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Return A B of matrices (R, 1, D, M), or (R, 1, D) for diagonal ones; diagonal where both are."""
+    if a.dim() == b.dim():
+        return a * b if a.dim() == DIAGONAL else a @ b
+    return a.unsqueeze(-1) * b if a.dim() == DIAGONAL else a * b.unsqueeze(-2)
+
+
+def diagonal(a: Tensor) -> Tensor:
+    """Return the diagonal (R, 1, D) of a matrix that `product` takes."""
+    return a if a.dim() == DIAGONAL else a.diagonal(dim1=-2, dim2=-1)
 
 
 def solve(factor: Tensor, value: Tensor) -> Tensor:
