@@ -76,6 +76,7 @@ class Family(nn.Module, ABC):
         amortized: Whether an encoder network yields the parameters; it has one set of weights, hence R = 1.
         has_scores: Whether log q depends on the parameters at a fixed z: not so for a point mass.
         fixed: Whether q is found before the first step, and training has nothing to move.
+        singular: Whether its parameters can move and leave q as it is, so that its Fisher information is singular.
         relaxed: Whether differentiable draws leave the latents' support, where densities have no meaning.
         bias: Why the derivative of a draw does not give an unbiased gradient, in a few words; empty where it does.
         replicates: R, the number of independent parameter sets; with R > 1 every parameter has R as its first axis.
@@ -88,6 +89,7 @@ class Family(nn.Module, ABC):
     amortized: ClassVar[bool] = False
     has_scores: ClassVar[bool] = True
     fixed: ClassVar[bool] = False
+    singular: ClassVar[bool] = False
     relaxed: bool = False
     bias: str = ""
     replicates: int

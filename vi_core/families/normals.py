@@ -12,6 +12,17 @@ E[(ε_a ε_b − δ_ab)(ε_c ε_d − δ_cd)] = δ_ac δ_bd + δ_ad δ_bc,
     F(m) = Mᵀ M,    F(L_ij, L_kl) = δ_jl (Mᵀ M)_ik + M_li M_jk = δ_jl [(Mᵀ M)_ik + δ_ij δ_kj / L_jj²]:
 
 the second term asks for l ≥ i ≥ j ≥ k ≥ l. The information is one block for m and one for each column of L.
+
+That of N(m, Σ) on the parameters of a low rank, Σ = S Ω S with S = diag(s) and Ω = I + C Cᵀ. A parameter θ of Σ moves
+S⁻¹ Σ S⁻¹ by e_i yᵀ + y e_iᵀ, with y = Ω e_i/s_i for s_i, and with column a of C for C_ia. With P = Ω⁻¹ and g = P y
+
+    F(m) = S⁻¹ P S⁻¹,    F(θ, θ') = ½ tr(Σ⁻¹ ∂Σ Σ⁻¹ ∂'Σ) = g_{i'} g'_i + (yᵀ P y') P_{ii'}.
+
+It is singular along turns C → C O with orthogonal O, which leave q as it is, where there are more parameters than Σ
+has entries, and where a column of C is zero. The exact gradient is zero along all of these, and its estimates are not.
+A solve that leaves the null space alone does not help: beside it F is as small as the square of a loading, and a step
+is its noise divided by that. `NaturalGradient` therefore asks for damping, with which noise moves C in the null space,
+and q not; docs/natural_gradient.md has what was measured.
 """
 
 import math
@@ -178,6 +189,22 @@ class LowRankNormal(NormalLaw):
     def log_det(self) -> Tensor:
         return self._log_det(self._inner())
 
+    def fisher(self) -> Tensor:
+        """Return the information on loc, scale and loadings, (*batch, P, P), in that order."""
+        size, rank = self.loadings.shape[-2:]
+        omega = self.loadings @ self.loadings.mT + torch.eye(size).to(self.loc)
+        precision = torch.linalg.inv_ex(omega).inverse
+        coordinates = torch.arange(size, device=self.loc.device)
+        own = torch.cat([coordinates, coordinates.repeat_interleave(rank)])
+        y = torch.cat([omega / self.scale.unsqueeze(-1), self.loadings.mT.tile(size, 1)], dim=-2)
+        g = y @ precision
+        across = g[..., own]
+        block = across * across.mT + (g @ y.mT) * precision[..., own, :][..., own]
+        whole = precision.new_zeros(*precision.shape[:-2], size + len(own), size + len(own))
+        whole[..., :size, :size] = precision / (self.scale.unsqueeze(-1) * self.scale.unsqueeze(-2))
+        whole[..., size:, size:] = block
+        return whole
+
     @property
     def roots(self) -> list[Tensor]:
         return [self.scale, self.scale.unsqueeze(-1) * self.loadings]
@@ -310,6 +337,7 @@ class LowRank(NormalFamily):
     """
 
     name = "low_rank_normal"
+    singular = True
 
     def __init__(
         self,
@@ -334,6 +362,11 @@ class LowRank(NormalFamily):
 
     def law(self, **parameters: Tensor) -> LowRankNormal:
         return LowRankNormal(**parameters)
+
+    def fisher(self) -> Tensor:
+        """One block for the mean and one for the covariance, in closed form; singular."""
+        with torch.no_grad():
+            return self.pull_back(self.law(**self.variational()["u"]).fisher().squeeze(1))
 
 
 def location_and_scale(latents: dict[str, Latent], scale: PerReplicate) -> list[Entry]:
