@@ -28,11 +28,14 @@ from vi_core.distributions.transforms import Exponential
 from vi_core.errors import ConfigError, Unsupported
 from vi_core.estimators.closed_form_entropy import ClosedFormEntropy
 from vi_core.estimators.pathwise import Pathwise, StickingTheLanding
+from vi_core.families.amortized.normal import AmortizedNormal
 from vi_core.families.flow import RATE, Flow
 from vi_core.families.laplace import Laplace
 from vi_core.families.mean_field import MeanField
 from vi_core.families.mixture import MixtureOfNormals, NormalMixture
+from vi_core.families.normal_gamma import NormalGammaFamily
 from vi_core.families.normals import FullRankNormal, LowRank, MeanFieldNormal, NormalFamily
+from vi_core.families.point_mass import PointMass
 from vi_core.families.structured import Structured
 from vi_core.families.unconstrained import Point
 from vi_core.models.bayesian.regression import LinearRegression
@@ -265,6 +268,44 @@ def test_a_flow_without_zuko_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "zuko.flows", None)
     with pytest.raises(Unsupported, match=r"family=flow needs zuko 1\.6, which is not installed; "):
         Flow(LINE, 1)
+
+
+# --- what is printed of q -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (MeanFieldNormal, "mean_field_normal"),
+        (FullRankNormal, "full_rank_normal"),
+        (LowRank, "low_rank_normal"),
+        (Structured, "structured"),
+        (MixtureOfNormals, "mixture_of_normals"),
+        (SmallFlow, "flow"),
+        (Laplace, "laplace"),
+    ],
+)
+def test_q_is_printed_in_a_line(kind: type, name: str) -> None:
+    """Kind, latents with their shapes and replicates; no random numbers are drawn."""
+    latents, before = {"mu": Latent(supports.real), "p": Latent(supports.simplex, (2, 3))}, torch.get_rng_state()
+    family = kind(latents, 3)
+    torch.set_rng_state(before)
+    assert repr(family.distribution(family.variational())) == f"{name} of mu, p (2, 3); 3 replicates"
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_q_of_other_families_is_printed_in_a_line() -> None:
+    latents = {"mu": Latent(supports.real), "tau": Latent(supports.positive)}
+    images = {"z": Latent(supports.real, (4,), local=True)}
+    families: dict[str, Any] = {
+        "independent factors of mu, tau; 1 replicate": MeanField(latents, 1, positive=Exponential()),
+        "point mass of mu, tau; 2 replicates": PointMass(latents, 2, positive=Exponential(), values=[1.0, 2.0]),
+        "Normal–Gamma of mu, tau; 2 replicates": NormalGammaFamily(latents, 2, positive=Exponential()),
+        "independent factors of z (4,); 1 replicate, 7 data points": AmortizedNormal(images, 1, 5, hidden=[3]),
+    }
+    x = torch.rand(7, 5)
+    for line, family in families.items():
+        assert repr(family.distribution(family.variational(x))) == line
 
 
 # --- balanced draws of a mixture ------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ explicit tensors and never over a module, so that a gradient is stopped on `Para
 import inspect
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from importlib import import_module
 from operator import add
@@ -22,7 +22,26 @@ from vi_core.types import Graph, Latent, Latents, Params
 
 
 class VariationalDistribution(ABC):
-    """q(z) for given parameters."""
+    """q(z) for given parameters.
+
+    Attributes:
+        kind: What it is, for `repr`; empty for the name of the class.
+    """
+
+    kind: str = ""
+
+    def __repr__(self) -> str:
+        kind, shapes = self.kind or type(self).__name__, self.shapes()
+        if not shapes:
+            return kind
+        latents = ", ".join(f"{name} {tuple(shape[2:])}" if shape[2:] else name for name, shape in shapes.items())
+        replicates, points = next(iter(shapes.values()))[:2]
+        line = f"{kind} of {latents}; {replicates} replicate{'s' * (replicates > 1)}"
+        return f"{line}, {points} data points" if points > 1 else line
+
+    def shapes(self) -> Mapping[str, Sequence[int]]:
+        """Return the shape (*batch, *event) of one value of each latent, for `repr`; empty where it is not known."""
+        return {}
 
     @abstractmethod
     def rsample(self, num_samples: int) -> Latents:

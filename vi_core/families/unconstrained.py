@@ -111,11 +111,15 @@ class UnconstrainedDistribution(VariationalDistribution):
         space: The latents' coordinates.
         origin: (R, 1, D).
         factor: A: its diagonal (R, 1, D), or all of it (R, 1, D, D).
+        kind: The family's name.
     """
 
-    def __init__(self, base: Base, space: Space, origin: Tensor, factor: Tensor):
-        self.base, self.space, self.origin, self.factor = base, space, origin, factor
+    def __init__(self, base: Base, space: Space, origin: Tensor, factor: Tensor, kind: str):
+        self.base, self.space, self.origin, self.factor, self.kind = base, space, origin, factor, kind
         self.full = factor.dim() == origin.dim() + 1
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: (*self.origin.shape[:2], *latent.shape) for name, latent in self.space.latents.items()}
 
     def rsample(self, num_samples: int) -> Point:
         return self._point(self.base.rsample(num_samples))
@@ -329,7 +333,7 @@ class UnconstrainedFamily(Family):
         return {name: frozenset(names[:i]) for i, name in enumerate(names)}
 
     def distribution(self, params: Params) -> UnconstrainedDistribution:
-        return UnconstrainedDistribution(self.law(**params["u"]), self.space, self.origin, self.factor)
+        return UnconstrainedDistribution(self.law(**params["u"]), self.space, self.origin, self.factor, self.name)
 
     @abstractmethod
     def law(self, **parameters: Tensor) -> Base:
