@@ -237,9 +237,8 @@ def table(rows: int = 40) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("settings", [{"family": "low_rank_normal"}, {"batch_size": 10}])
 def test_a_fit_reaches_the_evidence(settings: dict[str, Any]) -> None:
-    fit = vi_core.fit(
-        LinearRegression(sigma=0.5), table(), estimator="closed_form_kl", replicates=2, steps=300, **settings
-    )
+    model = LinearRegression(sigma=0.5)
+    fit = vi_core.fit(model, table(), estimator="closed_form_kl", replicates=2, steps=300, **settings)
     gap = model.exact(fit.data)["log_evidence"] - fit.elbo.max()
     assert -0.02 < gap < 0.03
 

@@ -42,8 +42,8 @@ class SplitELBO(ELBOEstimator):
         model.normal_prior()
         if not isinstance(family, HasKLToNormal):
             raise Unsupported(
-                f"{type(family).__name__} has no KL from a Normal prior in closed form; use family=full_rank_normal, or "
-                "estimator=pathwise."
+                f"{type(family).__name__} has no KL from a Normal prior in closed form; use family=full_rank_normal, "
+                "or estimator=pathwise."
             )
 
     def rate(self, model: Model, family: Family, params: Params) -> Tensor:
