@@ -409,3 +409,14 @@ def test_modes_combined_by_evidence_are_estimates_and_verdict(place: Path, monke
 def test_image_models_have_no_evidence_to_combine_by(tmp_path: Path) -> None:
     result = run_in(tmp_path, "experiment=vae_digits", "trainer.epochs=1", "combine=evidence", "hydra.run.dir=run")
     assert result.code == 1 and result.err.startswith("error: combine=evidence weights replicates by draws of q")
+
+
+@pytest.mark.slow
+def test_the_kl_of_an_own_model_is_chosen_by_name(place: Path) -> None:
+    """Its trace has the KL, and ELBO = −rate − distortion; a flow is refused in a line."""
+    chosen = ("my_model.py:Logistic", "estimator=closed_form_kl", "hydra.run.dir=kl")
+    assert fitted(place, *chosen).code == 0
+    trace = np.genfromtxt(place / "kl" / "trace.csv", delimiter=",", names=True)
+    np.testing.assert_allclose(trace["elbo"], -trace["rate"] - trace["distortion"], rtol=1e-5)
+    refused = fitted(place, *chosen, "family=mixture_of_normals", "hydra.run.dir=none")
+    assert refused.code == 1 and "MixtureOfNormals has no KL from a Normal prior in closed form; use" in refused.err

@@ -113,6 +113,23 @@ class HasClosedFormKL(Protocol):
 
 
 @runtime_checkable
+class HasNormalPrior(Protocol):
+    """A model whose prior may be one Normal law of all latents: its KL from a Normal q has a closed form."""
+
+    def log_likelihood(self, z: Latents, x: Any) -> Tensor:
+        """Return log p(x | z), with shape (K, *batch)."""
+        ...
+
+    def normal_prior(self) -> tuple[Tensor, Tensor]:
+        """Return the mean m and a lower triangular W of the prior N(m, (WᵀW)⁻¹) of all latents, side by side.
+
+        m is (R, 1, D), with R = 1 where the replicates share it; W is its diagonal (R, 1, D), or all of it
+        (R, 1, D, D). Raises `Unsupported` naming the first latent with another law.
+        """
+        ...
+
+
+@runtime_checkable
 class HasExpectedBound(Protocol):
     """A model whose ELBO has a closed form, for the families that it `knows`."""
 
