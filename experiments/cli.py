@@ -123,16 +123,17 @@ def with_recipe(given: dict[str, str], overrides: list[str], options: list[str])
     The former are the parts of experiment=own where no experiment is chosen, and the model's data where no data set is.
     Other experiments have no recipe, so that `recipe=none` changes nothing there, and `recipe=auto` is added.
     """
-    own = given.get("experiment", "own") == "own"
-    if "model" in given and own:
-        from .config.own_problem import recipe
-
-        brought = recipe(given, hydra_adapter.own_folder(options))
-        if brought:
-            return [*brought, *overrides]
-    if given.get("experiment") == "own" or given.get("recipe") not in RECIPES:
-        return overrides
+    brought, own = [], given.get("experiment") == "own"
     others = [override for override in overrides if not override.startswith("recipe=")]
+    if own or ("model" in given and "experiment" not in given):
+        from .config.own_problem import fitting_recipe, recipe
+
+        folders = hydra_adapter.own_folder(options)
+        brought = recipe(given, folders) if "model" in given else []
+        if (own or brought) and (fitting := fitting_recipe(given, folders)):
+            return [*brought, *fitting, *others]
+    if own or brought or given.get("recipe") not in RECIPES:
+        return [*brought, *overrides]
     if given["recipe"] == "none":
         return others
     from .config.own_problem import check_recipe

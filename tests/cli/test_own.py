@@ -6,11 +6,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import hydra
 import numpy as np
 import pytest
 import torch
 
 import vi_core
+from experiments import cli
+from experiments.config import hydra_adapter
+from experiments.config.places import CONF
 from experiments.results.verdict_lines import WORDS
 from experiments.sweeps.differences import beside, settings_in
 from tests.conftest import Result, run_in
@@ -282,6 +286,28 @@ def test_other_data_replace_the_background_of_an_experiment(place: Path) -> None
     assert run_in(place, "dataset=normal", *few).code == 0
     (run,) = (place / "outputs" / "bbvi").iterdir()
     assert "settings differ" in summary(run)["checks_skipped"] and read_config(run)["report"]["says"]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "recipe", "brings"),
+    [
+        ("adam", "auto", ("Tail", "Doubling", "Settled")),
+        ("adam,sgd", "auto", (None, "Doubling", "Settled")),
+        ("natural_gradient", "auto", (None, "Doubling", "Settled")),
+        ("natural_gradient", "none", (None, "Decay", "Fixed")),
+        ("robbins_monro", "auto", (None, None, "Fixed")),
+    ],
+)
+def test_the_recipe_fits_the_optimizer(optimizer: str, recipe: str, brings: tuple[str | None, ...]) -> None:
+    """An optimizer without averages, or without a schedule, trains by what it has."""
+    given = {"model": "eight_schools", "optimizer": optimizer, "recipe": recipe}
+    overrides = cli.with_recipe(given, [f"{key}={value.split(',')[-1]}" for key, value in given.items()], [])
+    hydra_adapter.register_schema()
+    with hydra.initialize_config_module(CONF, version_base="1.3"):
+        cfg = hydra.compose("config", overrides)
+    parts = (cfg.optimizer.get("averaging"), cfg.optimizer.get("schedule"), cfg.trainer.get("stopping"))
+    assert tuple(part and part["_target_"].rpartition(".")[2] for part in parts) == brings
+    assert cfg.family["_target_"].endswith("FullRankNormal") and cfg.replicates == 4
 
 
 def test_a_model_without_data_says_what_it_needs(place: Path) -> None:

@@ -242,7 +242,7 @@ def test_text_that_a_model_does_not_use_is_left_out(caplog: pytest.LogCaptureFix
             vi_core.fit(Slope(), Frame({**frame, used: ["a"] * 40}), steps=3, replicates=1)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "robbins_monro"])
 @pytest.mark.parametrize("family", ["mean_field_normal", "low_rank_normal", "mean_field"])
 def test_parts_by_name(family: str, optimizer: str) -> None:
     fit = vi_core.fit(Linear(), {"x": X, "y": Y}, family=family, optimizer=optimizer, steps=10, replicates=1)

@@ -23,11 +23,14 @@ def chosen_estimator(estimator: Any, bound: Any, num_samples: int) -> Any:
 
 
 def chosen_optimizer(optimizer: Any, recipe: str, steps: int) -> Any:
-    """Return the part with the rate, schedule and averages of a recipe, where it was chosen by its name."""
+    """Return the part with rate, schedule and averages of a recipe, as far as it has them, where a name chose it."""
     if not isinstance(optimizer, str):
         return optimizer
+    chosen = part("optimizer", optimizer)
+    if "schedule" not in chosen:
+        return chosen
     schedule = part("optimizer/schedule", "decay" if recipe == "none" else "doubling", steps=steps)
-    chosen = part("optimizer", optimizer, lr=LEARNING_RATE, schedule=schedule)
+    chosen |= {"lr": LEARNING_RATE, "schedule": schedule}
     if recipe == "none" or "averaging" not in chosen:
         return chosen
     return chosen | {"averaging": part("optimizer/averaging", "tail", steps=steps)}
