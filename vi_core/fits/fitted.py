@@ -1,7 +1,6 @@
 """A fitted model: the posterior q, draws, predictions, the verdict, and tables and files of them."""
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +15,7 @@ from vi_core.diagnostics.marginals import scalars
 from vi_core.diagnostics.verdict import Mode, Verdict, Weighed
 from vi_core.errors import ConfigError, DataError, Unsupported
 from vi_core.families.base import VariationalDistribution
+from vi_core.fits.parts import name_of
 from vi_core.fits.tables import Table
 from vi_core.fits.trust import (
     Corrected,
@@ -44,11 +44,11 @@ QUANTILES = (0.05, 0.95)
 
 @dataclass(eq=False, repr=False)
 class Fit:
-    """A fitted model: of `vi_core.fit`, or a run of the command line that `vi_core.load` has reopened.
+    """A fitted model: of `vi_core.fit`, or a run or a saved fit that `vi_core.load` has reopened.
 
     Attributes:
-        run: The trained `Run`, or the `Archive` of what is in its folder: problem and history.
-        settings: The call's arguments by name, for `repr`.
+        run: The trained `Run`, or what was read of it from a folder or a file: problem and history.
+        settings: Names of family and estimator, for `repr`.
         seconds: What the fit took.
         data: All data by name, as the model saw them.
         replicate: Whose q the methods describe; None for that with the highest ELBO.
@@ -67,7 +67,7 @@ class Fit:
         """Return the fit that a folder holds."""
         config, problem = archive.config, archive.problem
         parts = config.get("parts") or {}
-        names = {noun: parts.get(noun) or part_name(config[noun]) for noun in ("family", "estimator")}
+        names = {noun: parts.get(noun) or name_of(noun, config[noun]) for noun in ("family", "estimator")}
         seconds, data = archive.summary["timing"]["total_s"], problem.batches.whole(problem.model)
         return cls(archive, names, seconds, data, combine=config.get("combine", "none"))
 
@@ -294,17 +294,14 @@ class Fit:
         return inference_data(self, n)
 
     def save(self, path: str | Path) -> None:
-        """Write draws of q by name, the ELBO of each replicate and the recorded history to an .npz file."""
-        from vi_core.storage.files import replacing
+        """Write the fit to an .npz file, from which `vi_core.load(path, model, data)` returns it.
 
-        target = Path(path)
-        if target.suffix != ".npz":
-            raise ConfigError(f"save writes an .npz file; give a path that ends so, not '{target}'.")
-        arrays: dict[str, Any] = {f"draws.{name}": value.cpu().numpy() for name, value in self.draws().items()}
-        with replacing(target) as unfinished, unfinished.open("wb") as file:
-            np.savez_compressed(
-                file, elbo=self.elbo, step=self.history.step, bound=self.history.columns[self.history.bound], **arrays
-            )
+        Draws of q, the ELBO of each replicate and the history are arrays that NumPy reads; `vi_core.fits.saved` lists
+        all of them.
+        """
+        from vi_core.fits.saved import save
+
+        save(self, Path(path))
 
     def __repr__(self) -> str:
         if self.model.per_replicate:
@@ -320,8 +317,3 @@ class Fit:
             f"replicates within 1 nat of it; {int(self.history.step[-1])} steps, {self.gradients} gradients each, in "
             f"{self.seconds:.1f} s\n{self.verdict}"
         )
-
-
-def part_name(chosen: Any) -> str:
-    """Return the name of a part by its class, from an object or settings."""
-    return type(chosen).__name__ if not isinstance(chosen, Mapping) else chosen["_target_"].rpartition(".")[2]
