@@ -151,6 +151,16 @@ def test_a_replicate_that_diverged_stays_so(tmp_path: Path) -> None:
     assert found.run.alive.tolist() == [True, False, True] and found.elbo[1] == -np.inf
 
 
+def test_the_bound_is_the_one_that_was_saved(saved: Path, tmp_path: Path) -> None:
+    """Draws of another device have another mean, by which another replicate could be the best."""
+    with np.load(saved) as content:
+        arrays = dict(content)
+    arrays["elbo"] = arrays["elbo"][::-1] + 0.01
+    np.savez(tmp_path / "fit.npz", **arrays)
+    found = vi_core.load(tmp_path / "fit.npz", Linear(), DATA)
+    assert np.array_equal(found.elbo, arrays["elbo"]) and found.best == arrays["elbo"].argmax()
+
+
 # --- parts that are objects -------------------------------------------------------------------------------------------
 
 

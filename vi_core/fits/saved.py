@@ -30,8 +30,7 @@ from vi_core.fits.parts import described
 from vi_core.fits.trust import fixed_draws
 from vi_core.models.bayesian.base import BayesianModel
 from vi_core.models.stan.model import StanModel
-from vi_core.problem import KINDS, Loaded, Problem, assemble, default_dtype
-from vi_core.schema import check_part
+from vi_core.problem import Loaded, Problem, assemble, default_dtype
 from vi_core.storage.arrays import PLAIN, Arrays, read_arrays
 from vi_core.storage.files import replacing
 from vi_core.storage.layout import fault
@@ -115,7 +114,7 @@ def save(fit: "Fit", target: Path) -> None:
     arrays |= {f"{COLUMN}{name}": values for name, values in history.columns.items() if name != history.bound}
     arrays |= {"elbo": fit.elbo, "step": history.step, "seconds": history.seconds}
     arrays |= {"bound": history.columns[history.bound], "fit": np.array(json.dumps(_stored(fit)))}
-    plain = {name: v.cpu().numpy() if isinstance(v, Tensor) else v for name, v in arrays.items()}
+    plain: dict[str, Any] = {name: v.cpu().numpy() if isinstance(v, Tensor) else v for name, v in arrays.items()}
     with replacing(target) as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, **plain)
 
@@ -224,7 +223,6 @@ def _part(path: Path, group: str, parts: dict[str, Any], again: dict[str, Any]) 
     if isinstance(settings, dict):
         if given is not None:
             raise ConfigError(f"{path} has the settings of its {group}; leave {group}= out.")
-        check_part(settings, group, KINDS[group])
         return settings
     if type(given).__name__ != settings:
         raise ConfigError(
