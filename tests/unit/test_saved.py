@@ -122,6 +122,7 @@ def test_a_round_trip(settings: dict[str, Any], tmp_path: Path) -> None:
     same(found, tmp_path / "again.npz")
 
 
+@pytest.mark.slow
 def test_a_round_trip_of_a_flow(tmp_path: Path) -> None:
     pytest.importorskip("zuko")
     same(fitted(family="flow", steps=2, transforms=1, hidden=[4]), tmp_path / "fit.npz")

@@ -25,7 +25,7 @@ from torch import Tensor
 
 import vi_core
 from vi_core.datasets.columns import Columns, InMemory, column_data, named_columns, rows_first
-from vi_core.errors import ConfigError, DataError
+from vi_core.errors import ConfigError, DataError, Unsupported
 from vi_core.fits.parts import described
 from vi_core.fits.trust import fixed_draws
 from vi_core.models.bayesian.base import BayesianModel
@@ -108,6 +108,11 @@ def save(fit: "Fit", target: Path) -> None:
     if target.suffix != ".npz":
         raise ConfigError(f"save writes an .npz file; give a path that ends so, not '{target}'.")
     history, problem = fit.history, fit.problem
+    if not isinstance(fit.model, (BayesianModel, StanModel)):
+        raise Unsupported(
+            f"save is for a model that vi_core.fit takes, and this is a {type(fit.model).__name__}; keep the folder "
+            "of its run, which vi_core.load reopens."
+        )
     arrays: dict[str, Any] = {f"{DRAWN}{name}": value for name, value in _draws(fit).items()}
     arrays |= {f"{STATE}{name}": value for name, value in problem.step.state_dict().items()}
     arrays |= {f"{LOOK}{name}": value for name, value in _looks(problem).items()}
