@@ -411,10 +411,11 @@ def test_a_loaded_run_is_a_fit_whatever_its_model(finished_run: Path) -> None:
     fit = vi_core.load(finished_run)
     assert isinstance(fit, Fit) and repr(fit).startswith("NormalGamma: mean_field, control_variate; ELBO ")
     mean, std = (float(value[fit.best, 0]) for value in fit.q.moments()["tau"])
-    row = fit.summary()["tau"]
+    row: Any = fit.summary()["tau"]
     assert abs(row["mean"] - mean) < 6 * std / 2000**0.5 and row["sd"] == pytest.approx(std, rel=0.3)
     assert fit.draws(7)["mu"].shape == (7,) and fit.history is fit.trace
-    exact = fit.problem.model.expected_bound(fit.problem.family.variational(), fit.data).flatten().tolist()
+    assert isinstance(fit.model, HasExpectedBound)
+    exact = fit.model.expected_bound(fit.problem.family.variational(), fit.data).flatten().tolist()
     spread = fit._weighed.log_w.std(dim=0) / len(fit._weighed.log_w) ** 0.5
     assert (np.abs(fit.elbo - exact) < 6 * spread.numpy()).all()
     assert fit.verdict.line.split("  ")[0] == summary_of(finished_run)["verdict"]["line"].split("  ")[0]

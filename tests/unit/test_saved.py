@@ -239,7 +239,8 @@ def test_another_model_is_refused(saved: Path) -> None:
     refused(saved, r"the model has the latents gamma \(real \(2,\)\), and the fit beta \(real \(2,\)\)", Renamed())
     refused(saved, r"the model has the latents beta \(real\), and the fit beta \(real \(2,\)\)", Ridge())
     refused(saved, r"log p\(x, z\) at a stored draw is .*; pass the model of the fit, as it was then", Linear(2.02))
-    refused(saved, "must be a vi_core.BayesianModel or a StanModel, not <class", Linear)
+    refused(saved, "must be a vi_core.BayesianModel or a StanModel, not the class Linear; make one of it", Linear)
+    refused(saved, "not Sequential", torch.nn.Sequential(torch.nn.Linear(1, 1)))
 
 
 def test_other_data_are_refused(saved: Path) -> None:

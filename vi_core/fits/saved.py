@@ -184,7 +184,8 @@ def load_fit(path: Path, model: Any, data: Any, again: dict[str, Any]) -> "Fit":
             f"use vi_core.load('{path}', model, data)."
         )
     if not isinstance(model, (BayesianModel, StanModel)):
-        raise ConfigError(f"{path}: the model must be a vi_core.BayesianModel or a StanModel, not {model!r:.60}.")
+        found = f"the class {model.__name__}; make one of it" if isinstance(model, type) else type(model).__name__
+        raise ConfigError(f"{path}: the model must be a vi_core.BayesianModel or a StanModel, not {found}.")
     config = {group: _part(path, group, stored["parts"], again) for group in PARTS}
     unknown = sorted(again.keys() - config.keys())
     if unknown:
