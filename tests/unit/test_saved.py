@@ -301,6 +301,7 @@ DAMAGE: list[tuple[str, Callable[[dict[str, Any]], None], str]] = [
     ("a wrong type", entry(seconds="long"), r"damaged \(seconds must be a number"),
     ("infinite", array("fit", infinite), "1e999 is no finite number"),
     ("no part", entry(parts={}), "its parts, history or replicates are others"),
+    ("more replicates than memory", entry(replicates=10**12), r"'elbo' has type float64 and shape \(2,\), not \(10"),
     ("no replicate", entry(replicate=2), "there is no replicate 2"),
     ("a class of elsewhere", entry(parts=classes("os.path.x")), "family._target_='os.path.x' names no Family"),
     ("a module of elsewhere", entry(parts=classes("this.x")), "is in no module of this program"),

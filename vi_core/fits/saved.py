@@ -190,14 +190,14 @@ def load_fit(path: Path, model: Any, data: Any, again: dict[str, Any]) -> "Fit":
     unknown = sorted(again.keys() - config.keys())
     if unknown:
         raise ConfigError(f"load has no argument '{unknown[0]}'; it takes a model, data, and {', '.join(PARTS)}.")
+    elbo = _shaped(path, arrays, "elbo", (stored["replicates"],))  # before anything of that size is made
+    if np.isnan(elbo).any():
+        raise damaged(path, "an ELBO is no number")
     problem = _assembled(path, stored, config, model, data)
     _fill(path, stored, arrays, problem)
     run = Reopened(config, problem, _history(path, stored, arrays), stored["gradients"])
     whole = problem.batches.whole(model)
     found = Fit(run, stored["names"], stored["seconds"], whole, stored["replicate"], stored["combine"])
-    elbo = _shaped(path, arrays, "elbo", (stored["replicates"],))
-    if np.isnan(elbo).any():
-        raise damaged(path, "an ELBO is no number")
     vars(found)["elbo"] = elbo
     return found
 
