@@ -214,8 +214,10 @@ def _read(path: Path) -> tuple[Stored, Arrays]:
         version = content.get("version")
         raise DataError(f"{path} is of version {version!s:.20} of vi_core, and {vi_core.__version__} cannot read it.")
     wrong = fault(content, Stored)
-    if not wrong and (content["parts"].keys() != {*PARTS} or not content["history"] or content["replicates"] < 1):
-        wrong = "its parts, history or replicates are others"
+    if not wrong and not (content["parts"].keys() == {*PARTS} and content["names"].keys() == {"family", "estimator"}):
+        wrong = "its parts are others"
+    if not wrong and not (content["history"] and content["replicates"] >= 1):
+        wrong = "it has no history, or no replicates"
     if not wrong and not (content["replicate"] is None or 0 <= content["replicate"] < content["replicates"]):
         wrong = f"there is no replicate {content['replicate']}"
     if wrong:
