@@ -17,7 +17,7 @@ from experiments.config import hydra_adapter
 from experiments.config.places import CONF
 from experiments.results.verdict_lines import WORDS
 from experiments.sweeps.differences import beside, settings_in
-from tests.conftest import Result, run_in
+from tests.conftest import ROOT, Result, run_in
 from vi_core.fits.fitted import Fit
 from vi_core.fits.trust import verdict
 from vi_core.storage.archive import read_config
@@ -233,12 +233,16 @@ def test_a_loaded_run_is_a_fit(schools: tuple[Path, str]) -> None:
         assert repr(thing).count("\n") < 10 and len(repr(thing)) < 1000
 
 
-def test_export_writes_draws_for_arviz(schools: tuple[Path, str], finished_run: Path) -> None:
+def test_export_writes_draws_for_arviz(schools: tuple[Path, str], finished_run: Path, tmp_path: Path) -> None:
     arviz = pytest.importorskip("arviz")
     result = run_in(schools[0].parent, "task=export", f"run={schools[0]}")
     assert (result.code, result.err) == (0, "")
     assert arviz.from_netcdf(str(schools[0] / "posterior.nc")).posterior["theta"].shape == (1, 2000, 8)
-    refused = run_in(schools[0].parent, "task=export", f"run={finished_run}")
+    conjugate = shutil.copytree(finished_run, tmp_path / "conjugate")
+    assert run_in(tmp_path, "task=export", f"run={conjugate}").code == 0
+    found = arviz.from_netcdf(str(conjugate / "posterior.nc"))
+    assert found.groups() == ["posterior", "sample_stats"] and found.posterior["tau"].shape == (1, 2000)
+    refused = run_in(tmp_path, "task=export", f"run={ROOT / 'tests' / 'data' / 'vae_run_of_0_1'}")
     assert (refused.code, refused.err.count("\n")) == (1, 1) and "samples.npz" in refused.err
 
 

@@ -252,7 +252,7 @@ def test_parts_by_name(family: str, optimizer: str) -> None:
 def test_a_bound_and_its_estimator() -> None:
     bound = {"_target_": "vi_core.bounds.elbo.IWELBO"}
     fit = vi_core.fit(Linear(), {"x": X, "y": Y}, bound=bound, steps=10, replicates=1)
-    assert "Pathwise" in repr(fit)
+    assert "full_rank_normal, pathwise;" in repr(fit)
 
 
 def test_parts_as_objects() -> None:
@@ -266,7 +266,7 @@ def test_parts_as_objects() -> None:
     one, two = (vi_core.fit(Linear(), {"x": X, "y": Y}, **parts) for _ in range(2))
     found, _ = one.q.moments()["beta"]
     np.testing.assert_allclose(found[:, 0].numpy(), [exact()[0]] * 2, atol=0.05)
-    assert np.array_equal(one.elbo, two.elbo) and "FullRankNormal, Pathwise" in repr(one)
+    assert np.array_equal(one.elbo, two.elbo) and "full_rank_normal, pathwise;" in repr(one)
     assert all(torch.equal(before[name], value) for name, value in family.state_dict().items())
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from importlib import import_module
 from operator import add
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +101,7 @@ class Family(nn.Module, ABC):
         replicates: R, the number of independent parameter sets; with R > 1 every parameter has R as its first axis.
         layout: Latent -> names of its parameters in `Params`: what a model's closed forms are looked up by.
         latents: Those that it was made for, where data points share them.
+        given: The settings that its constructor was called with, by which a file describes it.
     """
 
     name: ClassVar[str]
@@ -114,6 +115,12 @@ class Family(nn.Module, ABC):
     replicates: int
     layout: dict[str, frozenset[str]]
     latents: dict[str, Latent]
+    given: dict[str, Any]
+
+    def __new__(cls, *context: Any, **settings: Any) -> Self:
+        family = super().__new__(cls)
+        family.given = settings
+        return family
 
     @classmethod
     @abstractmethod

@@ -1,7 +1,6 @@
 """A fitted model: the posterior q, draws, predictions, the verdict, and tables and files of them."""
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +15,11 @@ from vi_core.diagnostics.marginals import scalars
 from vi_core.diagnostics.verdict import Mode, Verdict, Weighed
 from vi_core.errors import ConfigError, DataError, Unsupported
 from vi_core.families.base import VariationalDistribution
-from vi_core.fits.tables import Table
+from vi_core.fits.parts import name_of
+from vi_core.fits.tables import Summary, Table
 from vi_core.fits.trust import (
     Corrected,
+    can_judge,
     combined,
     corrected,
     draws_for,
@@ -28,7 +29,7 @@ from vi_core.fits.trust import (
     weigh,
     weigh_mixture,
 )
-from vi_core.models.base import require_points
+from vi_core.models.base import Model, require_points
 from vi_core.models.bayesian.base import BayesianModel
 from vi_core.models.stan.model import StanModel
 from vi_core.problem import Problem, default_dtype
@@ -44,13 +45,16 @@ QUANTILES = (0.05, 0.95)
 
 @dataclass(eq=False, repr=False)
 class Fit:
-    """A fitted model: of `vi_core.fit`, or a run of the command line that `vi_core.load` has reopened.
+    """A fitted model whose latents all data share: of `vi_core.fit`, or a run or a saved fit that was reopened.
+
+    Any such model is described by draws of q, its bound and its history. `verdict` needs a q with a density; `predict`
+    and `log_predictive` need a `BayesianModel`.
 
     Attributes:
-        run: The trained `Run`, or the `Archive` of what is in its folder: problem and history.
-        settings: The call's arguments by name, for `repr`.
+        run: The trained `Run`, or what was read of it from a folder or a file: problem and history.
+        settings: Names of family and estimator, for `repr`.
         seconds: What the fit took.
-        data: All data by name, as the model saw them.
+        data: All data as the model saw them, by name; of a model without names what it computes of them.
         replicate: Whose q the methods describe; None for that with the highest ELBO.
         combine: `evidence` describes, in place of one replicate, the mixture of the modes in which replicates ended.
     """
@@ -58,7 +62,7 @@ class Fit:
     run: Any
     settings: dict[str, Any]
     seconds: float
-    data: dict[str, Tensor]
+    data: Any
     replicate: int | None = None
     combine: Combine = "none"
 
@@ -67,7 +71,7 @@ class Fit:
         """Return the fit that a folder holds."""
         config, problem = archive.config, archive.problem
         parts = config.get("parts") or {}
-        names = {noun: parts.get(noun) or part_name(config[noun]) for noun in ("family", "estimator")}
+        names = {noun: parts.get(noun) or name_of(noun, config[noun]) for noun in ("family", "estimator")}
         seconds, data = archive.summary["timing"]["total_s"], problem.batches.whole(problem.model)
         return cls(archive, names, seconds, data, combine=config.get("combine", "none"))
 
@@ -77,11 +81,19 @@ class Fit:
         return self.run.problem
 
     @property
-    def model(self) -> BayesianModel | StanModel:
+    def model(self) -> Model:
         """The model."""
-        model = self.problem.model
-        assert isinstance(model, (BayesianModel, StanModel))
-        return model
+        return self.problem.model
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The parts by group; all settings where a run was reopened."""
+        return self.run.config
+
+    @property
+    def trace(self) -> History:
+        """The history, under the name of a run's file."""
+        return self.history
 
     @property
     def q(self) -> VariationalDistribution:
@@ -113,6 +125,7 @@ class Fit:
     @cached_property
     def verdict(self) -> Verdict:
         """Whether to believe q of the replicate that the methods describe, and why; of data of its own, q alone."""
+        self._require_density("verdict")
         problem, found = self.problem, self._weighed
         if self._mixture is not None:
             return verdict_on_mixture(problem, self._modes, self._mixture)
@@ -121,6 +134,15 @@ class Fit:
         own = slice(self.best, self.best + 1)
         alone = Weighed({name: z[:, own] for name, z in found.z.items()}, found.log_w[:, own])
         return verdict(problem, alone, np.ones(1, bool), problem.step.alive[own])
+
+    @property
+    def judged(self) -> bool:
+        """Whether q has a density, so that there is a verdict."""
+        return can_judge(self.problem)
+
+    def _require_density(self, what: str) -> None:
+        if not self.judged:
+            raise Unsupported(f"{what} needs a q with a density, and family={self.problem.family.name} has none.")
 
     @cached_property
     def _modes(self) -> tuple[Mode, ...]:
@@ -141,6 +163,7 @@ class Fit:
 
         With `combine="evidence"` they are those from the mixture of modes.
         """
+        self._require_density("corrected")
         with default_dtype(self.dtype):
             if self._mixture is not None:
                 return corrected(self.problem, self._mixture, np.ones(1, bool))
@@ -204,7 +227,12 @@ class Fit:
             log_w = log_joint - q.log_prob(z)
         return {name: z[name][:, best : best + 1] for name in z}, log_joint[:, best, 0], log_w[:, best, 0]
 
-    def summary(self) -> Table:
+    @property
+    def summary(self) -> Summary:
+        """The table of the posterior, as `summary()`; of a run also the entries of summary.json, by name."""
+        return Summary(self._table, getattr(self.run, "summary", {}))
+
+    def _table(self) -> Table:
         """Return mean, deviation, 5 % and 95 % quantile of each scalar under q, and the error of the mean.
 
         The error, `mc_error`, is the deviation of the mean over replicates: what another seed would change. Where the
@@ -224,7 +252,7 @@ class Fit:
                 numbers = (column.mean(), column.std(), *np.quantile(column, QUANTILES))
                 rows[name] = (*map(float, numbers), error)
         columns: tuple[str, ...] = ("mean", "sd", "q05", "q95", "mc_error")
-        if self.verdict.trust == "corrected":
+        if self.judged and self.verdict.trust == "corrected":
             found = self.corrected()
             rows = {name: (*row, *found[name]) for name, row in rows.items()}
             columns += tuple(f"corrected {name}" for name in Corrected._fields)
@@ -240,20 +268,29 @@ class Fit:
         Returns:
             (n, B, *shape), by name where several variables are observed.
         """
-        model = self.model
-        if not isinstance(model, BayesianModel):
-            raise Unsupported("a Stan program predicts by generated quantities: StanModel(generated_quantities=True).")
+        model = self._predicting("predict")
         draws = {name: value for name, value in self.draws(n).items() if name in model.latents}
         rows = self._rows(data, model.columns - model.observables)
         with default_dtype(self.dtype):
             found = model.predictive(draws, rows, self.best)
         return next(iter(found.values())) if len(found) == 1 else found
 
+    def _predicting(self, method: str) -> BayesianModel:
+        """Return the model, which has a likelihood of new data; raise `Unsupported` for another."""
+        model = self.model
+        if isinstance(model, StanModel):
+            raise Unsupported("a Stan program predicts by generated quantities: StanModel(generated_quantities=True).")
+        if not isinstance(model, BayesianModel):
+            raise Unsupported(
+                f"{method} is for a vi_core.BayesianModel, of prior and likelihood, and this is a "
+                f"{type(model).__name__}; use draws() of its latents."
+            )
+        return model
+
     def log_predictive(self, data: Any, n: int = DRAWS) -> Tensor:
         """Return the log predictive density of each point of new data with observations, (B,), in nats."""
-        model = self.model
+        model = self._predicting("log_predictive")
         require_points(model, "log_predictive")
-        assert isinstance(model, BayesianModel)
         with default_dtype(self.dtype):
             found = model.log_predictive(self._latents(n), self._rows(data, model.columns))
         return found[self._column]
@@ -294,34 +331,26 @@ class Fit:
         return inference_data(self, n)
 
     def save(self, path: str | Path) -> None:
-        """Write draws of q by name, the ELBO of each replicate and the recorded history to an .npz file."""
-        from vi_core.storage.files import replacing
+        """Write the fit to an .npz file, from which `vi_core.load(path, model, data)` returns it.
 
-        target = Path(path)
-        if target.suffix != ".npz":
-            raise ConfigError(f"save writes an .npz file; give a path that ends so, not '{target}'.")
-        arrays: dict[str, Any] = {f"draws.{name}": value.cpu().numpy() for name, value in self.draws().items()}
-        with replacing(target) as unfinished, unfinished.open("wb") as file:
-            np.savez_compressed(
-                file, elbo=self.elbo, step=self.history.step, bound=self.history.columns[self.history.bound], **arrays
-            )
+        Draws of q, the ELBO of each replicate and the history are arrays that NumPy reads; `vi_core.fits.saved` lists
+        all of them.
+        """
+        from vi_core.fits.saved import save
+
+        save(self, Path(path))
 
     def __repr__(self) -> str:
         if self.model.per_replicate:
             here = f"{len(self.elbo)} data sets" if self.replicate is None else f"data set {self.replicate}"
             least = self.elbo.min() if self.replicate is None else self.elbo[self.replicate]
             return f"{type(self.model).__name__}: {here}; least ELBO {least:.2f} nats"
-        elbo = self.elbo[self.best]
+        elbo, bound = self.elbo[self.best], self.model.objective or "ELBO"
         agree = int((self.elbo > elbo - 1).sum())
         up_to = f" up to {self.model.lacks}" if self.model.lacks else ""
         parts = ", ".join(str(self.settings[key]) for key in ("family", "estimator"))
         return (
-            f"{type(self.model).__name__}: {parts}; ELBO {elbo:.2f} nats{up_to}, {agree} of {len(self.elbo)} "
+            f"{type(self.model).__name__}: {parts}; {bound} {elbo:.2f} nats{up_to}, {agree} of {len(self.elbo)} "
             f"replicates within 1 nat of it; {int(self.history.step[-1])} steps, {self.gradients} gradients each, in "
-            f"{self.seconds:.1f} s\n{self.verdict}"
+            f"{self.seconds:.1f} s" + (f"\n{self.verdict}" if self.judged else "")
         )
-
-
-def part_name(chosen: Any) -> str:
-    """Return the name of a part by its class, from an object or settings."""
-    return type(chosen).__name__ if not isinstance(chosen, Mapping) else chosen["_target_"].rpartition(".")[2]

@@ -13,13 +13,17 @@ RECIPES = ("auto", "none")
 LEARNING_RATE = 0.05  # in whitened coordinates
 
 
-def chosen_estimator(estimator: Any, bound: Any, num_samples: int) -> Any:
+def named_estimator(estimator: Any, bound: Any) -> Any:
     """Return the part; `auto` is sticking the landing where the bound leaves its gradient unbiased, else pathwise."""
-    if not isinstance(estimator, str):
-        return estimator
-    if estimator == "auto":
-        estimator = "sticking_the_landing" if construct(bound, "bound").additive else "pathwise"
-    return part("estimator", estimator, num_samples=num_samples)
+    if isinstance(estimator, str) and estimator == "auto":
+        return "sticking_the_landing" if construct(bound, "bound").additive else "pathwise"
+    return estimator
+
+
+def chosen_estimator(estimator: Any, bound: Any, num_samples: int) -> Any:
+    """Return the part with its number of samples, where it was chosen by its name."""
+    named = named_estimator(estimator, bound)
+    return part("estimator", named, num_samples=num_samples) if isinstance(named, str) else named
 
 
 def chosen_optimizer(optimizer: Any, recipe: str, steps: int) -> Any:

@@ -73,6 +73,10 @@ class Model(nn.Module, ABC):
         """Whether results describe functions of the latents beside them."""
         return False
 
+    def reported(self, z: Latents, x: Any) -> Latents:
+        """Return what results describe at draws (K, R, 1, *event), by name; the latents themselves by default."""
+        return z
+
     def seen_by(self, replicate: int, x: Any) -> Any:
         """Return the data of one replicate, of all that the factors see; the same for all by default."""
         return x
