@@ -88,7 +88,7 @@ def test_settings_reach_the_model_and_the_copy_is_used(place: Path, tmp_path: Pa
     model: Any = archive.problem.model
     assert (type(model).__name__, model.scale) == ("Logistic", 2.0)
     means = archive.q.moments()["slopes"][0].flatten(0, 1).mean(dim=0).tolist()
-    estimates = archive.run.summary["estimates"]
+    estimates = archive.entries["estimates"]
     assert means == pytest.approx([estimates[f"slopes[{i}]"]["mean"] for i in range(2)], rel=1e-6)
     said = run_in(tmp_path, "task=report", "run=moved")
     words = summary(moved)["verdict"]["line"].partition("  ")[0]

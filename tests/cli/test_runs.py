@@ -398,11 +398,11 @@ def test_load_reopens_a_run(finished_run: Path) -> None:
     assert torch.get_default_dtype() == torch.float32
     assert torch.equal(torch.get_rng_state(), stream)
     assert run.config["replicates"] == 2
-    assert run.summary == summary_of(finished_run)
+    assert run.entries == summary_of(finished_run)
     mean, std = run.q.moments()["tau"]
     assert mean.dtype == torch.float64
-    assert np.isclose(float(mean.mean()), run.summary["estimates"]["tau"]["mean"])
-    assert np.isclose(float(std.mean()), run.summary["estimates"]["tau"]["sd"])
+    assert np.isclose(float(mean.mean()), run.entries["estimates"]["tau"]["mean"])
+    assert np.isclose(float(std.mean()), run.entries["estimates"]["tau"]["sd"])
     assert equal(run.trace.columns["E[tau]"][-1], mean[:, 0].numpy())
 
 
@@ -424,7 +424,6 @@ def test_a_loaded_run_is_a_fit_whatever_its_model(finished_run: Path) -> None:
         (lambda: fit.predict({}), "predict is for a vi_core.BayesianModel, .* this is a NormalGamma; use draws"),
         (lambda: fit.log_predictive({}), "log_predictive is for a vi_core.BayesianModel"),
         (lambda: fit.save("fit.npz"), "this is a NormalGamma; keep the folder of its run"),
-        (lambda: fit.summary["none"], "no entry 'none'"),
     ):
         with pytest.raises(LabError, match=words) as caught:
             call()

@@ -16,7 +16,7 @@ from vi_core.diagnostics.verdict import Mode, Verdict, Weighed
 from vi_core.errors import ConfigError, DataError, Unsupported
 from vi_core.families.base import VariationalDistribution
 from vi_core.fits.parts import name_of
-from vi_core.fits.tables import Summary, Table
+from vi_core.fits.tables import Table
 from vi_core.fits.trust import (
     Corrected,
     can_judge,
@@ -228,11 +228,11 @@ class Fit:
         return {name: z[name][:, best : best + 1] for name in z}, log_joint[:, best, 0], log_w[:, best, 0]
 
     @property
-    def summary(self) -> Summary:
-        """The table of the posterior, as `summary()`; of a run also the entries of summary.json, by name."""
-        return Summary(self._table, getattr(self.run, "summary", {}))
+    def entries(self) -> dict[str, Any]:
+        """What summary.json of a run holds; empty for a fit from Python."""
+        return getattr(self.run, "summary", {})
 
-    def _table(self) -> Table:
+    def summary(self) -> Table:
         """Return mean, deviation, 5 % and 95 % quantile of each scalar under q, and the error of the mean.
 
         The error, `mc_error`, is the deviation of the mean over replicates: what another seed would change. Where the

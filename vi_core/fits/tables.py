@@ -1,10 +1,6 @@
-"""A table of numbers that a terminal and a notebook show, and the summary of a fit, which has one."""
+"""A table of numbers that a terminal and a notebook show."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from vi_core.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -47,22 +43,3 @@ class Table:
         rows = ["".join([f"<th>{escape(row[0])}</th>", *(f"<td>{c}</td>" for c in row[1:])]) for row in body]
         lines = "".join(f"<tr>{row}</tr>" for row in rows)
         return f"<table><caption>{escape(self.title)}</caption><tr>{heading}</tr>{lines}</table>"
-
-
-class Summary(dict[str, Any]):
-    """The summary of a fit: called, the table of its posterior; by name, the entries of a run's summary.json.
-
-    Args:
-        table: Makes the table.
-        entries: Those of the file; none for a fit from Python, which has no file.
-    """
-
-    def __init__(self, table: Callable[[], Table], entries: Mapping[str, Any]):
-        super().__init__(entries)
-        self.table = table
-
-    def __call__(self) -> Table:
-        return self.table()
-
-    def __missing__(self, name: str) -> Any:
-        raise DataError(f"the summary has no entry '{name}', as summary.json of a run has; its table is summary().")

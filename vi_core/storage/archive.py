@@ -44,6 +44,11 @@ class Archive:
     problem: Problem
 
     @property
+    def entries(self) -> dict[str, Any]:
+        """The content of summary.json, under the name that it has in a `Fit`."""
+        return self.summary
+
+    @property
     def history(self) -> History:
         """The history, under the name that it has in a run."""
         return self.trace
