@@ -26,7 +26,7 @@ from vi_core.fits.trust import (
     reweighted,
     verdict,
     verdict_on_mixture,
-    weigh,
+    weigh_enough,
     weigh_mixture,
 )
 from vi_core.models.base import Model, require_points
@@ -114,7 +114,7 @@ class Fit:
     @cached_property
     def _weighed(self) -> Weighed:
         """Draws of q with their importance weights, which leave every random stream as it was."""
-        return weigh(self.run.problem, draws_for(self.run.problem, int(self.history.step[-1])))
+        return weigh_enough(self.run.problem, draws_for(self.run.problem, int(self.history.step[-1])))
 
     @cached_property
     def elbo(self) -> np.ndarray:
