@@ -416,8 +416,14 @@ MISTAKES: list[tuple[str, Any, Any, dict[str, Any], str]] = [
     ("test lacks", model(mu, normal), GOOD, {"test": {"x": [1.0]}}, "'y'"),
     ("test shape", model(mu, normal), GOOD, {"test": {"y": [[1.0, 2.0]]}}, "'y'"),
     ("test type", model(mu, lambda z, d: Poisson(z["mu"].exp())), COUNTS, {"test": {"y": [1.5]}}, "'y'"),
-    ("no density", model(mu, lambda z, d: Normal(z["mu"] * torch.nan, 1.0)), GOOD, {}, "finite"),
-    ("rate", model(only("mu", Exponential(-1.0, validate_args=False)), normal), GOOD, {}, "finite"),
+    ("no density", model(mu, lambda z, d: Normal(z["mu"] * torch.nan, 1.0)), GOOD, {}, "loc of Normal for 'y' is nan"),
+    (
+        "rate",
+        model(only("mu", Exponential(-1.0, validate_args=False)), normal),
+        GOOD,
+        {},
+        "rate of Exponential for 'mu'",
+    ),
 ]
 
 

@@ -24,7 +24,8 @@ from torch import Size, Tensor
 from torch.distributions import Distribution, HalfCauchy, HalfNormal, Normal
 
 from vi_core.errors import DataError
-from vi_core.models.bayesian.base import BayesianModel, Prior, Values, observations
+from vi_core.models.bayesian.base import BayesianModel, Prior, Values
+from vi_core.models.bayesian.laws import observations
 from vi_core.models.bayesian.regression import predictors
 from vi_core.per_replicate import require_positive
 

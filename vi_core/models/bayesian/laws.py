@@ -71,6 +71,11 @@ def log_density(law: Distribution, value: Tensor) -> Tensor:
     return law.log_prob(value)
 
 
+def observations(value: Tensor, z: Values) -> Tensor:
+    """Return observed values, also whole numbers, in the floating type of the latents, which densities need."""
+    return value if value.is_floating_point() else value.to(next(iter(z.values())).dtype)
+
+
 def support_of(law: Distribution, name: str) -> Support:
     """Return the support of a latent with a continuous law.
 
