@@ -1,7 +1,8 @@
 """A fitted model: the posterior q, draws, predictions, the verdict, and tables and files of them."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from vi_core.datasets.columns import named_columns, rows_first
 from vi_core.diagnostics.marginals import scalars
 from vi_core.diagnostics.verdict import Mode, Verdict, Weighed
-from vi_core.errors import ConfigError, DataError, Unsupported
+from vi_core.errors import ConfigError, DataError, LabError, Unsupported, did_you_mean, require
 from vi_core.families.base import VariationalDistribution
 from vi_core.fits.tables import Table
 from vi_core.fits.trust import (
@@ -32,7 +33,9 @@ from vi_core.models.base import require_points
 from vi_core.models.bayesian.base import BayesianModel
 from vi_core.models.stan.model import StanModel
 from vi_core.problem import Problem, default_dtype
+from vi_core.schema import conforms, shown
 from vi_core.storage.archive import Archive
+from vi_core.storage.files import replacing
 from vi_core.training.history import History
 from vi_core.types import Latents, detached
 
@@ -158,8 +161,8 @@ class Fit:
 
         Rows for `predict` and `log_predictive` then have an axis of replicates where the data had one.
         """
-        if not 0 <= replicate < len(self.elbo):
-            raise ConfigError(f"there is no replicate {replicate}; choose 0 to {len(self.elbo) - 1}.")
+        if not (conforms(replicate, int) and 0 <= replicate < len(self.elbo)):
+            raise ConfigError(f"there is no replicate {shown(replicate)}; choose 0 to {len(self.elbo) - 1}.")
         found = copy.copy(self)
         found.replicate, found.combine = replicate, "none"
         for described in ("verdict", "_mixture"):  # of what was described before
@@ -186,8 +189,7 @@ class Fit:
 
     def _all_draws(self, n: int) -> dict[str, Tensor]:
         """Return n draws of latents and quantities, (n, R, 1, *event) by name."""
-        if n < 1:
-            raise ConfigError(f"n={n} must be at least 1.")
+        require(conforms(n, int) and n >= 1, f"n={shown(n)} must be a whole number, at least 1.")
         with torch.no_grad(), default_dtype(self.dtype):
             return self.model.reported(self._latents(n), self.data)
 
@@ -245,7 +247,7 @@ class Fit:
             raise Unsupported("a Stan program predicts by generated quantities: StanModel(generated_quantities=True).")
         draws = {name: value for name, value in self.draws(n).items() if name in model.latents}
         rows = self._rows(data, model.columns - model.observables)
-        with default_dtype(self.dtype):
+        with default_dtype(self.dtype), self._explained(rows):
             found = model.predictive(draws, rows, self.best)
         return next(iter(found.values())) if len(found) == 1 else found
 
@@ -254,8 +256,9 @@ class Fit:
         model = self.model
         require_points(model, "log_predictive")
         assert isinstance(model, BayesianModel)
-        with default_dtype(self.dtype):
-            found = model.log_predictive(self._latents(n), self._rows(data, model.columns))
+        rows = self._rows(data, model.columns)
+        with default_dtype(self.dtype), self._explained(rows):
+            found = model.log_predictive(self._latents(n), rows)
         return found[self._column]
 
     @property
@@ -264,16 +267,45 @@ class Fit:
         return self.run.problem.step.witness.dtype
 
     def _rows(self, data: Any, needed: frozenset[str]) -> dict[str, Tensor]:
-        """Return new rows in the type of the fit, with its constants where they give none."""
+        """Return new rows in the type of the fit, with its constants where they give none.
+
+        Raises:
+            DataError: Where a column that is needed is missing, or has another shape than in the fit.
+        """
         like = self.run.problem.step.witness
         columns = rows_first(named_columns(data), self.model.per_replicate & needed, len(self.run.alive))
         count = self.run.problem.data.train.shape[0]
-        constants = {n: v for n, v in self.data.items() if n not in columns and not (v.dim() and len(v) == count)}
-        moved = {n: v.to(like) if v.is_floating_point() else v.to(like.device) for n, v in columns.items()}
-        missing = sorted(needed - (constants | moved).keys())
+        fitted = {n: v for n, v in self.data.items() if v.dim() and len(v) == count}
+        constants = {n: v for n, v in self.data.items() if n not in columns and n not in fitted}
+        missing = sorted(needed - (constants | columns).keys())
         if missing:
-            raise DataError(f"the new data lack '{missing[0]}', which the likelihood reads.")
+            hint = did_you_mean(missing[0], columns)
+            raise DataError(f"the new data lack '{missing[0]}', which the likelihood reads.{hint}")
+        rows = {n: as_in_the_fit(n, columns[n], fitted[n]) for n in fitted if n in needed and n in columns}
+        lengths = {n: len(value) for n, value in rows.items()}
+        if len(set(lengths.values())) > 1:
+            shown = ", ".join(f"'{n}' {length}" for n, length in lengths.items())
+            raise DataError(f"the new data differ in their numbers of rows: {shown}.")
+        moved = {n: v.to(like) if v.is_floating_point() else v.to(like.device) for n, v in (columns | rows).items()}
         return constants | moved
+
+    @contextmanager
+    def _explained(self, rows: dict[str, Tensor]) -> Iterator[None]:
+        """Context manager: where an index is out of bounds, the error names the level that the fit has not seen."""
+        try:
+            yield
+        except LabError as error:
+            for name, value in rows.items() if "out of bounds" in str(error) else ():
+                seen = self.data.get(name)
+                if seen is None or value.is_floating_point() or not bool((value > seen.max()).any()):
+                    continue
+                place = (value > seen.max()).nonzero()[0].tolist()
+                new, low, high = int(value[tuple(place)]), int(seen.min()), int(seen.max())
+                raise DataError(
+                    f"new data '{name}' is {new} at {place}, and the fit has seen {low} to {high}: it knows nothing of "
+                    "others; leave these rows out, or fit with such rows."
+                ) from error
+            raise
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Return a figure of the bound of each replicate and of the marginals of q; write it to `path` if given."""
@@ -284,7 +316,12 @@ class Fit:
             draws = {name: value.cpu().numpy() for name, value in self.draws().items()}
         figure = posterior_figure(self.history.step, columns[bound], draws, self.best, title=type(self.model).__name__)
         if path is not None:
-            figure.savefig(path)
+            target = Path(path)
+            formats = sorted(figure.canvas.get_supported_filetypes())
+            named = f"plot writes {', '.join(formats)} files; give a path that ends so, not '{target}'."
+            require(target.suffix[1:] in formats, named)
+            with replacing(in_a_folder(target)) as unfinished:
+                figure.savefig(unfinished)
         return figure
 
     def to_arviz(self, n: int = DRAWS) -> Any:
@@ -295,13 +332,11 @@ class Fit:
 
     def save(self, path: str | Path) -> None:
         """Write draws of q by name, the ELBO of each replicate and the recorded history to an .npz file."""
-        from vi_core.storage.files import replacing
-
         target = Path(path)
         if target.suffix != ".npz":
             raise ConfigError(f"save writes an .npz file; give a path that ends so, not '{target}'.")
         arrays: dict[str, Any] = {f"draws.{name}": value.cpu().numpy() for name, value in self.draws().items()}
-        with replacing(target) as unfinished, unfinished.open("wb") as file:
+        with replacing(in_a_folder(target)) as unfinished, unfinished.open("wb") as file:
             np.savez_compressed(
                 file, elbo=self.elbo, step=self.history.step, bound=self.history.columns[self.history.bound], **arrays
             )
@@ -320,6 +355,31 @@ class Fit:
             f"replicates within 1 nat of it; {int(self.history.step[-1])} steps, {self.gradients} gradients each, in "
             f"{self.seconds:.1f} s\n{self.verdict}"
         )
+
+
+def in_a_folder(path: Path) -> Path:
+    """Return a path of a file to be written; raise `ConfigError` where its folder does not exist."""
+    require(path.parent.is_dir(), f"there is no folder '{path.parent}' to write {path.name} to; make it first.")
+    return path
+
+
+def as_in_the_fit(name: str, value: Tensor, like: Tensor) -> Tensor:
+    """Return a column of new rows in the kind of numbers that the fit had, whole or floating.
+
+    Raises:
+        DataError: For rows of another shape, or fractions where there were whole numbers.
+    """
+    if value.dim() != like.dim() or value.shape[1:] != like.shape[1:]:
+        wanted = ", ".join(["rows", *map(str, like.shape[1:])])
+        comma = "" if like.dim() > 1 else ","
+        raise DataError(
+            f"new data '{name}' has shape {tuple(value.shape)}, and ({wanted}{comma}) is needed, as in the fit."
+        )
+    if like.is_floating_point():
+        return value.double()
+    if value.is_floating_point() and bool((value != value.round()).any()):
+        raise DataError(f"new data '{name}' holds fractions, and the fit had whole numbers.")
+    return value.long()
 
 
 def part_name(chosen: Any) -> str:

@@ -19,7 +19,7 @@ def chosen_estimator(estimator: Any, bound: Any, num_samples: int) -> Any:
         return estimator
     if estimator == "auto":
         estimator = "sticking_the_landing" if construct(bound, "bound").additive else "pathwise"
-    return part("estimator", estimator, num_samples=num_samples)
+    return part("estimator", estimator, **of_these(part("estimator", estimator), num_samples=num_samples))
 
 
 def chosen_optimizer(optimizer: Any, recipe: str, steps: int) -> Any:
@@ -27,10 +27,16 @@ def chosen_optimizer(optimizer: Any, recipe: str, steps: int) -> Any:
     if not isinstance(optimizer, str):
         return optimizer
     schedule = part("optimizer/schedule", "decay" if recipe == "none" else "doubling", steps=steps)
-    chosen = part("optimizer", optimizer, lr=LEARNING_RATE, schedule=schedule)
+    own = part("optimizer", optimizer)
+    chosen = own | of_these(own, lr=LEARNING_RATE, schedule=schedule)
     if recipe == "none" or "averaging" not in chosen:
         return chosen
     return chosen | {"averaging": part("optimizer/averaging", "tail", steps=steps)}
+
+
+def of_these(chosen: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    """Return those settings that a part has; exact gradients have no samples, and coordinate ascent has no rate."""
+    return {key: value for key, value in settings.items() if key in chosen}
 
 
 def chosen_trainer(recipe: str, **settings: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vi_core.errors import DataError
+from vi_core.errors import ConfigError, DataError
 from vi_core.families.base import VariationalDistribution
 from vi_core.models.bayesian.base import BayesianModel
 from vi_core.models.bayesian.file import FileModel
@@ -155,6 +155,8 @@ def load(run: str | Path) -> Any:
     Raises:
         DataError: Where a file is missing or damaged, or the folder holds a study or a run that failed.
     """
+    if not isinstance(run, (str, Path)):
+        raise ConfigError(f"load needs the folder of a run, not {type(run).__name__}.")
     archive = read_archive(Path(run))
     if not isinstance(archive.problem.model, (BayesianModel, StanModel)):
         return archive

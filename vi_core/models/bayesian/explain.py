@@ -88,8 +88,12 @@ def failure(model: object, method: str, error: Exception, read: Iterable[Named])
 
 
 @contextmanager
-def mapped_code(model: object) -> Iterator[None]:
+def mapped_code(model: object, rows: str = "") -> Iterator[None]:
     """Context manager: an error in methods that `torch.func.vmap` maps becomes one line.
+
+    Args:
+        model: Whose methods they are.
+        rows: What data they see, for messages, such as ` with 10 of 100 rows`.
 
     Raises:
         Unsupported: In place of anything but a `LabError`.
@@ -100,11 +104,8 @@ def mapped_code(model: object) -> Iterator[None]:
         raise
     except Exception as error:
         owner = ".".join(filter(None, (type(model).__name__, method_of(model, error))))
-        known = next((told for word, told in UNMAPPED.items() if word in str(error)), None)
-        reason = (
-            known or f"cannot be mapped over draws by torch.func.vmap ({said(error)}); use functions of torch alone"
-        )
-        raise Unsupported(f"{owner}{place(model, error)} {reason}.") from error
+        known = next((told for word, told in UNMAPPED.items() if word in str(error)), f"failed{rows}: {said(error)}")
+        raise Unsupported(f"{owner}{place(model, error)} {known}.") from error
 
 
 def codes_of(model: object) -> dict[CodeType, str]:

@@ -57,6 +57,8 @@ class HierarchicalRegression(BayesianModel):
         self.scales = scales
 
     def statistics(self, data: Values) -> Values:
+        if "group" not in data:
+            raise DataError("data lack 'group', the level of each row; of a table, name it by dataset.group=<column>.")
         group, x, y = data["group"], predictors(data), observations(data["y"], data)
         if group.is_floating_point() or bool((group < 0).any()):
             raise DataError("data 'group' must be whole numbers from 0; number the groups 0, 1, 2 and so on.")
