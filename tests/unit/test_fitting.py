@@ -295,6 +295,7 @@ def only(name: str, law: Any) -> Any:
 
 
 GOOD = {"y": [1.0, 2.0, 3.0]}
+ANY: Any = 2  # where a type checker would notice the mistake
 COUNTS = {"y": [1, 0, 2]}
 OWN, OTHERS = {"mu": Latent(supports.real)}, {"nu": Latent(supports.real)}
 MISTAKES: list[tuple[str, Any, Any, dict[str, Any], str]] = [
@@ -439,7 +440,7 @@ MISTAKES: list[tuple[str, Any, Any, dict[str, Any], str]] = [
     ("undefined", model(mu, lambda z, d: Norml(z["mu"], 1.0)), GOOD, {}, "name 'Norml' is not defined"),  # type: ignore[name-defined]  # noqa: F821
     ("division", model(mu, lambda z, d: Normal(z["mu"], 1 / 0)), GOOD, {}, "ZeroDivisionError"),
     ("the line", model(mu, lambda z, d: z["mu"] + "THIS"), GOOD, {}, '"THIS"'),
-    ("expand", model(lambda d: [("mu", Normal(0.0, 1.0).expand(2))], normal), GOOD, {}, "Own.prior failed in line"),
+    ("expand", model(lambda d: [("mu", Normal(0.0, 1.0).expand(ANY))], normal), GOOD, {}, "Own.prior failed in line"),
     (
         "shapes",
         model(only("mu", Normal(0.0, 1.0).expand([3])), lambda z, d: Normal(d["x"] @ z["mu"], 1.0)),
@@ -521,7 +522,8 @@ class Groups(vi_core.BayesianModel):
 def test_predictions_for_groups() -> None:
     """Rows of other types of numbers are those of the fit; a level that the fit has not seen is named."""
     fit = vi_core.fit(Groups(), {"x": [1.0, 2.0, 3.0], "group": [0, 1, 2], "y": [1.0, 2.0, 3.0]}, steps=3, replicates=1)
-    assert fit.predict({"x": [1, 2], "group": [0.0, 2.0]}, 4).shape == (4, 2)
+    found: Any = fit.predict({"x": [1, 2], "group": [0.0, 2.0]}, 4)
+    assert found.shape == (4, 2)
     for call in (fit.predict, fit.log_predictive):
         with pytest.raises(LabError, match=r"'group' is 7 at \[1\], and the fit has seen 0 to 2"):
             call({"x": [1.0, 2.0], "group": [0, 7], "y": [1.0, 2.0]}, 4)

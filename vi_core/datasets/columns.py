@@ -76,7 +76,7 @@ def to_tensor(name: str, value: Any) -> Tensor:
     if array.dtype.kind not in "biuf":
         raise DataError(f"data '{name}' {content(array)}.")
     if np.ma.is_masked(value):
-        place = np.argwhere(np.ma.getmaskarray(value))[0].tolist()
+        place = np.argwhere(np.ma.getmaskarray(np.ma.asarray(value)))[0].tolist()
         raise DataError(f"data '{name}' is masked at {place}; fill it in, or drop the row.")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         place = np.argwhere(~np.isfinite(array))[0].tolist()

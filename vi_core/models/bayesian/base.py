@@ -126,9 +126,9 @@ class BayesianModel(Model):
         with torch.random.fork_rng(devices=[]), torch.no_grad(), unvalidated():
             torch.random.default_generator.manual_seed(0)  # a model is refused for every seed of a run, or for none
             self.latents, self.scopes, draws = declared(self, known)
-            for replicate in range(count):
-                here = self.data_of(replicate, data)
-                found = checked(self, draws if replicate == 0 else draws[:2], here)
+            found = checked(self, draws, self.data_of(0, data))
+            for replicate in range(1, count):
+                checked(self, draws[:2], self.data_of(replicate, data))
         with unvalidated():
             self.laws: dict[str, Prior] = dict(self.prior(known))
         self.pointwise, self.observables = found.pointwise, found.observables

@@ -128,8 +128,9 @@ def _check_name(model: "BayesianModel", name: str, draw: Values, data: Named) ->
 
 def _law(model: "BayesianModel", name: str, given: Any, earlier: Named, data: Named) -> Distribution:
     """Return the law of a latent, given those that were declared before; raise `ConfigError` where it has none."""
-    is_function = callable(given) and not isinstance(given, (Distribution, type))
-    law = called(model, "prior", lambda: given(earlier), earlier, data) if is_function else given
+    law = given
+    if callable(given) and not isinstance(given, (Distribution, type)):
+        law = called(model, "prior", lambda: given(earlier), earlier, data)
     if not isinstance(law, Distribution):
         raise ConfigError(
             f"{type(model).__name__}.prior: '{name}' has no density, it is {kind(law)}; give a law of "
