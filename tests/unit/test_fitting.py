@@ -468,6 +468,15 @@ MISTAKES: list[tuple[str, Any, Any, dict[str, Any], str]] = [
     ("math", model(mu, lambda z, d: Normal(z["mu"] * math.exp(z["mu"]), 1.0)), GOOD, {}, "the module math"),
     ("max", model(mu, lambda z, d: Normal(max(z["mu"], 0), 1.0)), GOOD, {}, "torch.maximum"),
     ("noise", model(mu, lambda z, d: Normal(z["mu"] + torch.randn(()), 1.0)), GOOD, {}, "draws random numbers"),
+    ("a mask", model(mu, lambda z, d: Normal(z["mu"][z["mu"] > 0].sum(), 1.0)), GOOD, {}, "torch.where"),
+    ("negative weight", model(mu, normal, weights=lambda self, data: -torch.ones(3)), GOOD, {}, "weights[0] = -1"),
+    (
+        "no such category",
+        model(mu, lambda z, d: Categorical(logits=z["mu"] * torch.ones(2))),
+        COUNTS,
+        {},
+        "y[2] = 2 is outside",
+    ),
     ("in place", model(mu, lambda z, d: Normal(d["y"].mul_(z["mu"]), 1.0)), GOOD, {}, "in place"),
     (
         "all rows in a batch",
@@ -507,6 +516,8 @@ def test_a_mistake_is_named_in_one_line(wrong: Any, data: Any, settings: dict[st
 def test_the_same_without_the_mistake() -> None:
     """What the mistakes are made in fits."""
     assert np.isfinite(vi_core.fit(model(mu, normal), GOOD, steps=3, replicates=1).elbo).all()
+    counts: Any = {"steps": np.int64(3), "replicates": np.int32(1)}
+    assert np.isfinite(vi_core.fit(model(mu, normal), {"y": torch.ones(3).bfloat16()}, **counts).elbo).all()
 
 
 class Groups(vi_core.BayesianModel):

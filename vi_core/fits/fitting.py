@@ -99,6 +99,8 @@ def fit(
     """
     began = time.perf_counter()
     _check(model, recipe, combine, max_seconds, per_replicate, progress)
+    replicates, steps, seed, num_samples = map(plain, (replicates, steps, seed, num_samples))
+    batch_size, max_gradients = map(plain, (batch_size, max_gradients))
     _check_numbers(replicates=replicates, steps=steps, seed=seed)
     _check_numbers(optional=True, batch_size=batch_size, max_gradients=max_gradients)
     target = _chosen_device(device, dtype)
@@ -174,6 +176,11 @@ def _check(model: Any, recipe: Any, combine: Any, max_seconds: Any, per_replicat
         raise ConfigError(f"per_replicate={shown(per_replicate)} must be a list of names of data, such as ['y'].")
     if not (progress is None or callable(progress)):
         raise ConfigError(f"progress={shown(progress)} must be a function of steps made and the bound, or None.")
+
+
+def plain(value: Any) -> Any:
+    """Return an integer of NumPy as one of Python, and anything else as it is."""
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def _check_numbers(optional: bool = False, **numbers: Any) -> None:

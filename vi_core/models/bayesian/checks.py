@@ -206,7 +206,16 @@ def _density_dims(
 ) -> int:
     """Return the number of axes of a density, 1 with one for each data point; raise where law and data do not fit."""
     owner = f"{type(model).__name__}.likelihood"
-    density = called(model, f"likelihood of '{name}'", lambda: law.log_prob(value), *seen)
+
+    def density_of_data() -> Tensor:
+        try:
+            return law.log_prob(value)
+        except (IndexError, RuntimeError) as error:
+            if "out of bounds" in str(error):  # a category that the law does not have
+                _check_support(owner, name, law, value)
+            raise
+
+    density = called(model, f"likelihood of '{name}'", density_of_data, *seen)
     _check_support(owner, name, law, value)
     if density.shape not in ((), (model.num_points,)):
         raise ConfigError(
@@ -236,6 +245,10 @@ def _check_others(model: "BayesianModel", pointwise: bool, draw: Values, data: N
             f"{name}.weights has shape {found}; weights need shape ({count},), one number for each data point, and a "
             "likelihood with one density for each."
         )
+    if weights is not None and not bool((weights >= 0).all()):
+        place = int((~(weights >= 0)).nonzero()[0])
+        shown = f"weights[{place}] = {weights[place].item():g}"
+        raise DataError(f"{name}: {shown} is negative or not a number; a point counts 0 or more times.")
     clash = [q for q in tensors(model, "quantities", lambda: model.quantities(draw, data)) if q in model.latents]
     if clash:
         raise ConfigError(f"{name}.quantities: '{clash[0]}' is also a latent; choose another name.")

@@ -34,6 +34,7 @@ UNMAPPED = {
         "asks for the value of a latent, by if, max() or a mask; write it without branches on values, by torch.where "
         "or torch.maximum"
     ),
+    "dynamic shape": "picks elements of a latent by a mask or by their values; use torch.where",
     "detach": "makes a new tensor of a latent, by torch.tensor; use the latent itself, or torch.stack",
     "random operation": "draws random numbers; return a law, and make constants in the constructor",
     "storage": "makes a NumPy array of a latent; use functions of torch, such as torch.exp",
@@ -81,7 +82,7 @@ def failure(model: object, method: str, error: Exception, read: Iterable[Named])
         return ConfigError(f"{message}.")
     shapes = [f"{name} {described(values[name])}" for values in read for name in sorted(values.read & values.keys())]
     message += f"; shapes: {', '.join(shapes[:8])}" if shapes else ""
-    if any(word in str(error) for word in ("dtype", "scalar type")):
+    if any(word in str(error) for word in ("dtype", "scalar type", "'Long'")):
         message += "; give all tensors one floating type, as in data['x'].double()"
     message += "; add a small multiple of the identity, such as 1e-6" if "positive-definite" in str(error) else ""
     return ConfigError(f"{message}.")
