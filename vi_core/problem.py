@@ -21,7 +21,7 @@ from vi_core.algorithms.fixed import FixedStep
 from vi_core.algorithms.gradient import GradientStep
 from vi_core.bounds.base import Bound
 from vi_core.datasets.base import Data, Dataset
-from vi_core.errors import ConfigError, DataError, Unsupported
+from vi_core.errors import ConfigError, DataError, Unsupported, matrices_factorized
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import Family, HasCoordinates
 from vi_core.families.unconstrained import EARLIER, UnconstrainedFamily
@@ -168,6 +168,7 @@ def load_data(config: Config, device: torch.device, dtype: torch.dtype) -> Loade
     return Loaded(data.to(device, dtype), data.checksum, data.train.double())
 
 
+@matrices_factorized()
 def assemble(
     config: Config,
     device: torch.device,

@@ -28,7 +28,7 @@ import vi_core
 from vi_core.bounds.elbo import ELBO
 from vi_core.distributions import supports
 from vi_core.distributions.transforms import Exponential as Exp
-from vi_core.errors import LabError
+from vi_core.errors import LabError, matrices_factorized
 from vi_core.estimators.pathwise import Pathwise
 from vi_core.families.normals import FullRankNormal, MeanFieldNormal
 from vi_core.families.point_mass import PointMass
@@ -468,6 +468,16 @@ MISTAKES: list[tuple[str, Any, Any, dict[str, Any], str]] = [
     ("math", model(mu, lambda z, d: Normal(z["mu"] * math.exp(z["mu"]), 1.0)), GOOD, {}, "the module math"),
     ("max", model(mu, lambda z, d: Normal(max(z["mu"], 0), 1.0)), GOOD, {}, "torch.maximum"),
     ("noise", model(mu, lambda z, d: Normal(z["mu"] + torch.randn(()), 1.0)), GOOD, {}, "draws random numbers"),
+    (
+        "no factor at draws of q",  # which start wider than the prior
+        model(
+            only("mu", Normal(1.0, 0.01)),
+            lambda z, d: MultivariateNormal(torch.zeros(3), z["mu"] * torch.eye(3)),
+        ),
+        GOOD,
+        {"start": "random", "preconditioner": "none"},
+        "makes a matrix that is not positive definite",
+    ),
     ("a mask", model(mu, lambda z, d: Normal(z["mu"][z["mu"] > 0].sum(), 1.0)), GOOD, {}, "torch.where"),
     ("negative weight", model(mu, normal, weights=lambda self, data: -torch.ones(3)), GOOD, {}, "weights[0] = -1"),
     (
@@ -540,6 +550,18 @@ def test_predictions_for_groups() -> None:
             call({"x": [1.0, 2.0], "group": [0, 7], "y": [1.0, 2.0]}, 4)
     with pytest.raises(LabError, match="'group' holds fractions"):
         fit.predict({"x": [1.0], "group": [0.5]}, 4)
+
+
+def test_a_matrix_without_a_factor_in_a_step_is_one_line() -> None:
+    """Where q is wide only after the first look, and in whatever is done while a problem is assembled."""
+    with (
+        pytest.raises(LabError, match="not positive definite, or singular, at a draw of q") as caught,
+        matrices_factorized(),
+    ):
+        torch.linalg.cholesky(-torch.eye(2))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(RuntimeError, match="shapes"), matrices_factorized():
+        torch.ones(2) @ torch.ones(3, 3)
 
 
 def test_a_class_without_likelihood_is_one_line() -> None:

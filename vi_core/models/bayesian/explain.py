@@ -34,6 +34,10 @@ UNMAPPED = {
         "asks for the value of a latent, by if, max() or a mask; write it without branches on values, by torch.where "
         "or torch.maximum"
     ),
+    "positive-definite": (
+        "makes a matrix that is not positive definite, or singular, at a draw of q; use dtype=float64, or add a small "
+        "multiple of the identity to it, such as 1e-6"
+    ),
     "dynamic shape": "picks elements of a latent by a mask or by their values; use torch.where",
     "detach": "makes a new tensor of a latent, by torch.tensor; use the latent itself, or torch.stack",
     "random operation": "draws random numbers; return a law, and make constants in the constructor",
