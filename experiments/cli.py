@@ -11,6 +11,7 @@ import logging
 import re
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -43,7 +44,7 @@ FOLDERS = ("run", "resume", "sweep.resume")
 OWN_FOLDER = ("fit", "prior_predictive")
 """Tasks that make a folder of their own, as a run does."""
 RECIPES = ("auto", "none")  # files of conf/recipe
-TASKS = (*OWN_FOLDER, *TASKS_ON_FOLDER, "compare", "reproduce", "new_model")
+TASKS = (*OWN_FOLDER, *TASKS_ON_FOLDER, "predict", "compare", "reproduce", "new_model")
 
 
 def main() -> None:
@@ -79,6 +80,8 @@ def dispatch(arguments: list[str]) -> None:
         raise ConfigError(f"{what} is no sweep; leave {'--multirun' if '--multirun' in options else '-m'} out.")
     elif task == "new_model":
         new_model(given)
+    elif task == "predict":
+        predict(given, folders.get("run"))
     elif task == "compare":
         compare(given, overrides, folders.get("run"))
     elif task == "reproduce":
@@ -120,16 +123,17 @@ def with_recipe(given: dict[str, str], overrides: list[str], options: list[str])
     The former are the parts of experiment=own where no experiment is chosen, and the model's data where no data set is.
     Other experiments have no recipe, so that `recipe=none` changes nothing there, and `recipe=auto` is added.
     """
-    own = given.get("experiment", "own") == "own"
-    if "model" in given and own:
-        from .config.own_problem import recipe
-
-        brought = recipe(given, hydra_adapter.own_folder(options))
-        if brought:
-            return [*brought, *overrides]
-    if given.get("experiment") == "own" or given.get("recipe") not in RECIPES:
-        return overrides
+    brought, own = [], given.get("experiment") == "own"
     others = [override for override in overrides if not override.startswith("recipe=")]
+    if own or ("model" in given and "experiment" not in given):
+        from .config.own_problem import fitting_recipe, recipe
+
+        folders = hydra_adapter.own_folder(options)
+        brought = recipe(given, folders) if "model" in given else []
+        if (own or brought) and (fitting := fitting_recipe(given, folders)):
+            return [*brought, *fitting, *others]
+    if own or brought or given.get("recipe") not in RECIPES:
+        return [*brought, *overrides]
     if given["recipe"] == "none":
         return others
     from .config.own_problem import check_recipe
@@ -293,16 +297,32 @@ def reproduce(arguments: list[str], folder: Path | None) -> None:
         failures.append("reproduce")
 
 
+def predict(given: dict[str, str], folder: Path | None) -> None:
+    """Predict the rows of the file `path=` by the run in `folder`."""
+    require_only("predict", given, ("run", "path"), "task=predict run=<folder of a run> path=new.csv")
+    start_log(None)
+    from .results import predict as task
+
+    assert folder is not None
+    task.run(folder, Path(given["path"]))
+
+
 def new_model(given: dict[str, str]) -> None:
     """Write a model to begin with to `path=`."""
-    others = given.keys() - {"task", "path"}
-    if others or not given.get("path"):
-        wrong = f"{min(others)} is not a setting of task=new_model" if others else "task=new_model needs a file"
-        raise ConfigError(f"{wrong}; write task=new_model path=my_model.py.")
+    require_only("new_model", given, ("path",), "task=new_model path=my_model.py")
     start_log(None)
     from .run import new_model as task
 
     task.run(Path(given["path"]))
+
+
+def require_only(task: str, given: dict[str, str], needed: Sequence[str], example: str) -> None:
+    """Raise `ConfigError` unless a task is given what it needs and nothing else."""
+    others = given.keys() - {"task", *needed}
+    lacking = [key for key in needed if given.get(key, "null") in ("", "null")]
+    if others or lacking:
+        wrong = f"{min(others)} is not a setting of task={task}" if others else f"task={task} needs {lacking[0]}="
+        raise ConfigError(f"{wrong}; write {example}.")
 
 
 def resumed_sweep(folder: Path) -> list[str]:

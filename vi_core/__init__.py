@@ -1,9 +1,9 @@
 """A laboratory for variational inference: models, families, bounds, estimators and optimizers that combine freely.
 
-`vi_core.fit(model, data)` fits a `BayesianModel` of one's own, or a `StanModel`; `vi_core.load(folder)` reopens a run.
-The other public names are the base classes of the parts, to derive new ones from. They are imported when they are first
-used, so that `import vi_core` does not import torch. The library seeds nothing, prints nothing and changes no global
-setting of it.
+`vi_core.fit(model, data)` fits a `BayesianModel` of one's own, or a `StanModel`; `vi_core.load(folder)` reopens a run,
+and `vi_core.load(file, model, data)` a saved fit. The other public names are the base classes of the parts, to derive
+new ones from. They are imported when they are first used, so that `import vi_core` does not import torch. The library
+seeds nothing, prints nothing and changes no global setting of torch.
 """
 
 from importlib import import_module

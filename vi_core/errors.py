@@ -43,9 +43,9 @@ def matrices_factorized() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        from torch.linalg import LinAlgError  # here alone: refusals of settings do without torch
+        import torch  # here alone: refusals of settings do without it
 
-        if not isinstance(error, LinAlgError):
+        if not isinstance(error, torch.linalg.LinAlgError):
             raise
         raise Unsupported(
             "a matrix of the model is not positive definite, or singular, at a draw of q; use dtype=float64, or add a "

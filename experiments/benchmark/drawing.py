@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from vi_core.storage.archive import load
+from vi_core.storage.archive import read_archive
 from vi_core.storage.arrays import read_arrays
 
 from ..config.schema import Plot
@@ -15,7 +15,7 @@ from ..config.schema import Plot
 def main() -> None:
     """Draw all figures of the run in a folder that is thrown away; write the seconds as JSON."""
     folder = Path(sys.argv[1])
-    archived = load(folder)
+    archived = read_archive(folder)
     samples = read_arrays(folder / "samples.npz")
     data = archived.problem.data.train.double().numpy()
     started = time.perf_counter()

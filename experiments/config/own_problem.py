@@ -3,6 +3,7 @@
 `python run.py model=eight_schools` is `python run.py experiment=own model=eight_schools dataset=eight_schools`.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -38,6 +39,21 @@ def recipe(given: Mapping[str, str], folders: Sequence[Path]) -> list[str]:
         return []
     own = {own_dataset(name, cls, folders) for name, cls in zip(names, classes, strict=True)}
     return ([] if "experiment" in given else ["experiment=own"]) + data_for(names, own, given)
+
+
+def fitting_recipe(given: Mapping[str, str], folders: Sequence[Path]) -> list[str]:
+    """Return the choice of a recipe without what the chosen optimizers do not have: averages, or a schedule."""
+    if "optimizer" not in given:
+        return []
+    try:
+        settings = [part_settings("optimizer", name.strip(), folders) for name in given["optimizer"].split(",")]
+    except HydraException:
+        return []  # composing the whole will say what is wrong
+    known = [inspect.signature(locate(str(chosen["_target_"]), "optimizer")).parameters for chosen in settings]
+    if not all("schedule" in names for names in known):
+        return ["recipe=plain"]
+    averages = all("averaging" in names for names in known)
+    return [] if averages or given.get("recipe") == "none" else ["recipe=auto_by_rate"]
 
 
 def check_recipe(experiments: Sequence[str]) -> None:

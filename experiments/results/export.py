@@ -19,13 +19,13 @@ def run(cfg: DictConfig, folder: Path) -> None:
     """Write the file into the folder of a run; equal calls write equal draws.
 
     Raises:
-        DataError: Where the folder holds no run of a model of prior and likelihood, or of a Stan program.
+        DataError: Where the folder holds no run, or each data point has latents of its own.
     """
     fit = load(folder)
     if not isinstance(fit, Fit):
         raise DataError(
-            f"{folder} holds a run of {type(fit.problem.model).__name__}, and task=export is for models of prior and "
-            "likelihood and for Stan programs; its draws are in samples.npz."
+            f"{folder} holds a run of {type(fit.problem.model).__name__}, whose points have latents of their own, and "
+            "task=export is for latents that all share; its draws are in samples.npz."
         )
     torch.manual_seed(cfg.seed)
     found = fit.to_arviz()

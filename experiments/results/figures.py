@@ -25,7 +25,7 @@ from vi_core.plots.network import network_figure
 from vi_core.plots.predictive import predictive_figure
 from vi_core.plots.trajectories import bound_figure, epochs_figure, trajectories_figure
 from vi_core.problem import Problem
-from vi_core.schema import construct
+from vi_core.schema import Config, construct
 from vi_core.storage.archive import read_archive, read_run
 from vi_core.storage.arrays import Arrays, read_arrays
 from vi_core.storage.reading import damaged
@@ -83,6 +83,33 @@ class Finished:
     latents: Plane | None = None
     steps_per_epoch: int = 1
 
+    @classmethod
+    def of(
+        cls,
+        problem: Problem,
+        dataset: Config,
+        summary: dict[str, Any],
+        trace: History,
+        samples: dict[str, np.ndarray],
+        with_network: bool,
+    ) -> "Finished":
+        """Return what the figures of a trained problem need; `dataset` are the settings of its data."""
+        train = problem.data.train
+        kept, best = results_of(problem, problem.step.alive.cpu().numpy())
+        return cls(
+            summary,
+            trace,
+            samples,
+            data=train.cpu().double().numpy() if train.dim() == 1 else None,
+            scene=scene(problem, best),
+            predictive=replicated_by_fit(problem, samples, summary["final"]["values"]),
+            posterior=posteriors.posterior(problem, kept),
+            network=network_of(problem) if with_network else None,
+            latents=plane(problem, construct(dataset, "dataset")),
+            steps_per_epoch=problem.batches.steps_per_epoch,
+            model=problem.model.cpu(),
+        )
+
 
 def run(cfg: DictConfig, folder: Path) -> None:
     """Redraw the figures of the run in `folder` with the plot settings of `cfg`.
@@ -108,16 +135,8 @@ def redraw_fit(cfg: DictConfig, folder: Path) -> list[Path]:
     archived = read_archive(folder)
     samples = read_arrays(folder / "samples.npz")
     check_samples(samples, archived.problem, folder / "samples.npz")
-    train = archived.problem.data.train
-    data = train.double().numpy() if train.dim() == 1 else None
-    problem, summary = archived.problem, archived.summary
-    found = scene(problem, summary["best_replicate"] or 0)
-    pairs = replicated_by_fit(problem, samples, summary["final"]["values"])
-    densities = posteriors.posterior(problem, results_of(problem, archived.alive)[0])
-    graph = network_of(problem) if cfg.plot.network else None
-    images = plane(problem, construct(archived.config["dataset"], "dataset"))
-    drawn = (found, pairs, densities, graph, images, problem.batches.steps_per_epoch)
-    finished = Finished(summary, archived.trace, samples, data, problem.model, *drawn)
+    dataset, network = archived.config["dataset"], cfg.plot.network
+    finished = Finished.of(archived.problem, dataset, archived.summary, archived.trace, samples, network)
     return draw(finished, folder / "plots", cfg.plot)
 
 

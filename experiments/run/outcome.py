@@ -18,7 +18,7 @@ from vi_core.models.base import GeneratesImages, HasDenoisingTerms, Model
 from vi_core.models.files import located
 from vi_core.problem import Problem
 from vi_core.run import Run
-from vi_core.schema import Config, construct
+from vi_core.schema import Config
 from vi_core.storage.archive import MODELS_IN_FILES
 from vi_core.storage.files import replacing
 from vi_core.training.callbacks import Callback
@@ -32,10 +32,7 @@ from ..results import (
     diagnostics,
     diffusion,
     expectations,
-    latents,
     mixtures,
-    posteriors,
-    predictive,
     summary,
     table,
     trust,
@@ -233,16 +230,8 @@ def draw_figures(job: Job, run: Run, result: Summary, history: History, samples:
         return []
     from ..results.figures import Finished, draw  # matplotlib, only where something is drawn
 
-    problem, train_data = run.problem, run.problem.data.train
-    data = train_data.cpu().double().numpy() if train_data.dim() == 1 else None
-    kept, best = summary.results_of(problem, problem.step.alive.cpu().numpy())
-    scene = mixtures.scene(problem, best)
-    pairs = predictive.replicated_by_fit(problem, samples, result["final"]["values"])
-    densities = posteriors.posterior(problem, kept)
-    graph = summary.network_of(problem) if job.cfg.plot.network else None
-    images = latents.plane(problem, construct(run.config["dataset"], "dataset"))
-    drawn = (scene, pairs, densities, graph, images, problem.batches.steps_per_epoch)
-    finished = Finished(result, history, samples, data, problem.model.cpu(), *drawn)
+    network = job.cfg.plot.network
+    finished = Finished.of(run.problem, run.config["dataset"], result, history, samples, network)
     return [str(path) for path in draw(finished, job.folder / "plots", job.cfg.plot)]
 
 

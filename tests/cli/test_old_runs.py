@@ -33,13 +33,13 @@ def test_they_are_old(old: Path) -> None:
 def test_load(old: Path) -> None:
     """The model and q are those of the run: a few moments or weights are finite, and the trace ends where it did."""
     run = vi_core.load(old)
-    assert run.trace.step[-1] == run.summary["timing"]["iterations"]
+    assert run.trace.step[-1] == run.entries["timing"]["iterations"]
     assert run.config["model"]["_target_"].count(".") == 4
     if not run.problem.model.has_local:
         mean, _ = run.q.moments()["mu"]
-        np.testing.assert_allclose(mean.mean().item(), run.summary["estimates"]["mu"]["mean"], rtol=1e-6)
+        np.testing.assert_allclose(mean.mean().item(), run.entries["estimates"]["mu"]["mean"], rtol=1e-6)
         written = json.loads((old / "summary.json").read_text())["estimates"]["mu"]
-        row = run.summary["estimates"]["mu"]
+        row = run.entries["estimates"]["mu"]
         assert (row["sd"], row["mc_error"]) == (written["std"], written["se"])
         assert present("estimates.mu.std") == "estimates.mu.sd"
 

@@ -1,18 +1,23 @@
 """Models and data of one's own on the command line: written, fitted, resumed, reopened and reported from a copy."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import hydra
 import numpy as np
 import pytest
 import torch
 
 import vi_core
+from experiments import cli
+from experiments.config import hydra_adapter
+from experiments.config.places import CONF
 from experiments.results.verdict_lines import WORDS
 from experiments.sweeps.differences import beside, settings_in
-from tests.conftest import Result, run_in
+from tests.conftest import ROOT, Result, run_in
 from vi_core.fits.fitted import Fit
 from vi_core.fits.trust import verdict
 from vi_core.storage.archive import read_config
@@ -83,7 +88,7 @@ def test_settings_reach_the_model_and_the_copy_is_used(place: Path, tmp_path: Pa
     model: Any = archive.problem.model
     assert (type(model).__name__, model.scale) == ("Logistic", 2.0)
     means = archive.q.moments()["slopes"][0].flatten(0, 1).mean(dim=0).tolist()
-    estimates = archive.run.summary["estimates"]
+    estimates = archive.entries["estimates"]
     assert means == pytest.approx([estimates[f"slopes[{i}]"]["mean"] for i in range(2)], rel=1e-6)
     said = run_in(tmp_path, "task=report", "run=moved")
     words = summary(moved)["verdict"]["line"].partition("  ")[0]
@@ -151,7 +156,7 @@ def test_new_model_overwrites_nothing(place: Path) -> None:
     assert "exists already" in result.err
     assert (place / "my_model.py").read_text() == before
     assert "must end in .py" in run_in(place, "task=new_model", "path=my_model.txt").err
-    assert "needs a file" in run_in(place, "task=new_model").err
+    assert "needs path=" in run_in(place, "task=new_model").err
 
 
 @pytest.mark.parametrize(
@@ -228,13 +233,52 @@ def test_a_loaded_run_is_a_fit(schools: tuple[Path, str]) -> None:
         assert repr(thing).count("\n") < 10 and len(repr(thing)) < 1000
 
 
-def test_export_writes_draws_for_arviz(schools: tuple[Path, str], finished_run: Path) -> None:
+def test_export_writes_draws_for_arviz(schools: tuple[Path, str], finished_run: Path, tmp_path: Path) -> None:
     arviz = pytest.importorskip("arviz")
     result = run_in(schools[0].parent, "task=export", f"run={schools[0]}")
     assert (result.code, result.err) == (0, "")
     assert arviz.from_netcdf(str(schools[0] / "posterior.nc")).posterior["theta"].shape == (1, 2000, 8)
-    refused = run_in(schools[0].parent, "task=export", f"run={finished_run}")
+    conjugate = shutil.copytree(finished_run, tmp_path / "conjugate")
+    assert run_in(tmp_path, "task=export", f"run={conjugate}").code == 0
+    found = arviz.from_netcdf(str(conjugate / "posterior.nc"))
+    assert found.groups() == ["posterior", "sample_stats"] and found.posterior["tau"].shape == (1, 2000)
+    refused = run_in(tmp_path, "task=export", f"run={ROOT / 'tests' / 'data' / 'vae_run_of_0_1'}")
     assert (refused.code, refused.err.count("\n")) == (1, 1) and "samples.npz" in refused.err
+
+
+def test_rows_of_another_table_are_predicted(place: Path, finished_run: Path) -> None:
+    """P(y = 1) of each row is the mean of σ(η) over draws of q, to five standard errors; columns go by name."""
+    (place / "new.csv").write_text("b,more,a\n0.5,x,2.0\n1.0,y,-1.0\n")
+    texts = []
+    for _ in range(2):
+        result = run_in(place, "task=predict", "run=run", "path=new.csv")
+        assert (result.code, result.err) == (0, "") and "2 rows predicted by 4000 draws" in result.out
+        texts.append((place / "run" / "predictions" / "new.csv").read_text())
+    assert texts[0] == texts[1]
+    rows = list(csv.DictReader(texts[0].splitlines()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        draws: Any = vi_core.load("run").draws(20_000)
+    eta = draws["intercept"].unsqueeze(1) + draws["slopes"] @ torch.tensor(
+        [[2.0, -1.0], [0.5, 1.0]], dtype=torch.float64
+    )
+    for row, wanted in zip(rows, eta.sigmoid().mean(dim=0).tolist(), strict=True):
+        assert (row["variable"], row["observed"]) == ("y", "")
+        assert float(row["mean"]) == pytest.approx(wanted, abs=5 * 0.5 * (1 / 4000 + 1 / 20_000) ** 0.5)
+    (place / "known.csv").write_text("a,b,y\n2.0,0.5,1\n")
+    result = run_in(place, "task=predict", "run=run", "path=known.csv")
+    assert result.code == 0 and "1 of 1 observed numbers lie" in result.out and "nats a row" in result.out
+    assert (place / "run" / "predictions" / "known.csv").read_text().endswith(",1.0\n")
+    (place / "lacking.csv").write_text("a,y\n2.0,1\n")
+    for run, path, wrong in [
+        ("run", "lacking.csv", "features=b is not in"),
+        ("run", "nowhere.csv", "is no file"),
+        (finished_run, "new.csv", "for models of prior and likelihood"),
+    ]:
+        refused = run_in(place, "task=predict", f"run={run}", f"path={path}")
+        assert (refused.code, refused.err.count("\n")) == (1, 1) and wrong in refused.err
+    assert sorted(path.name for path in (place / "run" / "predictions").iterdir()) == ["known.csv", "new.csv"]
+    assert "needs path=" in run_in(place, "task=predict", "run=run").err
 
 
 def test_other_data_replace_the_background_of_an_experiment(place: Path) -> None:
@@ -246,6 +290,28 @@ def test_other_data_replace_the_background_of_an_experiment(place: Path) -> None
     assert run_in(place, "dataset=normal", *few).code == 0
     (run,) = (place / "outputs" / "bbvi").iterdir()
     assert "settings differ" in summary(run)["checks_skipped"] and read_config(run)["report"]["says"]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "recipe", "brings"),
+    [
+        ("adam", "auto", ("Tail", "Doubling", "Settled")),
+        ("adam,sgd", "auto", (None, "Doubling", "Settled")),
+        ("natural_gradient", "auto", (None, "Doubling", "Settled")),
+        ("natural_gradient", "none", (None, "Decay", "Fixed")),
+        ("robbins_monro", "auto", (None, None, "Fixed")),
+    ],
+)
+def test_the_recipe_fits_the_optimizer(optimizer: str, recipe: str, brings: tuple[str | None, ...]) -> None:
+    """An optimizer without averages, or without a schedule, trains by what it has."""
+    given = {"model": "eight_schools", "optimizer": optimizer, "recipe": recipe}
+    overrides = cli.with_recipe(given, [f"{key}={value.split(',')[-1]}" for key, value in given.items()], [])
+    hydra_adapter.register_schema()
+    with hydra.initialize_config_module(CONF, version_base="1.3"):
+        cfg = hydra.compose("config", overrides)
+    parts = (cfg.optimizer.get("averaging"), cfg.optimizer.get("schedule"), cfg.trainer.get("stopping"))
+    assert tuple(part and part["_target_"].rpartition(".")[2] for part in parts) == brings
+    assert cfg.family["_target_"].endswith("FullRankNormal") and cfg.replicates == 4
 
 
 def test_a_model_without_data_says_what_it_needs(place: Path) -> None:
@@ -373,3 +439,14 @@ def test_modes_combined_by_evidence_are_estimates_and_verdict(place: Path, monke
 def test_image_models_have_no_evidence_to_combine_by(tmp_path: Path) -> None:
     result = run_in(tmp_path, "experiment=vae_digits", "trainer.epochs=1", "combine=evidence", "hydra.run.dir=run")
     assert result.code == 1 and result.err.startswith("error: combine=evidence weights replicates by draws of q")
+
+
+@pytest.mark.slow
+def test_the_kl_of_an_own_model_is_chosen_by_name(place: Path) -> None:
+    """Its trace has the KL, and ELBO = −rate − distortion; a flow is refused in a line."""
+    chosen = ("my_model.py:Logistic", "estimator=closed_form_kl", "hydra.run.dir=kl")
+    assert fitted(place, *chosen).code == 0
+    trace = np.genfromtxt(place / "kl" / "trace.csv", delimiter=",", names=True)
+    np.testing.assert_allclose(trace["elbo"], -trace["rate"] - trace["distortion"], rtol=1e-5)
+    refused = fitted(place, *chosen, "family=mixture_of_normals", "hydra.run.dir=none")
+    assert refused.code == 1 and "MixtureOfNormals has no KL from a Normal prior in closed form; use" in refused.err

@@ -16,8 +16,10 @@ import vi_core
 from experiments.run.interrupt import Interrupt
 from experiments.run.process import prepare
 from tests.conftest import ROOT, SMOKE, CommandLine, summary_of, trace_text
+from vi_core.errors import LabError
 from vi_core.estimators.base import Estimate
 from vi_core.estimators.score_function.estimator import ScoreFunction
+from vi_core.fits.fitted import Fit
 from vi_core.models.base import HasExpectedBound
 from vi_core.problem import Problem, assemble
 from vi_core.storage.archive import read_config
@@ -396,12 +398,49 @@ def test_load_reopens_a_run(finished_run: Path) -> None:
     assert torch.get_default_dtype() == torch.float32
     assert torch.equal(torch.get_rng_state(), stream)
     assert run.config["replicates"] == 2
-    assert run.summary == summary_of(finished_run)
+    assert run.entries == summary_of(finished_run)
     mean, std = run.q.moments()["tau"]
     assert mean.dtype == torch.float64
-    assert np.isclose(float(mean.mean()), run.summary["estimates"]["tau"]["mean"])
-    assert np.isclose(float(std.mean()), run.summary["estimates"]["tau"]["sd"])
+    assert np.isclose(float(mean.mean()), run.entries["estimates"]["tau"]["mean"])
+    assert np.isclose(float(std.mean()), run.entries["estimates"]["tau"]["sd"])
     assert equal(run.trace.columns["E[tau]"][-1], mean[:, 0].numpy())
+
+
+def test_a_loaded_run_is_a_fit_whatever_its_model(finished_run: Path) -> None:
+    """Its numbers are those of summary.json and of the exact q; what a conjugate model lacks is said in one line."""
+    fit = vi_core.load(finished_run)
+    assert isinstance(fit, Fit) and repr(fit).startswith("NormalGamma: mean_field, control_variate; ELBO ")
+    mean, std = (float(value[fit.best, 0]) for value in fit.q.moments()["tau"])
+    row: Any = fit.summary()["tau"]
+    assert abs(row["mean"] - mean) < 6 * std / 2000**0.5 and row["sd"] == pytest.approx(std, rel=0.3)
+    assert fit.draws(7)["mu"].shape == (7,) and fit.history is fit.trace
+    assert isinstance(fit.model, HasExpectedBound)
+    exact = fit.model.expected_bound(fit.problem.family.variational(), fit.data).flatten().tolist()
+    spread = fit._weighed.log_w.std(dim=0) / len(fit._weighed.log_w) ** 0.5
+    assert (np.abs(fit.elbo - exact) < 6 * spread.numpy()).all()
+    assert fit.verdict.line.split("  ")[0] == summary_of(finished_run)["verdict"]["line"].split("  ")[0]
+    assert len(fit.plot().axes) == 4
+    for call, words in (
+        (lambda: fit.predict({}), "predict is for a vi_core.BayesianModel, .* this is a NormalGamma; use draws"),
+        (lambda: fit.log_predictive({}), "log_predictive is for a vi_core.BayesianModel"),
+        (lambda: fit.save("fit.npz"), "this is a NormalGamma; keep the folder of its run"),
+    ):
+        with pytest.raises(LabError, match=words) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+    assert not Path("fit.npz").exists()
+
+
+def test_a_loaded_point_has_no_verdict(cli: CommandLine, tmp_path: Path) -> None:
+    point = ("model=gamma", "family=point_mass", "estimator=pathwise", "dataset=gamma", "trainer.steps=3")
+    assert cli(*point, "replicates=2", "plot.enabled=false", "hydra.run.dir=run").code == 0
+    fit = vi_core.load(tmp_path / "run")
+    values = summary_of(tmp_path / "run")["final"]["values"]
+    assert fit.elbo.tolist() == pytest.approx(values) and "log-likelihood per point" in repr(fit)
+    assert fit.summary()["shape"]["mean"] == pytest.approx(float(fit.q.moments()["shape"][0][fit.best, 0]))
+    for call in (lambda: fit.verdict, fit.corrected):
+        with pytest.raises(LabError, match="needs a q with a density, and family=point_mass has none"):
+            call()
 
 
 def test_figures_are_drawn_again(cli: CommandLine, tmp_path: Path, finished_run: Path) -> None:

@@ -318,12 +318,16 @@ def accepted(model: str, family: str, dataset: str) -> Accepted | None:
 
 
 def goes_with(rule: Optimizer, parts: Accepted) -> bool:
-    """Whether an optimizer finds the information that it asks for, and constants are not to be estimated by it."""
+    """Whether an optimizer finds the information that it asks for, and constants are not to be estimated by it.
+
+    An information that is singular needs damping, of which the default has none.
+    """
     estimates = isinstance(parts.model, HasConstants) and parts.model.estimates_constants
     point = set(parts.family.layout.values()) == {frozenset({"value"})}
     informed = isinstance(parts.family, HasInformation) or (point and isinstance(parts.model, HasFisher))
     few = sum(value.numel() for value in parts.family.parameters()) <= MOST_NUMBERS
-    return not estimates and ((informed and few) or not isinstance(rule, NaturalGradient))
+    regular = not parts.family.singular
+    return not estimates and ((informed and regular and few) or not isinstance(rule, NaturalGradient))
 
 
 def assert_one_line(error: LabError) -> None:

@@ -91,7 +91,7 @@ def with_likelihood(law: Callable[[Tensor], laws.Distribution]) -> vi_core.Bayes
     return One()
 
 
-def trained(model: vi_core.BayesianModel, y: Tensor, execution: str) -> tuple[Tensor, str]:
+def trained(model: vi_core.BayesianModel, y: Tensor, execution: str, estimator: str = "pathwise") -> tuple[Tensor, str]:
     """Parameters after four steps, and how they were made."""
     torch.manual_seed(1)
     loaded = column_data({"y": y}, "drawn")
@@ -100,7 +100,7 @@ def trained(model: vi_core.BayesianModel, y: Tensor, execution: str) -> tuple[Te
         "model": model,
         "family": part("family", "full_rank_normal"),
         "bound": part("bound", "elbo"),
-        "estimator": part("estimator", "pathwise", num_samples=4),
+        "estimator": part("estimator", estimator, num_samples=4),
         "optimizer": part("optimizer", "adam", lr=0.05),
         "trainer": part("trainer", "default", steps=4, eval_every=0, execution=execution),
         "replicates": 2,

@@ -28,11 +28,14 @@ from vi_core.distributions.transforms import Exponential
 from vi_core.errors import ConfigError, Unsupported
 from vi_core.estimators.closed_form_entropy import ClosedFormEntropy
 from vi_core.estimators.pathwise import Pathwise, StickingTheLanding
+from vi_core.families.amortized.normal import AmortizedNormal
 from vi_core.families.flow import RATE, Flow
 from vi_core.families.laplace import Laplace
 from vi_core.families.mean_field import MeanField
 from vi_core.families.mixture import MixtureOfNormals, NormalMixture
+from vi_core.families.normal_gamma import NormalGammaFamily
 from vi_core.families.normals import FullRankNormal, LowRank, MeanFieldNormal, NormalFamily
+from vi_core.families.point_mass import PointMass
 from vi_core.families.structured import Structured
 from vi_core.families.unconstrained import Point
 from vi_core.models.bayesian.regression import LinearRegression
@@ -267,6 +270,44 @@ def test_a_flow_without_zuko_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
         Flow(LINE, 1)
 
 
+# --- what is printed of q -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (MeanFieldNormal, "mean_field_normal"),
+        (FullRankNormal, "full_rank_normal"),
+        (LowRank, "low_rank_normal"),
+        (Structured, "structured"),
+        (MixtureOfNormals, "mixture_of_normals"),
+        (SmallFlow, "flow"),
+        (Laplace, "laplace"),
+    ],
+)
+def test_q_is_printed_in_a_line(kind: type, name: str) -> None:
+    """Kind, latents with their shapes and replicates; no random numbers are drawn."""
+    latents, before = {"mu": Latent(supports.real), "p": Latent(supports.simplex, (2, 3))}, torch.get_rng_state()
+    family = kind(latents, 3)
+    torch.set_rng_state(before)
+    assert repr(family.distribution(family.variational())) == f"{name} of mu, p (2, 3); 3 replicates"
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_q_of_other_families_is_printed_in_a_line() -> None:
+    latents = {"mu": Latent(supports.real), "tau": Latent(supports.positive)}
+    images = {"z": Latent(supports.real, (4,), local=True)}
+    families: dict[str, Any] = {
+        "independent factors of mu, tau; 1 replicate": MeanField(latents, 1, positive=Exponential()),
+        "point mass of mu, tau; 2 replicates": PointMass(latents, 2, positive=Exponential(), values=[1.0, 2.0]),
+        "Normal–Gamma of mu, tau; 2 replicates": NormalGammaFamily(latents, 2, positive=Exponential()),
+        "independent factors of z (4,); 1 replicate, 7 data points": AmortizedNormal(images, 1, 5, hidden=[3]),
+    }
+    x = torch.rand(7, 5)
+    for line, family in families.items():
+        assert repr(family.distribution(family.variational(x))) == line
+
+
 # --- balanced draws of a mixture ------------------------------------------------------------------------------------
 
 COMPONENTS, REPETITIONS = 3, 8000
@@ -375,17 +416,27 @@ def test_the_iwelbo_is_that_of_independent_draws(kind: type) -> None:
 # --- natural gradients and entropies --------------------------------------------------------------------------------
 
 
+class TwoRanks(LowRank):
+    """With two columns of loadings."""
+
+    def __init__(self, *arguments: Any, **settings: Any):
+        super().__init__(*arguments, **{"rank": 2, **settings})
+
+
 def as_torch(family: Any, raw: Tensor) -> MultivariateNormal:
     """q(v) of one replicate for stored numbers (P,)."""
     params = {name: value.squeeze(0) for name, value in family.packed.constrain(raw[None])["u"].items()}
     root = params["scale"].diag()
+    if "loadings" in params:
+        shared = root @ params["loadings"].reshape(len(root), -1)
+        return MultivariateNormal(params["loc"], root @ root + shared @ shared.T)
     if "lower" in params:
         rows, columns = family.places
         root = root.index_put((rows, columns), params["lower"])
     return MultivariateNormal(params["loc"], scale_tril=root)
 
 
-@pytest.mark.parametrize("kind", [MeanFieldNormal, FullRankNormal, Structured])
+@pytest.mark.parametrize("kind", [MeanFieldNormal, FullRankNormal, Structured, TwoRanks])
 def test_the_fisher_information_is_the_curvature_of_the_divergence(kind: type) -> None:
     """F = ∂²KL(q_λ ‖ q_λ')/∂λ'² at λ' = λ, in the stored parameters, to rounding."""
     latents = {"a": Latent(supports.real, (2,)), "b": Latent(supports.positive), "c": Latent(supports.real, (2,))}
@@ -400,7 +451,7 @@ def test_the_fisher_information_is_the_curvature_of_the_divergence(kind: type) -
         torch.testing.assert_close(found[r], wanted, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("kind", [MeanFieldNormal, FullRankNormal, Structured])
+@pytest.mark.parametrize("kind", [MeanFieldNormal, FullRankNormal, Structured, TwoRanks])
 def test_the_fisher_information_is_the_mean_square_of_scores(kind: type) -> None:
     """E[h hᵀ] over 40,000 draws of q."""
     draws = 40_000
@@ -419,20 +470,37 @@ def test_the_fisher_information_is_the_mean_square_of_scores(kind: type) -> None
     assert oracles.max_z(products[:, moving], 1.1 * family.fisher()[0].flatten()[moving]) > oracles.limit(draws)
 
 
-@pytest.mark.parametrize("kind", [MeanFieldNormal, FullRankNormal])
-def test_natural_gradients_reach_the_posterior(kind: type) -> None:
+@pytest.mark.parametrize(("kind", "damping"), [(MeanFieldNormal, 0.0), (FullRankNormal, 0.0), (TwoRanks, 0.1)])
+def test_natural_gradients_reach_the_posterior(kind: type, damping: float) -> None:
     """Of a Gaussian target without whitening, from a random point."""
     model, mean, covariance = gaussian(3, spread=10.0)
     family = kind(model.latents, 1, preconditioner="none", start="random")
-    step = GradientStep(model, family, ELBO(), ClosedFormEntropy(num_samples=64), NaturalGradient(lr=0.1))
+    optimizer = NaturalGradient(lr=0.1, damping=damping)
+    step = GradientStep(model, family, ELBO(), ClosedFormEntropy(num_samples=64), optimizer)
     for _ in range(150):
         step(None)
     with torch.no_grad():
         found, spread = family.distribution(family.variational()).coordinate_moments()
-    wanted = covariance if kind is FullRankNormal else covariance.inverse().diagonal().reciprocal().diag()
+    alone = covariance.inverse().diagonal().reciprocal().diag()
+    wanted = alone if kind is MeanFieldNormal else covariance
     away = (found[0, 0] - mean) / covariance.diagonal().sqrt()
     assert away.abs().max() < 0.2
     assert (spread[0, 0].diagonal() / wanted.diagonal() - 1).abs().max() < 0.3
+
+
+def test_the_information_of_a_low_rank_is_singular_along_turned_loadings() -> None:
+    """And nowhere else with two columns in six coordinates; undamped steps are refused."""
+    model, *_ = gaussian(6)
+    family = drawn(TwoRanks, "none", 2, model.latents)
+    information = family.fisher()
+    loadings = family.variational()["u"]["loadings"].reshape(2, 6, 2)
+    turn = torch.stack([loadings[..., 1], -loadings[..., 0]], dim=-1).flatten(1)
+    tangent = torch.zeros(2, information.shape[-1])
+    tangent[:, [i for i, name in enumerate(family.stored_names()) if "loadings" in name]] = turn
+    assert (information @ tangent.unsqueeze(-1)).abs().max() < 1e-12
+    assert bool((torch.linalg.eigvalsh(information)[:, 1] > 1e-4).all())
+    with pytest.raises(Unsupported, match=r"optimizer.damping=0 leaves no inverse .*; use optimizer.damping=0.1"):
+        GradientStep(model, family, ELBO(), ClosedFormEntropy(), NaturalGradient(damping=[0.1, 0.0]))
 
 
 @pytest.mark.parametrize("kind", [MeanFieldNormal, FullRankNormal, LowRank, Grouped])

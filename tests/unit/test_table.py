@@ -86,6 +86,36 @@ def test_standardized_over_training_rows_alone(write: Write) -> None:
     assert rows(data, data.test)["y"].item() == 1.0
 
 
+def test_new_rows_are_encoded_as_the_training_rows(write: Write, tmp_path: Path) -> None:
+    """Mean and deviation, levels and codes are those of the training rows; columns go by name, and y may be missing."""
+    chosen = {"features": ["a", "colour"], "group": "school", "weights": "w", "offset": "b"}
+    table = TableFile(path=str(write()), target="y", test_column="held", standardize=True, **chosen)  # type: ignore[arg-type]
+    new = tmp_path / "new.csv"
+    with pytest.raises(DataError, match="no training row has 'green'"):
+        table.load()
+    table.test_column = None
+    training = rows(table.load())
+    new.write_text("school,colour,b,a\ns2,red,7,9.0\n")
+    found = table.new_rows(new)
+    assert found.keys() == {"x", "group", "offset"}
+    assert torch.equal(found["x"], training["x"][3:])
+    assert same(found["group"], [1]) and same(found["offset"], [7.0])
+    new.write_text("school,colour,b,a,y\ns2,red,7,4.0,\n")
+    assert "y" not in table.new_rows(new)
+    new.write_text("school,colour,b,a,y\ns2,red,7,4.0,1\n")
+    assert same(table.new_rows(new)["y"], [1.0])
+    for text, wrong in [
+        ("school,colour,b\ns2,red,7\n", "features=a is not in"),
+        ("school,colour,b,a\ns3,red,7,4.0\n", "row 1 .*'school': no training row has 's3'"),
+        ("school,colour,b,a\ns2,,7,4.0\n", "'colour': the cell is empty; fill it in, or leave it out"),
+        ("school,colour,b,a\ns2,red,7,high\n", "'high' is not a finite number"),
+        ("school,colour,b,a\n", "has no row"),
+    ]:
+        new.write_text(text)
+        with pytest.raises(DataError, match=wrong):
+            table.new_rows(new)
+
+
 def test_test_fraction_depends_on_its_seed_alone(write: Write) -> None:
     path = str(write("y\n" + "\n".join(map(str, range(40)))))
     first, again, other = (TableFile(path=path, target="y", test_fraction=0.25, seed=seed).load() for seed in (0, 0, 1))
@@ -126,8 +156,8 @@ def test_compressed_tables_are_read(write: Write, tmp_path: Path) -> None:
         ({"features": ["a"]}, TEXT.replace("4.0", ""), DataError, ["row 3", "'a'", "empty", "dataset.missing=drop"]),
         ({"weights": "w"}, TEXT.replace(",3,0", ",-3,0"), DataError, ["row 4", "'w'", "negative"]),
         ({"test_column": "b"}, TEXT, DataError, ["row 1", "column 'b'", "1 in held-out rows"]),
-        ({"features": ["colour"], "test_column": "held"}, TEXT, DataError, ["row 3", "'green' is in held-out rows"]),
-        ({"group": "colour", "test_column": "held"}, TEXT, DataError, ["row 3", "'green' is in held-out rows"]),
+        ({"features": ["colour"], "test_column": "held"}, TEXT, DataError, ["row 3", "no training row has 'green'"]),
+        ({"group": "colour", "test_column": "held"}, TEXT, DataError, ["row 3", "no training row has 'green'"]),
         ({"features": ["a"], "standardize": True}, "a,y\n3,0\n3,1\n", DataError, ["feature 'a' is 3"]),
         ({"num_points": 5}, TEXT, ConfigError, ["dataset.num_points=5", "at most 4"]),
         ({}, TEXT.replace(",", ";"), DataError, ["separated by semicolons", "comma-separated"]),

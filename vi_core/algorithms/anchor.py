@@ -12,13 +12,13 @@ Johnson, Zhang 2013 (SVRG); Baker, Fearnhead, Fox, Nemeth 2019 use the same expa
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from vi_core.families.base import HasCoordinates
-from vi_core.models.base import Factors, Model
+from vi_core.models.base import Factors, HasNormalPrior, Model
 from vi_core.types import Latents
 
 
@@ -63,8 +63,17 @@ class Anchored(Model):
         return value.detach(), slope
 
     def factors(self, z: Latents, x: Any) -> Factors:
-        model, family = self.parts
-        value, slope = self.at_origin(x)
+        control = self._control(z, x), frozenset(self.latents)
+        return {**self.parts[0].factors(z, x), "control variate": control}
+
+    def log_likelihood(self, z: Latents, x: Any) -> Tensor:
+        """Return log p(x | z) with the control variate, in which the prior cancels; of a model that has it."""
+        return cast(HasNormalPrior, self.parts[0]).log_likelihood(z, x) + self._control(z, x)
+
+    def normal_prior(self) -> tuple[Tensor, Tensor]:
+        return cast(HasNormalPrior, self.parts[0]).normal_prior()
+
+    def _control(self, z: Latents, x: Any) -> Tensor:
+        family, (value, slope) = self.parts[1], self.at_origin(x)
         away = family.coordinates(z) - family.origin
-        control = self.value - value + ((self.slope - slope) * away).sum(dim=-1)
-        return {**model.factors(z, x), "control variate": (control, frozenset(self.latents))}
+        return self.value - value + ((self.slope - slope) * away).sum(dim=-1)

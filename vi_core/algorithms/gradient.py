@@ -34,7 +34,7 @@ class GradientStep(Step):
         self.estimator, self.optimizer = estimator, optimizer
         confine = family.confine if isinstance(family, HasDomain) else None
         self.anchor: Anchored | None = None
-        optimizer.bind(self.moving, family.replicates, self._information(), confine)
+        optimizer.bind(self.moving, family.replicates, self._information(), confine, family.singular)
 
     def begin(self, x: Any) -> None:
         if isinstance(self.family, HasCoordinates) and self.family.start in ("random", "mode"):

@@ -8,12 +8,13 @@ import json
 import zipfile
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from torch import Tensor
 
 from vi_core.datasets.base import Data, Dataset
 from vi_core.datasets.columns import column_data, named_columns, number_of_points
@@ -49,6 +50,10 @@ class ArrayFile(Dataset):
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
             raise DataError(f"{path} {reason(path, error, self.format)}") from error
         return arrays_of(path, found)
+
+    def new_rows(self, path: Path) -> dict[str, Tensor]:
+        data = replace(self, path=str(path)).load()
+        return data.decode(data.train)
 
     @abstractmethod
     def entries(self, path: Path) -> Mapping[str, Any]:

@@ -10,12 +10,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from vi_core.errors import ConfigError, require
+from vi_core.errors import ConfigError, Unsupported, require
 
 POINTS_AT_ONCE = 1000  # data points decoded in one piece by `Data.mean`, which bounds its memory
 RANGES = {"num_points": (1, None), "num_test": (1, None), "seed": (0, 2**63 - 1), "batch_size": (1, None)}
@@ -151,6 +152,17 @@ class Dataset(ABC):
         Raises:
             DataError: Where a file is missing, damaged or not what its checksum says.
         """
+
+    def new_rows(self, path: Path) -> dict[str, Tensor]:
+        """Return the rows of another file by name, in the form in which a model sees those of this data set.
+
+        What a prediction needs is read, and the observed variable where the file has it.
+
+        Raises:
+            DataError: For a file that is not like the one of this data set, in one line.
+            Unsupported: Where the data do not come from such a file.
+        """
+        raise Unsupported(f"{type(self).__name__} reads no other file; predictions need dataset=table, npz or json.")
 
     def classes(self) -> list[str] | None:
         """Return the class of each held-out point, or of each training point where none is held out, for figures.

@@ -8,11 +8,11 @@ of 0 and 1 for each level but the first, in alphabetical order. Every cell of a 
 import math
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -87,36 +87,49 @@ class TableFile(Dataset):
 
     def load(self) -> Data:
         """Read the columns; x and y are float64, and group is int64."""
-        path = Path(str(self.path)).expanduser().absolute()
-        table = read_table(path, self.num_points)
+        source = self._source()
+        table, test, encoding = source.table, source.test, source.encoding
+        found = encoding.arrays(table)
+        if "weights" in found:
+            column = table.column(encoding.columns["weights"], "weights")
+            table.refuse_where(found["weights"] < 0, column, "a weight must not be negative")
+        kept = {name: value[~test] for name, value in found.items()}
+        held_out = {name: value[test] for name, value in found.items()} if bool(test.any()) else None
+        notes = [*encoding.notes(self.standardize), *source.notes]
+        data = column_data(kept, f"{table.path}, {int((~test).sum())} rows; {'; '.join(notes)}", held_out)
+        return replace(data, features=tuple(encoding.names), left_out=tuple(source.left_out))
+
+    def new_rows(self, path: Path) -> dict[str, Tensor]:
+        encoding, table = self._source().encoding, read_table(path.expanduser().absolute(), None, least=1)
+        needed = {key: name for key, name in encoding.columns.items() if key in ("group", "offset")}
+        used = [table.column(name, key) for key, name in needed.items()]
+        used += [table.column(feature.name, "features") for feature in encoding.features]
+        row, column = next(table.missing(used), (None, 0))
+        if row is not None:
+            raise DataError(f"{table.place(row, column)}: {table.described(row, column)}; fill it in, or leave it out.")
+        if (target := encoding.columns["target"]) in table.names:
+            observed = table.column(target, "target")
+            needed |= {} if any(table.missing([observed])) else {"target": target}
+        return replace(encoding, columns=needed).arrays(table)
+
+    def _source(self) -> "Source":
+        """Read the file, choose the held-out rows, and learn from the others how columns become numbers."""
+        table = read_table(Path(str(self.path)).expanduser().absolute(), self.num_points)
         columns = {key: table.column(name, key) for key, name in self._single().items()}
         features, left_out = self._features(table, [*columns.values()])
         require_roles(table, columns, features)
         table, dropped = self._complete(table, [*columns.values(), *features])
-        test = self._test_rows(table, columns.get("test_column"))
-        found, notes, names = {}, [], []
-        if features:
-            found["x"], names = self._matrix(table, features, test)
-            notes.append(f"x: {shortened(names)}{', standardized' if self.standardize else ''}")
-        found["y"] = table.numbers(columns["target"])
-        notes.append(f"y: {table.names[columns['target']]}")
-        if "group" in columns:
-            found["group"], levels = table.codes(columns["group"])
-            refuse_unseen(table, columns["group"], found["group"], levels, test)
-            notes.append(f"group: {table.names[columns['group']]}, {len(levels)} levels, {shortened(levels)}")
-        for key in ("weights", "offset"):
-            if key in columns:
-                found[key] = table.numbers(columns[key])
-                notes.append(f"{key}: {table.names[columns[key]]}")
-        if "weights" in columns:
-            table.refuse_where(found["weights"] < 0, columns["weights"], "a weight must not be negative")
-        notes += [f"columns of words left out: {shortened(left_out)}"] if left_out else []
+        test = self._test_rows(table, columns.pop("test_column", None))
+        training = replace(table, rows=[row for row, held in zip(table.rows, test.tolist(), strict=True) if not held])
+        encoding = Encoding(
+            columns={key: table.names[column] for key, column in columns.items()},
+            features=[self._encoded(training, i) for i in features],
+            levels=training.levels(columns["group"]) if "group" in columns else [],
+        )
+        notes = [f"columns of words left out: {shortened(left_out)}"] if left_out else []
         notes += [f"{dropped} rows with missing cells dropped"] if dropped else []
         notes += [f"{int(test.sum())} rows held out"] if bool(test.any()) else []
-        kept = {name: value[~test] for name, value in found.items()}
-        held_out = {name: value[test] for name, value in found.items()} if bool(test.any()) else None
-        data = column_data(kept, f"{path}, {int((~test).sum())} rows; {'; '.join(notes)}", held_out)
-        return replace(data, features=tuple(names), left_out=tuple(left_out))
+        return Source(table, test, encoding, left_out, notes)
 
     def _features(self, table: "Cells", used: list[int]) -> tuple[list[int], list[str]]:
         """Return the columns of the features, and the names of columns of words that null leaves out."""
@@ -131,20 +144,16 @@ class TableFile(Dataset):
 
     def _complete(self, table: "Cells", used: list[int]) -> tuple["Cells", int]:
         """Return the rows without missing cells in the columns that are used, and how many others there were."""
-        lacking = [next((i for i in used if is_missing(row.cells[i])), None) for row in table.rows]
+        lacking = table.missing(used)
         if self.missing == "drop":
-            kept = [row for row, column in zip(table.rows, lacking, strict=True) if column is None]
+            dropped = {row.number for row, _ in lacking}
+            kept = [row for row in table.rows if row.number not in dropped]
             if len(kept) < 2:
                 raise DataError(f"{table.path} has {len(kept)} rows without missing cells; at least 2 are needed.")
-            return replace(table, rows=kept), len(table.rows) - len(kept)
-        for row, column in zip(table.rows, lacking, strict=True):
-            if column is not None:
-                reason = (
-                    "the cell is empty"
-                    if not row.cells[column].strip()
-                    else f"'{row.cells[column].strip()}' is missing"
-                )
-                raise DataError(f"{table.place(row, column)}: {reason}; fill it in, or use dataset.missing=drop.")
+            return replace(table, rows=kept), len(dropped)
+        for row, column in lacking:
+            reason = table.described(row, column)
+            raise DataError(f"{table.place(row, column)}: {reason}; fill it in, or use dataset.missing=drop.")
         return table, 0
 
     def _test_rows(self, table: "Cells", column: int | None) -> Tensor:
@@ -167,33 +176,110 @@ class TableFile(Dataset):
             )
         return test
 
-    def _matrix(self, table: "Cells", features: Sequence[int], test: Tensor) -> tuple[Tensor, list[str]]:
-        """Return the features (N, P) with their names."""
-        columns, names = [], []
-        for i in features:
-            if table.is_words(i):
-                codes, levels = table.codes(i)
-                refuse_unseen(table, i, codes, levels, test)
-                require(
-                    len(levels) > 1,
-                    f"{table.path}: all cells of feature '{table.names[i]}' are {levels[0]}; leave it out.",
-                )
-                columns += [(codes == code).double() for code in range(1, len(levels))]
-                names += [f"{table.names[i]}={level}" for level in levels[1:]]
-            else:
-                value = table.numbers(i)
-                columns.append(self._standardized(value, value[~test], table, i) if self.standardize else value)
-                names.append(table.names[i])
-        return torch.stack(columns, dim=1), names
-
-    def _standardized(self, value: Tensor, training: Tensor, table: "Cells", column: int) -> Tensor:
-        spread = training.std(correction=0)
-        if spread <= 1e-12 * training.abs().max():
+    def _encoded(self, training: "Cells", column: int) -> "Feature":
+        """Return how a column of features becomes numbers."""
+        name = training.names[column]
+        if training.is_words(column):
+            levels = training.levels(column)
+            require(len(levels) > 1, f"{training.path}: all cells of feature '{name}' are {levels[0]}; leave it out.")
+            return Feature(name, levels)
+        if not self.standardize:
+            return Feature(name)
+        value = training.numbers(column)
+        spread = value.std(correction=0)
+        if spread <= 1e-12 * value.abs().max():
             raise DataError(
-                f"{table.path}: feature '{table.names[column]}' is {training[0].item():g} in all training rows, and "
+                f"{training.path}: feature '{name}' is {value[0].item():g} in all training rows, and "
                 "cannot be standardized; leave it out of dataset.features."
             )
-        return (value - training.mean()) / spread
+        return Feature(name, middle=value.mean().item(), spread=spread.item())
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A column that becomes one column of x, or one for each of its levels but the first.
+
+    Attributes:
+        name: Of the column.
+        levels: Its words; empty for numbers.
+        middle, spread: What is subtracted from numbers, and what they are then divided by.
+    """
+
+    name: str
+    levels: Sequence[str] = ()
+    middle: float = 0.0
+    spread: float = 1.0
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns of x."""
+        return [f"{self.name}={level}" for level in self.levels[1:]] or [self.name]
+
+    def values(self, table: "Cells") -> list[Tensor]:
+        """Return the columns of x, each (N,)."""
+        column = table.column(self.name, "features")
+        if not self.levels:
+            return [(table.numbers(column) - self.middle) / self.spread]
+        codes = table.codes(column, self.levels)
+        return [(codes == code).double() for code in range(1, len(self.levels))]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How the cells of a table become the arrays that a model sees, as the training rows have it.
+
+    Attributes:
+        columns: Names of the columns that are no features, by setting.
+        features: The columns of x.
+        levels: Of the column `group`.
+    """
+
+    columns: dict[str, str]
+    features: list[Feature]
+    levels: Sequence[str]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns of x."""
+        return [name for feature in self.features for name in feature.names]
+
+    def arrays(self, table: "Cells") -> dict[str, Tensor]:
+        """Return the arrays by name; raise `DataError` for a cell that is not as those of the training rows."""
+        found = {}
+        if self.features:
+            found["x"] = torch.stack([value for feature in self.features for value in feature.values(table)], dim=1)
+        for key, name in self.columns.items():
+            column = table.column(name, key)
+            found["y" if key == "target" else key] = (
+                table.codes(column, self.levels) if key == "group" else table.numbers(column)
+            )
+        return found
+
+    def notes(self, standardized: bool) -> list[str]:
+        """Return what the provenance says of the columns."""
+        own = {key: f"{'y' if key == 'target' else key}: {name}" for key, name in self.columns.items()}
+        if "group" in own:
+            own["group"] += f", {len(self.levels)} levels, {shortened(self.levels)}"
+        x = [f"x: {shortened(self.names)}{', standardized' if standardized else ''}"] if self.features else []
+        return [*x, *own.values()]
+
+
+class Source(NamedTuple):
+    """What `TableFile` has read.
+
+    Attributes:
+        table: The rows that are used, with those that are held out.
+        test: Which are held out, (N,) booleans.
+        encoding: Of the columns.
+        left_out: Names of columns of words that are no features.
+        notes: What the provenance says of the rows.
+    """
+
+    table: "Cells"
+    test: Tensor
+    encoding: Encoding
+    left_out: list[str]
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -256,13 +342,35 @@ class Cells:
         found = row.cells[column].strip()[:40]
         raise DataError(f"{self.place(row, column)}: '{found}' is not a finite number; correct it or remove the row.")
 
-    def codes(self, column: int) -> tuple[Tensor, list[str]]:
-        """Return the place of each cell among the levels, (N,) int64, and the levels: in order as numbers or words."""
-        cells = [row.cells[column].strip() for row in self.rows]
+    def levels(self, column: int) -> list[str]:
+        """Return the levels of a column: in order as numbers or words."""
+        cells = {row.cells[column].strip() for row in self.rows}
         numeric = all(map(is_number, cells))
-        levels = sorted(set(cells), key=(lambda cell: (float(cell), cell)) if numeric else (lambda cell: (0.0, cell)))
+        return sorted(cells, key=(lambda cell: (float(cell), cell)) if numeric else (lambda cell: (0.0, cell)))
+
+    def codes(self, column: int, levels: Sequence[str]) -> Tensor:
+        """Return the place of each cell among the levels, (N,) int64; raise `DataError` for one that is not there."""
         place = {level: code for code, level in enumerate(levels)}
-        return torch.tensor([place[cell] for cell in cells]), levels
+        for row in self.rows:
+            if row.cells[column].strip() not in place:
+                raise DataError(
+                    f"{self.place(row, column)}: no training row has '{row.cells[column].strip()}', of which the fit "
+                    f"has learnt nothing; they have {shortened(levels)}. Leave the row out, or choose other held-out "
+                    "rows with dataset.seed or dataset.test_column."
+                )
+        return torch.tensor([place[row.cells[column].strip()] for row in self.rows])
+
+    def missing(self, columns: Sequence[int]) -> Iterator[tuple[Row, int]]:
+        """Yield each row that has a missing cell in one of the columns, and the first such column."""
+        for row in self.rows:
+            column = next((i for i in columns if is_missing(row.cells[i])), None)
+            if column is not None:
+                yield row, column
+
+    def described(self, row: Row, column: int) -> str:
+        """Return what a missing cell holds, for messages."""
+        found = row.cells[column].strip()
+        return f"'{found}' is missing" if found else "the cell is empty"
 
     def refuse_where(self, wrong: Tensor, column: int, reason: str) -> None:
         """Raise `DataError` for the first row where `wrong` (N,) holds."""
@@ -271,8 +379,8 @@ class Cells:
             raise DataError(f"{self.place(row, column)}: '{row.cells[column].strip()}': {reason}.")
 
 
-def read_table(path: Path, num_points: int | None) -> Cells:
-    """Return the rows of a CSV file, which may be compressed by gzip.
+def read_table(path: Path, num_points: int | None, least: int = 2) -> Cells:
+    """Return the rows of a CSV file, at least `least`, which may be compressed by gzip.
 
     Raises:
         DataError: In one line, for whatever is wrong with the file.
@@ -284,9 +392,11 @@ def read_table(path: Path, num_points: int | None) -> Cells:
             table = list(islice(rows, num_points))
         except (EOFError, zlib.error) as error:
             raise DataError(f"{path} is not a whole gzip file ({error}).") from error
-    if len(table) < 2:
+    if len(table) < least:
         count = "only 1 row" if table else "no row"
-        raise DataError(f"{path} has {count} below its column names; at least 2 are needed.")
+        raise DataError(
+            f"{path} has {count} below its column names; at least {least} {'are' if least > 1 else 'is'} needed."
+        )
     require(
         num_points is None or len(table) == num_points,
         f"dataset.num_points={num_points} must be at most {len(table)}, the number of rows of {path}.",
@@ -317,17 +427,6 @@ def require_roles(table: Cells, columns: Mapping[str, int], features: Sequence[i
     require(target not in features, message)
     for key in (key for key, column in columns.items() if column == target and key != "target"):
         raise ConfigError(f"dataset.{key}={name} is the target; name another column, or null.")
-
-
-def refuse_unseen(table: Cells, column: int, codes: Tensor, levels: list[str], test: Tensor) -> None:
-    """Raise `DataError` for a level that only held-out rows have, of which a fit learns nothing."""
-    unseen = sorted(set(codes[test].tolist()) - set(codes[~test].tolist()))
-    if unseen:
-        row = table.rows[int((codes == unseen[0]).nonzero()[0])]
-        raise DataError(
-            f"{table.place(row, column)}: '{levels[unseen[0]]}' is in held-out rows alone; choose others with "
-            "dataset.seed, or with dataset.test_column."
-        )
 
 
 def shortened(names: Sequence[str]) -> str:

@@ -96,6 +96,10 @@ class ELBOEstimator(Estimator):
     def check(self, model: Model, family: Family, bound: Bound) -> None:
         if not bound.linear:
             raise Unsupported(f"estimator={self.name} is for the ELBO, not for bound={bound.name}; use bound=elbo.")
+        self.check_known(model, family)
+
+    def check_known(self, model: Model, family: Family) -> None:
+        """Raise `Unsupported` for a model without the closed forms for q of this family."""
         require_known(model, family, self.needs, self.lacking)
 
 

@@ -3,6 +3,10 @@
 Approximates ∇ ELBO with ∇ (1/K) Σ_k log p(x | z_k) − ∇ KL. Requires a model that knows the KL and a reparameterised
 family; only the ELBO splits this way. Kingma, Welling 2014, equation 7.
 
+A model of prior and likelihood knows the KL where the prior of each latent is a Normal with constant parameters, and q
+one Normal on unconstrained space: there z = u, and the KL is that of two Normals of all latents, in every
+preconditioner.
+
 With a relaxed family the gradient is that of a *relaxed objective*, with the likelihood at points off the support of q,
 as in Jang, Gu, Poole 2017. The objective is no bound, since its expectation is not under q; its value is reported as
 the term `relaxed`. The reported bound is the ELBO, at the same draws moved onto the support.
@@ -22,9 +26,9 @@ from torch import Tensor
 from vi_core.bounds.base import Bound
 from vi_core.errors import Unsupported
 from vi_core.estimators.base import ELBOEstimator, Estimate, in_chunks
-from vi_core.families.base import Family
-from vi_core.models.base import HasClosedFormKL, Model
-from vi_core.types import Latents
+from vi_core.families.base import Family, HasKLToNormal
+from vi_core.models.base import HasClosedFormKL, HasNormalPrior, Model
+from vi_core.types import Latents, Params
 
 
 class SplitELBO(ELBOEstimator):
@@ -32,9 +36,25 @@ class SplitELBO(ELBOEstimator):
 
     needs, lacking = HasClosedFormKL, "KL in closed form; use estimator=pathwise"
 
+    def check_known(self, model: Model, family: Family) -> None:
+        if not isinstance(model, HasNormalPrior):
+            return super().check_known(model, family)
+        model.normal_prior()
+        if not isinstance(family, HasKLToNormal):
+            raise Unsupported(
+                f"{type(family).__name__} has no KL from a Normal prior in closed form; use family=full_rank_normal, "
+                "or estimator=pathwise."
+            )
+
+    def rate(self, model: Model, family: Family, params: Params) -> Tensor:
+        """Return KL(q ‖ prior), (*batch)."""
+        if isinstance(model, HasNormalPrior):
+            return cast(HasKLToNormal, family).kl_to_normal(params, *model.normal_prior())
+        return cast(HasClosedFormKL, model).kl(params)
+
     def split(self, model: Model, z: Latents, x: Any, rate: Tensor) -> Estimate:
         """Return the estimate at draws z with the KL `rate`, (*batch), both differentiable, with its two terms."""
-        known = cast(HasClosedFormKL, model)
+        known = cast(HasClosedFormKL | HasNormalPrior, model)
         log_likelihood = in_chunks(known.log_likelihood, z, x, self.chunk_size).mean(dim=0)
         value = log_likelihood - rate
         return Estimate(value.detach(), value, None, {"rate": rate.detach(), "distortion": -log_likelihood.detach()})
@@ -52,7 +72,7 @@ class ClosedFormKL(SplitELBO):
 
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
         params = family.variational(x)
-        q, rate = family.distribution(params), cast(HasClosedFormKL, model).kl(params)
+        q, rate = family.distribution(params), self.rate(model, family, params)
         z = q.rsample(self.num_samples)
         estimate = self.split(model, z, x, rate)
         if not family.relaxed:
@@ -65,7 +85,7 @@ class ClosedFormKL(SplitELBO):
     def value(self, model: Model, family: Family, bound: Bound, x: Any) -> Tensor:
         params = family.variational(x)
         z = family.distribution(params).sample(self.num_samples)
-        return self.split(model, z, x, cast(HasClosedFormKL, model).kl(params)).bound
+        return self.split(model, z, x, self.rate(model, family, params)).bound
 
 
 class DetachedLatent(SplitELBO):
@@ -85,7 +105,7 @@ class DetachedLatent(SplitELBO):
     def forward(self, model: Model, family: Family, bound: Bound, x: Any) -> Estimate:
         params = family.variational(x)
         z = family.distribution(params).sample(self.num_samples)
-        return self.split(model, z, x, cast(HasClosedFormKL, model).kl(params))
+        return self.split(model, z, x, self.rate(model, family, params))
 
 
 class DetachedMean(SplitELBO):
@@ -116,4 +136,4 @@ class DetachedMean(SplitELBO):
             for latent, group in params.items()
         }
         z = family.distribution(held).rsample(self.num_samples)
-        return self.split(model, z, x, cast(HasClosedFormKL, model).kl(params))
+        return self.split(model, z, x, self.rate(model, family, params))

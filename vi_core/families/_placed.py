@@ -38,7 +38,7 @@ class PlacedNormal(UnconstrainedFamily):
 
     def distribution(self, params: Params) -> UnconstrainedDistribution:
         mean, root = params["u"]["mean"], params["u"]["root"]
-        return UnconstrainedDistribution(self.law(loc=zeros_like(mean)), self.space, mean, root)
+        return UnconstrainedDistribution(self.law(loc=zeros_like(mean)), self.space, mean, root, self.name)
 
     def law(self, **parameters: Tensor) -> DiagonalNormal:
         return DiagonalNormal(parameters["loc"], ones_like(parameters["loc"]))

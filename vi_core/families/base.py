@@ -7,11 +7,11 @@ explicit tensors and never over a module, so that a gradient is stopped on `Para
 import inspect
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from importlib import import_module
 from operator import add
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,26 @@ from vi_core.types import Graph, Latent, Latents, Params
 
 
 class VariationalDistribution(ABC):
-    """q(z) for given parameters."""
+    """q(z) for given parameters.
+
+    Attributes:
+        kind: What it is, for `repr`; empty for the name of the class.
+    """
+
+    kind: str = ""
+
+    def __repr__(self) -> str:
+        kind, shapes = self.kind or type(self).__name__, self.shapes()
+        if not shapes:
+            return kind
+        latents = ", ".join(f"{name} {tuple(shape[2:])}" if shape[2:] else name for name, shape in shapes.items())
+        replicates, points = next(iter(shapes.values()))[:2]
+        line = f"{kind} of {latents}; {replicates} replicate{'s' * (replicates > 1)}"
+        return f"{line}, {points} data points" if points > 1 else line
+
+    def shapes(self) -> Mapping[str, Sequence[int]]:
+        """Return the shape (*batch, *event) of one value of each latent, for `repr`; empty where it is not known."""
+        return {}
 
     @abstractmethod
     def rsample(self, num_samples: int) -> Latents:
@@ -76,11 +95,13 @@ class Family(nn.Module, ABC):
         amortized: Whether an encoder network yields the parameters; it has one set of weights, hence R = 1.
         has_scores: Whether log q depends on the parameters at a fixed z: not so for a point mass.
         fixed: Whether q is found before the first step, and training has nothing to move.
+        singular: Whether its parameters can move and leave q as it is, so that its Fisher information is singular.
         relaxed: Whether differentiable draws leave the latents' support, where densities have no meaning.
         bias: Why the derivative of a draw does not give an unbiased gradient, in a few words; empty where it does.
         replicates: R, the number of independent parameter sets; with R > 1 every parameter has R as its first axis.
         layout: Latent -> names of its parameters in `Params`: what a model's closed forms are looked up by.
         latents: Those that it was made for, where data points share them.
+        given: The settings that its constructor was called with, by which a file describes it.
     """
 
     name: ClassVar[str]
@@ -88,11 +109,18 @@ class Family(nn.Module, ABC):
     amortized: ClassVar[bool] = False
     has_scores: ClassVar[bool] = True
     fixed: ClassVar[bool] = False
+    singular: ClassVar[bool] = False
     relaxed: bool = False
     bias: str = ""
     replicates: int
     layout: dict[str, frozenset[str]]
     latents: dict[str, Latent]
+    given: dict[str, Any]
+
+    def __new__(cls, *context: Any, **settings: Any) -> Self:
+        family = super().__new__(cls)
+        family.given = settings
+        return family
 
     @classmethod
     @abstractmethod
@@ -182,6 +210,21 @@ class HasEntropy(Protocol):
         """Return H[u] + log|det ∂z/∂u| at draws z of q for given parameters, (K, *batch): its mean is H[z].
 
         u are coordinates of z whose entropy H[u] has a closed form; z themselves where their own has one.
+        """
+        ...
+
+
+@runtime_checkable
+class HasKLToNormal(Protocol):
+    """A family whose divergence from a Normal law of all latents is known, where all latents are real."""
+
+    def kl_to_normal(self, params: Params, mean: Tensor, whitening: Tensor) -> Tensor:
+        """Return KL(q ‖ N(m, (WᵀW)⁻¹)), (*batch), differentiable in the parameters.
+
+        Args:
+            params: Of q.
+            mean: m, (R, 1, D), or with a first axis of one.
+            whitening: W, lower triangular: its diagonal (R, 1, D), or all of it (R, 1, D, D).
         """
         ...
 

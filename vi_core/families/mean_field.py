@@ -21,7 +21,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from vi_core.distributions import supports
 from vi_core.distributions.exponential_family import fisher_information, gamma_log_normalizer, normal_log_normalizer
@@ -42,8 +42,13 @@ class MeanFieldDistribution(VariationalDistribution):
         event_dims: Number of event axes of each latent.
     """
 
+    kind = "independent factors"
+
     def __init__(self, factors: Mapping[str, Normal | Gamma], event_dims: dict[str, int]):
         self.factors, self.event_dims = factors, event_dims
+
+    def shapes(self) -> dict[str, Size]:
+        return {name: factor.mean.shape for name, factor in self.factors.items()}
 
     def rsample(self, num_samples: int) -> Latents:
         return {name: factor.rsample(num_samples) for name, factor in self.factors.items()}

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 from vi_core.distributions import supports
 from vi_core.distributions.gamma import Gamma
@@ -22,8 +22,13 @@ from vi_core.types import Graph, Latent, Latents, Params
 class NormalGammaDistribution(VariationalDistribution):
     """q(tau) q(mu | tau), with parameters (*batch)."""
 
+    kind = "Normal–Gamma"
+
     def __init__(self, params: Params):
         self.mu, self.tau = params["mu"], Gamma(**params["tau"])
+
+    def shapes(self) -> dict[str, Size]:
+        return dict.fromkeys(("mu", "tau"), self.tau.rate.shape)
 
     def _conditional(self, tau: Tensor) -> Normal:
         return Normal(self.mu["loc"], (self.mu["precision_ratio"] * tau).rsqrt())

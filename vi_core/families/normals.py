@@ -12,6 +12,17 @@ E[(ε_a ε_b − δ_ab)(ε_c ε_d − δ_cd)] = δ_ac δ_bd + δ_ad δ_bc,
     F(m) = Mᵀ M,    F(L_ij, L_kl) = δ_jl (Mᵀ M)_ik + M_li M_jk = δ_jl [(Mᵀ M)_ik + δ_ij δ_kj / L_jj²]:
 
 the second term asks for l ≥ i ≥ j ≥ k ≥ l. The information is one block for m and one for each column of L.
+
+That of N(m, Σ) on the parameters of a low rank, Σ = S Ω S with S = diag(s) and Ω = I + C Cᵀ. A parameter θ of Σ moves
+S⁻¹ Σ S⁻¹ by e_i yᵀ + y e_iᵀ, with y = Ω e_i/s_i for s_i, and with column a of C for C_ia. With P = Ω⁻¹ and g = P y
+
+    F(m) = S⁻¹ P S⁻¹,    F(θ, θ') = ½ tr(Σ⁻¹ ∂Σ Σ⁻¹ ∂'Σ) = g_{i'} g'_i + (yᵀ P y') P_{ii'}.
+
+It is singular along turns C → C O with orthogonal O, which leave q as it is, where there are more parameters than Σ
+has entries, and where a column of C is zero. The exact gradient is zero along all of these, and its estimates are not.
+A solve that leaves the null space alone does not help: beside it F is as small as the square of a loading, and a step
+is its noise divided by that. `NaturalGradient` therefore asks for damping, with which noise moves C in the null space,
+and q not; docs/natural_gradient.md has what was measured.
 """
 
 import math
@@ -29,7 +40,9 @@ from vi_core.families.unconstrained import (
     Normals,
     Preconditioner,
     StoredFamily,
+    diagonal,
     normal_log_density,
+    product,
     solve,
     times,
 )
@@ -45,15 +58,27 @@ def noise(num_samples: int, like: Tensor) -> Tensor:
 
 
 class NormalLaw(Base):
-    """An abstract Normal law of the coordinates."""
+    """An abstract Normal law of the coordinates, with mean `loc` (*batch, D)."""
+
+    loc: Tensor
 
     @abstractmethod
     def log_det(self) -> Tensor:
         """Return ½ log|Cov[v]|, (*batch)."""
 
+    @property
+    @abstractmethod
+    def roots(self) -> list[Tensor]:
+        """Matrices B of which Cov[v] = Σ B Bᵀ: (*batch, D, M), or (*batch, D) for a diagonal one."""
+
+    @property
+    def normals(self) -> Normals:
+        whole = [torch.diag_embed(root) if root.dim() == self.loc.dim() else root for root in self.roots]
+        return [(self.loc, torch.cat(whole, dim=-1))]
+
     def entropy(self) -> Tensor:
         """Return H[v] = ½ log|Cov[v]| + D/2 (1 + log 2π), (*batch)."""
-        return self.log_det() + self.normals[0][0].shape[-1] * (0.5 + HALF_LOG_2PI)
+        return self.log_det() + self.loc.shape[-1] * (0.5 + HALF_LOG_2PI)
 
 
 class DiagonalNormal(NormalLaw):
@@ -72,8 +97,8 @@ class DiagonalNormal(NormalLaw):
         return self.scale.log().sum(-1)
 
     @property
-    def normals(self) -> Normals:
-        return [(self.loc, torch.diag_embed(self.scale))]
+    def roots(self) -> list[Tensor]:
+        return [self.scale]
 
     def fisher(self) -> Tensor:
         """Return the information on loc and scale, diag(1/scale², 2/scale²), (*batch, 2D, 2D)."""
@@ -111,8 +136,8 @@ class CholeskyNormal(NormalLaw):
         return self.scale.log().sum(-1)
 
     @property
-    def normals(self) -> Normals:
-        return [(self.loc, self.cholesky)]
+    def roots(self) -> list[Tensor]:
+        return [self.cholesky]
 
     def fisher(self) -> Tensor:
         """Return the information on loc, scale and lower, (*batch, P, P), in that order."""
@@ -164,10 +189,25 @@ class LowRankNormal(NormalLaw):
     def log_det(self) -> Tensor:
         return self._log_det(self._inner())
 
+    def fisher(self) -> Tensor:
+        """Return the information on loc, scale and loadings, (*batch, P, P), in that order."""
+        size, rank = self.loadings.shape[-2:]
+        omega = self.loadings @ self.loadings.mT + torch.eye(size).to(self.loc)
+        precision = torch.linalg.inv_ex(omega).inverse
+        coordinates = torch.arange(size, device=self.loc.device)
+        own = torch.cat([coordinates, coordinates.repeat_interleave(rank)])
+        y = torch.cat([omega / self.scale.unsqueeze(-1), self.loadings.mT.tile(size, 1)], dim=-2)
+        g = y @ precision
+        across = g[..., own]
+        block = across * across.mT + (g @ y.mT) * precision[..., own, :][..., own]
+        whole = precision.new_zeros(*precision.shape[:-2], size + len(own), size + len(own))
+        whole[..., :size, :size] = precision / (self.scale.unsqueeze(-1) * self.scale.unsqueeze(-2))
+        whole[..., size:, size:] = block
+        return whole
+
     @property
-    def normals(self) -> Normals:
-        own, shared = torch.diag_embed(self.scale), self.scale.unsqueeze(-1) * self.loadings
-        return [(self.loc, torch.cat([own, shared], dim=-1))]
+    def roots(self) -> list[Tensor]:
+        return [self.scale, self.scale.unsqueeze(-1) * self.loadings]
 
 
 class NormalFamily(StoredFamily):
@@ -192,6 +232,18 @@ class NormalFamily(StoredFamily):
         q = self.distribution(params)
         log_det = torch.stack(list(self.space.log_dets(q.coordinates(z), z).values())).sum(dim=0)
         return self.law(**params["u"]).entropy() + q.log_scale() + log_det
+
+    def kl_to_normal(self, params: Params, mean: Tensor, whitening: Tensor) -> Tensor:
+        """With u = c + A v, E[v] = loc and Cov[v] = Σ B Bᵀ the divergence from N(m, (WᵀW)⁻¹) is
+
+        ½ [|W (c − m) + W A loc|² + Σ |W A B|² − D] − log|W| − log|A| − ½ log|Cov[v]|.
+        """
+        law, change = self.law(**params["u"]), product(whitening, self.factor)
+        centre = product(whitening, (self.origin - mean).unsqueeze(-1)) + product(change, law.loc.unsqueeze(-1))
+        parts = [centre, *(product(change, root) for root in law.roots)]
+        squares = torch.stack([part.square().flatten(2).sum(-1) for part in parts]).sum(dim=0)
+        log_dets = diagonal(whitening).log().sum(-1) + self.distribution(params).log_scale() + law.log_det()
+        return 0.5 * (squares - self.space.size) - log_dets
 
 
 class MeanFieldNormal(NormalFamily):
@@ -285,6 +337,7 @@ class LowRank(NormalFamily):
     """
 
     name = "low_rank_normal"
+    singular = True
 
     def __init__(
         self,
@@ -309,6 +362,11 @@ class LowRank(NormalFamily):
 
     def law(self, **parameters: Tensor) -> LowRankNormal:
         return LowRankNormal(**parameters)
+
+    def fisher(self) -> Tensor:
+        """One block for the mean and one for the covariance, in closed form; singular."""
+        with torch.no_grad():
+            return self.pull_back(self.law(**self.variational()["u"]).fisher().squeeze(1))
 
 
 def location_and_scale(latents: dict[str, Latent], scale: PerReplicate) -> list[Entry]:

@@ -6,7 +6,7 @@ is log p(x, value).
 
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Size, Tensor
 
 from vi_core.distributions import supports
 from vi_core.distributions.transforms import Positive
@@ -19,8 +19,13 @@ from vi_core.types import Latent, Latents, Params
 class PointMassDistribution(VariationalDistribution):
     """All mass on `value`, for each latent (*batch, *event)."""
 
+    kind = "point mass"
+
     def __init__(self, params: Params):
         self.values = {name: group["value"] for name, group in params.items()}
+
+    def shapes(self) -> dict[str, Size]:
+        return {name: value.shape for name, value in self.values.items()}
 
     def rsample(self, num_samples: int) -> Latents:
         return {name: value.expand(num_samples, *value.shape) for name, value in self.values.items()}

@@ -29,6 +29,7 @@ Preconditioner = Literal["none", "diagonal", "full"]
 NODES = 32  # of Gauss-Hermite quadrature, for moments of one transformed coordinate
 POINTS = 256  # of a Sobol sequence, for moments of vectors
 EARLIER = "run:"  # start of a setting `start` that names the folder of a run
+DIAGONAL = 3  # axes of a diagonal matrix for each replicate, (R, 1, D)
 MOST_FULL = 2000  # coordinates for which A is a whole matrix
 
 
@@ -110,11 +111,15 @@ class UnconstrainedDistribution(VariationalDistribution):
         space: The latents' coordinates.
         origin: (R, 1, D).
         factor: A: its diagonal (R, 1, D), or all of it (R, 1, D, D).
+        kind: The family's name.
     """
 
-    def __init__(self, base: Base, space: Space, origin: Tensor, factor: Tensor):
-        self.base, self.space, self.origin, self.factor = base, space, origin, factor
+    def __init__(self, base: Base, space: Space, origin: Tensor, factor: Tensor, kind: str):
+        self.base, self.space, self.origin, self.factor, self.kind = base, space, origin, factor, kind
         self.full = factor.dim() == origin.dim() + 1
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: (*self.origin.shape[:2], *latent.shape) for name, latent in self.space.latents.items()}
 
     def rsample(self, num_samples: int) -> Point:
         return self._point(self.base.rsample(num_samples))
@@ -223,6 +228,18 @@ def times(factor: Tensor, value: Tensor) -> Tensor:
     return (factor @ value.movedim(0, -1)).movedim(-1, 0)
 
 
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Return A B of matrices (R, 1, D, M), or (R, 1, D) for diagonal ones; diagonal where both are."""
+    if a.dim() == b.dim():
+        return a * b if a.dim() == DIAGONAL else a @ b
+    return a.unsqueeze(-1) * b if a.dim() == DIAGONAL else a * b.unsqueeze(-2)
+
+
+def diagonal(a: Tensor) -> Tensor:
+    """Return the diagonal (R, 1, D) of a matrix that `product` takes."""
+    return a if a.dim() == DIAGONAL else a.diagonal(dim1=-2, dim2=-1)
+
+
 def solve(factor: Tensor, value: Tensor) -> Tensor:
     """Return A⁻¹ x for lower triangular A (*batch, D, D) and x (K, *batch, D), whose batch axes may be A's own."""
     if factor.dim() > value.dim():
@@ -316,7 +333,7 @@ class UnconstrainedFamily(Family):
         return {name: frozenset(names[:i]) for i, name in enumerate(names)}
 
     def distribution(self, params: Params) -> UnconstrainedDistribution:
-        return UnconstrainedDistribution(self.law(**params["u"]), self.space, self.origin, self.factor)
+        return UnconstrainedDistribution(self.law(**params["u"]), self.space, self.origin, self.factor, self.name)
 
     @abstractmethod
     def law(self, **parameters: Tensor) -> Base:

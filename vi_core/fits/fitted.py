@@ -1,8 +1,6 @@
 """A fitted model: the posterior q, draws, predictions, the verdict, and tables and files of them."""
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +13,14 @@ from torch import Tensor
 from vi_core.datasets.columns import named_columns, rows_first
 from vi_core.diagnostics.marginals import scalars
 from vi_core.diagnostics.verdict import Mode, Verdict, Weighed
-from vi_core.errors import ConfigError, DataError, LabError, Unsupported, did_you_mean, require
+from vi_core.errors import ConfigError, DataError, Unsupported, did_you_mean, require
 from vi_core.families.base import VariationalDistribution
+from vi_core.fits.parts import name_of
+from vi_core.fits.rows import as_in_the_fit, unseen_levels_named
 from vi_core.fits.tables import Table
 from vi_core.fits.trust import (
     Corrected,
+    can_judge,
     combined,
     corrected,
     draws_for,
@@ -29,7 +30,7 @@ from vi_core.fits.trust import (
     weigh,
     weigh_mixture,
 )
-from vi_core.models.base import require_points
+from vi_core.models.base import Model, require_points
 from vi_core.models.bayesian.base import BayesianModel
 from vi_core.models.stan.model import StanModel
 from vi_core.problem import Problem, default_dtype
@@ -47,13 +48,16 @@ QUANTILES = (0.05, 0.95)
 
 @dataclass(eq=False, repr=False)
 class Fit:
-    """A fitted model: of `vi_core.fit`, or a run of the command line that `vi_core.load` has reopened.
+    """A fitted model whose latents all data share: of `vi_core.fit`, or a run or a saved fit that was reopened.
+
+    Any such model is described by draws of q, its bound and its history. `verdict` needs a q with a density; `predict`
+    and `log_predictive` need a `BayesianModel`.
 
     Attributes:
-        run: The trained `Run`, or the `Archive` of what is in its folder: problem and history.
-        settings: The call's arguments by name, for `repr`.
+        run: The trained `Run`, or what was read of it from a folder or a file: problem and history.
+        settings: Names of family and estimator, for `repr`.
         seconds: What the fit took.
-        data: All data by name, as the model saw them.
+        data: All data as the model saw them, by name; of a model without names what it computes of them.
         replicate: Whose q the methods describe; None for that with the highest ELBO.
         combine: `evidence` describes, in place of one replicate, the mixture of the modes in which replicates ended.
     """
@@ -61,7 +65,7 @@ class Fit:
     run: Any
     settings: dict[str, Any]
     seconds: float
-    data: dict[str, Tensor]
+    data: Any
     replicate: int | None = None
     combine: Combine = "none"
 
@@ -70,7 +74,7 @@ class Fit:
         """Return the fit that a folder holds."""
         config, problem = archive.config, archive.problem
         parts = config.get("parts") or {}
-        names = {noun: parts.get(noun) or part_name(config[noun]) for noun in ("family", "estimator")}
+        names = {noun: parts.get(noun) or name_of(noun, config[noun]) for noun in ("family", "estimator")}
         seconds, data = archive.summary["timing"]["total_s"], problem.batches.whole(problem.model)
         return cls(archive, names, seconds, data, combine=config.get("combine", "none"))
 
@@ -80,11 +84,19 @@ class Fit:
         return self.run.problem
 
     @property
-    def model(self) -> BayesianModel | StanModel:
+    def model(self) -> Model:
         """The model."""
-        model = self.problem.model
-        assert isinstance(model, (BayesianModel, StanModel))
-        return model
+        return self.problem.model
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The parts by group; all settings where a run was reopened."""
+        return self.run.config
+
+    @property
+    def trace(self) -> History:
+        """The history, under the name of a run's file."""
+        return self.history
 
     @property
     def q(self) -> VariationalDistribution:
@@ -116,6 +128,7 @@ class Fit:
     @cached_property
     def verdict(self) -> Verdict:
         """Whether to believe q of the replicate that the methods describe, and why; of data of its own, q alone."""
+        self._require_density("verdict")
         problem, found = self.problem, self._weighed
         if self._mixture is not None:
             return verdict_on_mixture(problem, self._modes, self._mixture)
@@ -124,6 +137,15 @@ class Fit:
         own = slice(self.best, self.best + 1)
         alone = Weighed({name: z[:, own] for name, z in found.z.items()}, found.log_w[:, own])
         return verdict(problem, alone, np.ones(1, bool), problem.step.alive[own])
+
+    @property
+    def judged(self) -> bool:
+        """Whether q has a density, so that there is a verdict."""
+        return can_judge(self.problem)
+
+    def _require_density(self, what: str) -> None:
+        if not self.judged:
+            raise Unsupported(f"{what} needs a q with a density, and family={self.problem.family.name} has none.")
 
     @cached_property
     def _modes(self) -> tuple[Mode, ...]:
@@ -144,6 +166,7 @@ class Fit:
 
         With `combine="evidence"` they are those from the mixture of modes.
         """
+        self._require_density("corrected")
         with default_dtype(self.dtype):
             if self._mixture is not None:
                 return corrected(self.problem, self._mixture, np.ones(1, bool))
@@ -206,6 +229,11 @@ class Fit:
             log_w = log_joint - q.log_prob(z)
         return {name: z[name][:, best : best + 1] for name in z}, log_joint[:, best, 0], log_w[:, best, 0]
 
+    @property
+    def entries(self) -> dict[str, Any]:
+        """What summary.json of a run holds; empty for a fit from Python."""
+        return getattr(self.run, "summary", {})
+
     def summary(self) -> Table:
         """Return mean, deviation, 5 % and 95 % quantile of each scalar under q, and the error of the mean.
 
@@ -226,7 +254,7 @@ class Fit:
                 numbers = (column.mean(), column.std(), *np.quantile(column, QUANTILES))
                 rows[name] = (*map(float, numbers), error)
         columns: tuple[str, ...] = ("mean", "sd", "q05", "q95", "mc_error")
-        if self.verdict.trust == "corrected":
+        if self.judged and self.verdict.trust == "corrected":
             found = self.corrected()
             rows = {name: (*row, *found[name]) for name, row in rows.items()}
             columns += tuple(f"corrected {name}" for name in Corrected._fields)
@@ -242,22 +270,31 @@ class Fit:
         Returns:
             (n, B, *shape), by name where several variables are observed.
         """
-        model = self.model
-        if not isinstance(model, BayesianModel):
-            raise Unsupported("a Stan program predicts by generated quantities: StanModel(generated_quantities=True).")
+        model = self._predicting("predict")
         draws = {name: value for name, value in self.draws(n).items() if name in model.latents}
         rows = self._rows(data, model.columns - model.observables)
-        with default_dtype(self.dtype), self._explained(rows):
+        with default_dtype(self.dtype), unseen_levels_named(rows, self.data):
             found = model.predictive(draws, rows, self.best)
         return next(iter(found.values())) if len(found) == 1 else found
 
+    def _predicting(self, method: str) -> BayesianModel:
+        """Return the model, which has a likelihood of new data; raise `Unsupported` for another."""
+        model = self.model
+        if isinstance(model, StanModel):
+            raise Unsupported("a Stan program predicts by generated quantities: StanModel(generated_quantities=True).")
+        if not isinstance(model, BayesianModel):
+            raise Unsupported(
+                f"{method} is for a vi_core.BayesianModel, of prior and likelihood, and this is a "
+                f"{type(model).__name__}; use draws() of its latents."
+            )
+        return model
+
     def log_predictive(self, data: Any, n: int = DRAWS) -> Tensor:
         """Return the log predictive density of each point of new data with observations, (B,), in nats."""
-        model = self.model
+        model = self._predicting("log_predictive")
         require_points(model, "log_predictive")
-        assert isinstance(model, BayesianModel)
         rows = self._rows(data, model.columns)
-        with default_dtype(self.dtype), self._explained(rows):
+        with default_dtype(self.dtype), unseen_levels_named(rows, self.data):
             found = model.log_predictive(self._latents(n), rows)
         return found[self._column]
 
@@ -281,31 +318,9 @@ class Fit:
         if missing:
             hint = did_you_mean(missing[0], columns)
             raise DataError(f"the new data lack '{missing[0]}', which the likelihood reads.{hint}")
-        rows = {n: as_in_the_fit(n, columns[n], fitted[n]) for n in fitted if n in needed and n in columns}
-        lengths = {n: len(value) for n, value in rows.items()}
-        if len(set(lengths.values())) > 1:
-            shown = ", ".join(f"'{n}' {length}" for n, length in lengths.items())
-            raise DataError(f"the new data differ in their numbers of rows: {shown}.")
+        rows = as_in_the_fit(columns, {n: v for n, v in fitted.items() if n in needed})
         moved = {n: v.to(like) if v.is_floating_point() else v.to(like.device) for n, v in (columns | rows).items()}
         return constants | moved
-
-    @contextmanager
-    def _explained(self, rows: dict[str, Tensor]) -> Iterator[None]:
-        """Context manager: where an index is out of bounds, the error names the level that the fit has not seen."""
-        try:
-            yield
-        except LabError as error:
-            for name, value in rows.items() if "out of bounds" in str(error) else ():
-                seen = self.data.get(name)
-                if seen is None or value.is_floating_point() or not bool((value > seen.max()).any()):
-                    continue
-                place = (value > seen.max()).nonzero()[0].tolist()
-                new, low, high = int(value[tuple(place)]), int(seen.min()), int(seen.max())
-                raise DataError(
-                    f"new data '{name}' is {new} at {place}, and the fit has seen {low} to {high}: it knows nothing of "
-                    "others; leave these rows out, or fit with such rows."
-                ) from error
-            raise
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Return a figure of the bound of each replicate and of the marginals of q; write it to `path` if given."""
@@ -331,29 +346,28 @@ class Fit:
         return inference_data(self, n)
 
     def save(self, path: str | Path) -> None:
-        """Write draws of q by name, the ELBO of each replicate and the recorded history to an .npz file."""
-        target = Path(path)
-        if target.suffix != ".npz":
-            raise ConfigError(f"save writes an .npz file; give a path that ends so, not '{target}'.")
-        arrays: dict[str, Any] = {f"draws.{name}": value.cpu().numpy() for name, value in self.draws().items()}
-        with replacing(in_a_folder(target)) as unfinished, unfinished.open("wb") as file:
-            np.savez_compressed(
-                file, elbo=self.elbo, step=self.history.step, bound=self.history.columns[self.history.bound], **arrays
-            )
+        """Write the fit to an .npz file, from which `vi_core.load(path, model, data)` returns it.
+
+        Draws of q, the ELBO of each replicate and the history are arrays that NumPy reads; `vi_core.fits.saved` lists
+        all of them.
+        """
+        from vi_core.fits.saved import save
+
+        save(self, in_a_folder(Path(path)))
 
     def __repr__(self) -> str:
         if self.model.per_replicate:
             here = f"{len(self.elbo)} data sets" if self.replicate is None else f"data set {self.replicate}"
             least = self.elbo.min() if self.replicate is None else self.elbo[self.replicate]
             return f"{type(self.model).__name__}: {here}; least ELBO {least:.2f} nats"
-        elbo = self.elbo[self.best]
+        elbo, bound = self.elbo[self.best], self.model.objective or "ELBO"
         agree = int((self.elbo > elbo - 1).sum())
         up_to = f" up to {self.model.lacks}" if self.model.lacks else ""
         parts = ", ".join(str(self.settings[key]) for key in ("family", "estimator"))
         return (
-            f"{type(self.model).__name__}: {parts}; ELBO {elbo:.2f} nats{up_to}, {agree} of {len(self.elbo)} "
+            f"{type(self.model).__name__}: {parts}; {bound} {elbo:.2f} nats{up_to}, {agree} of {len(self.elbo)} "
             f"replicates within 1 nat of it; {int(self.history.step[-1])} steps, {self.gradients} gradients each, in "
-            f"{self.seconds:.1f} s\n{self.verdict}"
+            f"{self.seconds:.1f} s" + (f"\n{self.verdict}" if self.judged else "")
         )
 
 
@@ -361,27 +375,3 @@ def in_a_folder(path: Path) -> Path:
     """Return a path of a file to be written; raise `ConfigError` where its folder does not exist."""
     require(path.parent.is_dir(), f"there is no folder '{path.parent}' to write {path.name} to; make it first.")
     return path
-
-
-def as_in_the_fit(name: str, value: Tensor, like: Tensor) -> Tensor:
-    """Return a column of new rows in the kind of numbers that the fit had, whole or floating.
-
-    Raises:
-        DataError: For rows of another shape, or fractions where there were whole numbers.
-    """
-    if value.dim() != like.dim() or value.shape[1:] != like.shape[1:]:
-        wanted = ", ".join(["rows", *map(str, like.shape[1:])])
-        comma = "" if like.dim() > 1 else ","
-        raise DataError(
-            f"new data '{name}' has shape {tuple(value.shape)}, and ({wanted}{comma}) is needed, as in the fit."
-        )
-    if like.is_floating_point():
-        return value.double()
-    if value.is_floating_point() and bool((value != value.round()).any()):
-        raise DataError(f"new data '{name}' holds fractions, and the fit had whole numbers.")
-    return value.long()
-
-
-def part_name(chosen: Any) -> str:
-    """Return the name of a part by its class, from an object or settings."""
-    return type(chosen).__name__ if not isinstance(chosen, Mapping) else chosen["_target_"].rpartition(".")[2]

@@ -25,9 +25,9 @@ from vi_core.datasets.table import shortened
 from vi_core.errors import ConfigError, DataError, LabError, Unsupported, did_you_mean
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import Family
-from vi_core.fits.fitted import COMBINATIONS, Combine, Fit, part_name
-from vi_core.fits.parts import part
-from vi_core.fits.recipes import RECIPES, chosen_estimator, chosen_optimizer, chosen_trainer
+from vi_core.fits.fitted import COMBINATIONS, Combine, Fit
+from vi_core.fits.parts import name_of, part
+from vi_core.fits.recipes import RECIPES, chosen_estimator, chosen_optimizer, chosen_trainer, named_estimator
 from vi_core.models.base import require_points
 from vi_core.models.bayesian.base import BayesianModel
 from vi_core.models.stan.model import StanModel
@@ -141,8 +141,8 @@ def fit(
         if progress is not None:
             run.callbacks.chosen["progress"] = _Progress(progress)
         run.loop.run()
-        names = {noun: part_name(config[noun]) for noun in ("family", "estimator")}
-        names |= {"family": family} if isinstance(family, str) else {}
+        chosen = {"family": family, "estimator": named_estimator(estimator, objective)}
+        names = {noun: own if isinstance(own, str) else name_of(noun, own) for noun, own in chosen.items()}
         seconds = time.perf_counter() - began
         found = Fit(run, names, seconds, problem.batches.whole(model), combine=combine)
         if not np.isfinite(found.elbo).any():

@@ -13,30 +13,34 @@ RECIPES = ("auto", "none")
 LEARNING_RATE = 0.05  # in whitened coordinates
 
 
-def chosen_estimator(estimator: Any, bound: Any, num_samples: int) -> Any:
+def named_estimator(estimator: Any, bound: Any) -> Any:
     """Return the part; `auto` is sticking the landing where the bound leaves its gradient unbiased, else pathwise."""
-    if not isinstance(estimator, str):
-        return estimator
-    if estimator == "auto":
-        estimator = "sticking_the_landing" if construct(bound, "bound").additive else "pathwise"
-    return part("estimator", estimator, **of_these(part("estimator", estimator), num_samples=num_samples))
+    if isinstance(estimator, str) and estimator == "auto":
+        return "sticking_the_landing" if construct(bound, "bound").additive else "pathwise"
+    return estimator
+
+
+def chosen_estimator(estimator: Any, bound: Any, num_samples: int) -> Any:
+    """Return the part with its number of samples, if it has one, where it was chosen by its name."""
+    named = named_estimator(estimator, bound)
+    if not isinstance(named, str):
+        return named
+    chosen = part("estimator", named)
+    return chosen | ({"num_samples": num_samples} if "num_samples" in chosen else {})
 
 
 def chosen_optimizer(optimizer: Any, recipe: str, steps: int) -> Any:
-    """Return the part with the rate, schedule and averages of a recipe, where it was chosen by its name."""
+    """Return the part with rate, schedule and averages of a recipe, as far as it has them, where a name chose it."""
     if not isinstance(optimizer, str):
         return optimizer
+    chosen = part("optimizer", optimizer)
+    if "schedule" not in chosen:
+        return chosen
     schedule = part("optimizer/schedule", "decay" if recipe == "none" else "doubling", steps=steps)
-    own = part("optimizer", optimizer)
-    chosen = own | of_these(own, lr=LEARNING_RATE, schedule=schedule)
+    chosen |= {"lr": LEARNING_RATE, "schedule": schedule}
     if recipe == "none" or "averaging" not in chosen:
         return chosen
     return chosen | {"averaging": part("optimizer/averaging", "tail", steps=steps)}
-
-
-def of_these(chosen: dict[str, Any], **settings: Any) -> dict[str, Any]:
-    """Return those settings that a part has; exact gradients have no samples, and coordinate ascent has no rate."""
-    return {key: value for key, value in settings.items() if key in chosen}
 
 
 def chosen_trainer(recipe: str, **settings: Any) -> dict[str, Any]:

@@ -73,6 +73,10 @@ class Model(nn.Module, ABC):
         """Whether results describe functions of the latents beside them."""
         return False
 
+    def reported(self, z: Latents, x: Any) -> Latents:
+        """Return what results describe at draws (K, R, 1, *event), by name; the latents themselves by default."""
+        return z
+
     def seen_by(self, replicate: int, x: Any) -> Any:
         """Return the data of one replicate, of all that the factors see; the same for all by default."""
         return x
@@ -109,6 +113,23 @@ class HasClosedFormKL(Protocol):
 
     def kl(self, params: Params) -> Tensor:
         """Return KL(q ‖ prior), with shape (*batch), differentiable."""
+        ...
+
+
+@runtime_checkable
+class HasNormalPrior(Protocol):
+    """A model whose prior may be one Normal law of all latents: its KL from a Normal q has a closed form."""
+
+    def log_likelihood(self, z: Latents, x: Any) -> Tensor:
+        """Return log p(x | z), with shape (K, *batch)."""
+        ...
+
+    def normal_prior(self) -> tuple[Tensor, Tensor]:
+        """Return the mean m and a lower triangular W of the prior N(m, (WᵀW)⁻¹) of all latents, side by side.
+
+        m is (R, 1, D), with R = 1 where the replicates share it; W is its diagonal (R, 1, D), or all of it
+        (R, 1, D, D). Raises `Unsupported` naming the first latent with another law.
+        """
         ...
 
 

@@ -31,11 +31,13 @@ class Optimizer(nn.Module, ABC):
 
     Attributes:
         information: Fisher information on the parameters, for rules that precondition with it.
+        singular: Whether that is singular by nature, so that it has no inverse.
         confine: Projection of steps of the first parameter, for parameters that are constrained.
     """
 
     lr: Tensor
     information: Information | None = None
+    singular: bool = False
     confine: Confine | None = None
 
     def __init__(self, *, lr: PerReplicate, schedule: Schedule | None = None, averaging: Averaging | None = None):
@@ -63,6 +65,7 @@ class Optimizer(nn.Module, ABC):
         replicates: int,
         information: Information | None = None,
         confine: Confine | None = None,
+        singular: bool = False,
     ) -> None:
         """Allocate state for parameters.
 
@@ -71,8 +74,9 @@ class Optimizer(nn.Module, ABC):
             replicates: R.
             information: Fisher information on the parameters, all in one tensor (R, 1, P).
             confine: Projection of steps of the first parameter.
+            singular: Whether the information is singular by nature.
         """
-        self.information, self.confine = information, confine
+        self.information, self.confine, self.singular = information, confine, singular
         for name in self.settings:
             value = self.get_buffer(name)
             if value.dim():

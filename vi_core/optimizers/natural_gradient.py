@@ -4,7 +4,8 @@ The step is steepest ascent in the Kullback–Leibler divergence of densities in
 so that it is the same, to first order, in every parametrisation. Amari 1998; Hoffman et al. 2013 for VI.
 In the natural coordinates η of conjugate factors the step is λ ← (1 − lr) λ + lr · η*, with η* the coordinate update:
 `family=natural_mean_field`. A singular F gives a step that is not finite: the replicate keeps its parameters and
-counts as diverged; damping avoids it.
+counts as diverged; damping avoids it. Where F is singular by nature, as along turns of the loadings of
+`family=low_rank_normal`, damping is needed, and with it that direction gets the noise of its gradient alone.
 """
 
 import math
@@ -41,6 +42,11 @@ class NaturalGradient(Optimizer):
             raise Unsupported(
                 "optimizer=natural_gradient needs the Fisher information of the model (family=point_mass) or of the "
                 "family, and this pair has none; use optimizer=adam."
+            )
+        if self.singular and bool((self.damping == 0).any()):
+            raise Unsupported(
+                "optimizer.damping=0 leaves no inverse of this family's Fisher information, which is singular, since "
+                "other parameters give the same q; use optimizer.damping=0.1."
             )
         if (numbers := sum(p[0].numel() for p in parameters)) > MOST_NUMBERS:
             raise Unsupported(

@@ -13,8 +13,6 @@ import numpy as np
 import torch
 
 from vi_core.errors import ConfigError, DataError
-from vi_core.families.base import VariationalDistribution
-from vi_core.models.bayesian.base import BayesianModel
 from vi_core.models.bayesian.file import FileModel
 from vi_core.models.stan.model import StanModel
 from vi_core.problem import Problem, assemble, default_dtype
@@ -31,7 +29,7 @@ MODELS_IN_FILES = {f"{model.__module__}.{model.__qualname__}" for model in (File
 
 @dataclass(frozen=True, repr=False)
 class Archive:
-    """A finished run.
+    """A finished run, as its files have it; one whose data points share their latents is described by a `Fit` of it.
 
     Attributes:
         config: The resolved configuration.
@@ -46,10 +44,9 @@ class Archive:
     problem: Problem
 
     @property
-    def q(self) -> VariationalDistribution:
-        """The fitted q(z), for families without an encoder; with one, call `problem.family` on data."""
-        with torch.no_grad():
-            return self.problem.family.distribution(self.problem.family.variational())
+    def entries(self) -> dict[str, Any]:
+        """The content of summary.json, under the name that it has in a `Fit`."""
+        return self.summary
 
     @property
     def history(self) -> History:
@@ -143,22 +140,36 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return config, summary
 
 
-def load(run: str | Path) -> Any:
-    """Read a run's folder and rebuild its problem, on the CPU, with the parameters of the last checkpoint.
+def load(run: str | Path, model: Any = None, data: Any = None, **parts: Any) -> Any:
+    """Reopen a run from its folder, or a fit from the file that `Fit.save` wrote, on the CPU.
 
     Args:
-        run: The folder.
+        run: The folder, whose problem is rebuilt with the parameters of the last checkpoint; or the .npz file.
+        model: With a file, the model of the fit; None with a folder, which has its own.
+        data: With a file, the data of the fit, as `vi_core.fit` takes them.
+        parts: With a file, `family`, `bound`, `estimator` or `optimizer`, where the fit was made with an object of a
+            class that is not this library's.
 
     Returns:
-        The run as an `Archive`; that of a `BayesianModel` or a Stan program as the `Fit` that `vi_core.fit` returns.
+        A `Fit`, as `vi_core.fit` returns it; of a model with a latent for each data point, such as an autoencoder, an
+        `Archive`.
 
     Raises:
-        DataError: Where a file is missing or damaged, or the folder holds a study or a run that failed.
+        DataError: Where a file is missing or damaged, the folder holds a study or a run that failed, or model or data
+            are not those of the fit in the file.
+        ConfigError: For model and data that are missing, or that a folder has already.
     """
     if not isinstance(run, (str, Path)):
-        raise ConfigError(f"load needs the folder of a run, not {type(run).__name__}.")
-    archive = read_archive(Path(run))
-    if not isinstance(archive.problem.model, (BayesianModel, StanModel)):
+        raise ConfigError(f"load needs the folder of a run, or a file, not {type(run).__name__}.")
+    path = Path(run)
+    if path.suffix == ".npz" and not path.is_dir():
+        from vi_core.fits.saved import load_fit
+
+        return load_fit(path, model, data, parts)
+    if model is not None or data is not None or parts:
+        raise ConfigError(f"{run} is the folder of a run, with a model and data of its own; use vi_core.load('{run}').")
+    archive = read_archive(path)
+    if archive.problem.model.has_local:
         return archive
     from vi_core.fits.fitted import Fit
 

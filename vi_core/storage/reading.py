@@ -19,7 +19,7 @@ MOST_TEXT = 2**26  # bytes of a text file; a run's own are below 2^20
 MOST_BYTES = 2**32  # of a file of numbers
 MOST_NODES = 200_000  # of a YAML file with its aliases written out; a run's has some hundred
 DEEPEST = 50  # level of nesting of a YAML file
-MEND = "restore it, or give another folder"
+MEND = "restore it, or give another one"
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the library in C, where PyYAML was built with it
 
 
@@ -59,7 +59,11 @@ def read_text(path: Path) -> str:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file, in which every number is finite."""
-    text = read_text(path)
+    return parse_json(read_text(path), path)
+
+
+def parse_json(text: str, path: Path) -> dict[str, Any]:
+    """Return the object that JSON from the file `path` describes, in which every number is finite."""
     try:
         content = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from vi_core.distributions import supports
 from vi_core.distributions.categorical import (
@@ -97,8 +97,13 @@ class StraightThroughRelaxation(Relaxation):
 class AmortizedCategoricalDistribution(VariationalDistribution):
     """Independent one-hot vectors, with logits (1, B, G, C), and the relaxation of the same logits."""
 
+    kind = "one-hot vectors"
+
     def __init__(self, name: str, factor: OneHotCategorical, relaxed: RelaxedOneHot):
         self.name, self.factor, self.relaxed = name, factor, relaxed
+
+    def shapes(self) -> dict[str, Size]:
+        return {self.name: self.factor.mean.shape}
 
     def rsample(self, num_samples: int) -> Latents:
         return {self.name: self.relaxed.rsample(num_samples)}

@@ -12,7 +12,8 @@ mapped.
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import Any, ClassVar, Self
 
 import torch
@@ -24,7 +25,18 @@ from vi_core.errors import ConfigError, DataError, Unsupported, require
 from vi_core.models.base import Factors, Model
 from vi_core.models.bayesian.checks import checked, declared, tensors
 from vi_core.models.bayesian.explain import called, mapped_code, require_arguments
-from vi_core.models.bayesian.laws import Named, Prior, Values, has_logits, log_density, observations, unvalidated
+from vi_core.models.bayesian.laws import (
+    Named,
+    Prior,
+    Values,
+    as_normal,
+    has_logits,
+    kind_of,
+    log_density,
+    observations,
+    side_by_side,
+    unvalidated,
+)
 from vi_core.types import Latents
 
 
@@ -39,6 +51,7 @@ class BayesianModel(Model):
         observables: Names of the observed variables.
         by_logits: Those with a Bernoulli law for each data point, given by logits and without weights.
         kept: What `statistics` returned.
+        laws, laws_of: The law of each latent, and those of each replicate where their data differ.
         pointwise: Whether each observed variable has one density for each data point, so that minibatches have a
             meaning.
     """
@@ -51,6 +64,9 @@ class BayesianModel(Model):
     by_logits: frozenset[str]
     pointwise: bool
     kept: Values
+    laws: dict[str, Prior]
+    laws_of: list[dict[str, Prior]]
+    _normal_prior: tuple[Tensor, Tensor] | None
 
     def __new__(cls, *args: Any, **settings: Any) -> Self:
         missing = sorted(cls.__abstractmethods__)
@@ -130,7 +146,8 @@ class BayesianModel(Model):
             for replicate in range(1, count):
                 checked(self, draws[:2], self.data_of(replicate, data))
         with unvalidated():
-            self.laws: dict[str, Prior] = dict(self.prior(known))
+            self.laws_of = [self._laws_of_prior(self.data_of(replicate, data)) for replicate in range(count)]
+            self.laws, self._normal_prior = self.laws_of[0], None
         self.pointwise, self.observables = found.pointwise, found.observables
         self.columns, self.by_logits = found.columns - self.kept.keys(), found.by_logits
         self.scopes |= dict.fromkeys(found.observables, found.read)
@@ -163,6 +180,9 @@ class BayesianModel(Model):
         axes = self.axes
         return {n: v.narrow(axes[n], replicate, 1) if n in axes else v for n, v in {**self.kept, **x}.items()}
 
+    def _laws_of_prior(self, data: Values) -> dict[str, Prior]:
+        return dict(called(self, "prior", lambda: list(self.prior(Named(data, "data")))))
+
     def laws_of_data(self, z: Values, data: Values) -> dict[str, Distribution]:
         """Return what `likelihood` returns, by the names of the observed variables."""
         found = self.likelihood(z, data)
@@ -171,8 +191,11 @@ class BayesianModel(Model):
     def _summands(self, z: Values, data: Values) -> Values:
         """Return the log density of each latent at one value, and of each observed variable what `_total` sums."""
         laws = dict(self.prior(data)) if self.per_replicate else self.laws
-        found = {name: at(law, z).log_prob(z[name]).sum() for name, law in laws.items()}
-        weights = self.weights(data)
+        return {name: at(law, z).log_prob(z[name]).sum() for name, law in laws.items()} | self._observed(z, data)
+
+    def _observed(self, z: Values, data: Values) -> Values:
+        """Return of each observed variable what `_total` sums, at one value of each latent."""
+        found, weights = Values(), self.weights(data)
         for name, law in self.laws_of_data(z, data).items():
             value = observations(data[name], z)
             if has_logits(law) and name in self.by_logits:
@@ -224,6 +247,30 @@ class BayesianModel(Model):
         values, data = self.mapped(self._summands, z, x), {**self.kept, **x}
         totals = {name: self._total(name, values[name], data) for name in self.observables}
         return {name: (totals.get(name, value), self.scopes[name]) for name, value in values.items()}
+
+    def log_likelihood(self, z: Latents, x: Any) -> Tensor:
+        """Return log p(y | z) of all N points, (K, R, 1), as a minibatch estimates it."""
+        values, data = self.mapped(self._observed, z, x), {**self.kept, **x}
+        return reduce(add, [self._total(name, value, data) for name, value in values.items()])
+
+    def normal_prior(self) -> tuple[Tensor, Tensor]:
+        if self._normal_prior is None:
+            each = [side_by_side([self._normal(*one) for one in laws.items()]) for laws in self.laws_of]
+            mean, whitening = (torch.stack(parts).unsqueeze(1) for parts in zip(*each, strict=True))
+            self._normal_prior = mean, whitening
+        return self._normal_prior
+
+    def _normal(self, name: str, given: Prior) -> tuple[Tensor, Tensor]:
+        """Return the prior of a latent as `as_normal` has it; raise `Unsupported` where it is another law."""
+        law = at(given, {}) if self.scopes[name] == {name} else None
+        found = None if law is None else as_normal(law)
+        if found is None:
+            reason = "depends on other latents" if law is None else f"is {kind_of(law)}, not a Normal"
+            raise Unsupported(
+                f"{type(self).__name__} has no KL in closed form: the prior of '{name}' {reason}; "
+                "use estimator=pathwise."
+            )
+        return found
 
     def log_likelihoods(self, z: Latents, x: Values) -> Values:
         """Return log p(y_n | z) of each observed variable by name, (K, R, 1, B), or (K, R, 1) without points."""

@@ -1,6 +1,6 @@
 """Laws of `torch.distributions` as parts of a model: their supports, how densities are mapped, and values by name."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeGuard
 
@@ -12,6 +12,8 @@ from torch.distributions import (
     Geometric,
     Independent,
     Multinomial,
+    MultivariateNormal,
+    Normal,
     biject_to,
     constraints,
 )
@@ -74,6 +76,35 @@ def log_density(law: Distribution, value: Tensor) -> Tensor:
 def observations(value: Tensor, z: Values) -> Tensor:
     """Return observed values, also whole numbers, in the floating type of the latents, which densities need."""
     return value if value.is_floating_point() else value.to(next(iter(z.values())).dtype)
+
+
+def as_normal(law: Distribution) -> tuple[Tensor, Tensor] | None:
+    """Return the mean m and a lower triangular W of a law N(m, (WᵀW)⁻¹) of D numbers; None for another law.
+
+    m is (D,), in the order of a flattened draw, and W is (D,), its diagonal, or (D, D).
+    """
+    if type(law) is Independent:
+        return as_normal(law.base_dist)
+    if type(law) is Normal:
+        return law.loc.flatten(), law.scale.reciprocal().flatten()
+    if type(law) is MultivariateNormal:
+        factor, identity = law.scale_tril, torch.eye(law.event_shape[0]).to(law.scale_tril)
+        inverses = torch.linalg.solve_triangular(factor, identity, upper=False)
+        return law.loc.flatten(), torch.block_diag(*inverses.reshape(-1, *identity.shape))
+    return None
+
+
+def kind_of(law: Distribution) -> str:
+    """Return the name of a law, for messages: of one of independent numbers that of a number's."""
+    return kind_of(law.base_dist) if isinstance(law, Independent) else type(law).__name__
+
+
+def side_by_side(normals: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return m and W of independent laws that `as_normal` describes, as of one."""
+    means, roots = zip(*normals, strict=True)
+    if all(root.dim() == 1 for root in roots):
+        return torch.cat(means), torch.cat(roots)
+    return torch.cat(means), torch.block_diag(*(root.diag() if root.dim() == 1 else root for root in roots))
 
 
 def support_of(law: Distribution, name: str) -> Support:
