@@ -5,7 +5,8 @@ with code 1. Any other exception that escapes is a defect of the program, and ke
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class LabError(Exception):
@@ -30,6 +31,26 @@ class Unsupported(LabError):
 
 class NonFinite(LabError):
     """A bound or a gradient became infinite or NaN."""
+
+
+@contextmanager
+def matrices_factorized() -> Iterator[None]:
+    """Context manager: a matrix of a model that has no Cholesky factor is an error of one line.
+
+    Raises:
+        Unsupported: In place of an error of torch.linalg.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        import torch  # here alone: refusals of settings do without it
+
+        if not isinstance(error, torch.linalg.LinAlgError):
+            raise
+        raise Unsupported(
+            "a matrix of the model is not positive definite, or singular, at a draw of q; use dtype=float64, or add a "
+            f"small multiple of the identity to it, such as 1e-6 ({' '.join(str(error).split())[:120]})."
+        ) from error
 
 
 def did_you_mean(word: str, candidates: Iterable[str], place: str = "") -> str:

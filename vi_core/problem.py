@@ -7,7 +7,7 @@ filled with what other parts provide: `latents`, `replicates`, `event_size`, `im
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,11 +21,13 @@ from vi_core.algorithms.fixed import FixedStep
 from vi_core.algorithms.gradient import GradientStep
 from vi_core.bounds.base import Bound
 from vi_core.datasets.base import Data, Dataset
-from vi_core.errors import ConfigError, Unsupported
+from vi_core.errors import ConfigError, DataError, Unsupported, matrices_factorized
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import Family, HasCoordinates
 from vi_core.families.unconstrained import EARLIER, UnconstrainedFamily
 from vi_core.models.base import HasColumns, HasConstants, HasDenoisingTerms, Model
+from vi_core.models.bayesian.base import BayesianModel
+from vi_core.models.bayesian.explain import mapped_code
 from vi_core.models.bayesian.file import FileModel
 from vi_core.networks.mlp import multiply_in
 from vi_core.optimizers.base import Optimizer
@@ -166,6 +168,7 @@ def load_data(config: Config, device: torch.device, dtype: torch.dtype) -> Loade
     return Loaded(data.to(device, dtype), data.checksum, data.train.double())
 
 
+@matrices_factorized()
 def assemble(
     config: Config,
     device: torch.device,
@@ -192,6 +195,9 @@ def assemble(
         ConfigError: For a part that does not fit its constructor.
         Unsupported: For parts that have no meaning together.
     """
+    if "trainer" in config:  # first, because schedules repeat its number of steps
+        check_part(config["trainer"], "trainer", KINDS["trainer"])
+        construct(config["trainer"], "trainer")
     for group in ("dataset", "model", "family", "bound", "estimator", "optimizer"):
         check_part(config[group], group, KINDS[group])
     dataset: Dataset = construct(config["dataset"], "dataset")
@@ -210,7 +216,7 @@ def assemble(
     model: Model = construct(config["model"], "model", context)
     model = model.own if isinstance(model, FileModel) else model
     if isinstance(model, HasColumns):
-        with torch.device(device):  # laws that the model makes of plain numbers
+        with torch.device(device), left_out_named(data):  # laws that the model makes of plain numbers
             model.observe(data.decode(data.train), len(data.train))
     elif isinstance(seen := data.decode(data.train[:1]), dict):
         raise Unsupported(
@@ -230,15 +236,27 @@ def assemble(
     multiply_in(config.get("matmul", "auto"), model.to(device), family.to(device))
     step = make_step(model, family, bound, estimator, optimizer).to(device)
     batches = Batches(data, model, dataset.batch_size, generator, wide)
+    if begin and not type(model).__module__.startswith("vi_core."):
+        check_factors(model, family, batches, estimator.num_samples)
     if batches.full is None and isinstance(step, GradientStep) and isinstance(family, HasCoordinates):
         step.anchored()
         if begin:
             begin_by_rows(step, batches, family.origin.shape[-1])
     elif begin:
         step.begin(batches.whole(model) if isinstance(family, HasCoordinates) else batches.full)
-    if begin and not type(model).__module__.startswith("vi_core."):
-        check_factors(model, family, batches, estimator.num_samples)
     return Problem(data, checksum, model, family, bound, estimator, step, batches)
+
+
+@contextmanager
+def left_out_named(data: Data) -> Iterator[None]:
+    """Context manager: where a model asks for data that are not there, the error names the columns left out."""
+    try:
+        yield
+    except DataError as error:
+        if not data.left_out or "no data called" not in str(error):
+            raise
+        names = ", ".join(data.left_out)
+        raise DataError(f"{error} Columns of text were left out: {names}; encode them as numbers.") from error
 
 
 def require_made_for(family: Family, latents: dict[str, Latent], replicates: int) -> None:
@@ -270,10 +288,13 @@ def check_factors(model: Model, family: Family, batches: Batches, draws: int) ->
         Unsupported: Naming the first factor that is no tensor of one number for each draw, replicate and data point.
     """
     with same_draws_after(batches.data.train.device):
-        x = batches.decode(batches.example())
+        example, count = batches.example(), len(batches.data.train)
+        x = batches.decode(example)
         q = family.distribution(family.variational(x))
         z = q.sample(draws)
-        wanted, found = q.log_prob(z).shape, model.factors(z, x)
+        rows = f" with {len(example)} of {count} rows" if batches.full is None else ""
+        with mapped_code(model, rows) if isinstance(model, BayesianModel) else nullcontext():
+            wanted, found = q.log_prob(z).shape, model.factors(z, x)
     for name, (value, _) in found.items():
         shape = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
         if not isinstance(value, torch.Tensor) or not fits(value.shape, wanted):

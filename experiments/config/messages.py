@@ -69,6 +69,9 @@ def _line(error: BaseException) -> str:
 
 def _no_option(found: re.Match[str]) -> str:
     group, name, options = found.groups()
+    for suffix, choice in FILES.get(group, {}).items():
+        if name.endswith(suffix):
+            return f"{group}={name} is a file; write {group}={choice} {group}.path={name}."
     return f"{group}={name} does not exist.{did_you_mean(name, options.split())} Known: {', '.join(options.split())}."
 
 
@@ -100,6 +103,11 @@ def _wrong_type(found: re.Match[str]) -> str:
     return f"{override} cannot be used: {value} is not of type {kind.lower()}."
 
 
+FILES = {
+    "model": {".py": "file", ".stan": "stan"},
+    "dataset": {".csv": "table", ".csv.gz": "table", ".npz": "npz", ".json": "json"},
+}
+"""Parts that read a file, by the end of its name, of groups in which a file may be named in place of a part."""
 NOISE = (
     r"full_key: .*",
     r"To append to your config use \S+",

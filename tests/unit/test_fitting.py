@@ -3,6 +3,7 @@
 Linear regression with known noise has a Normal posterior and a Normal evidence, which are written here.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,13 @@ import vi_core
 from vi_core.bounds.elbo import ELBO
 from vi_core.distributions import supports
 from vi_core.distributions.transforms import Exponential as Exp
-from vi_core.errors import LabError
+from vi_core.errors import LabError, matrices_factorized
 from vi_core.estimators.pathwise import Pathwise
 from vi_core.families.normals import FullRankNormal, MeanFieldNormal
 from vi_core.families.point_mass import PointMass
 from vi_core.fits.fitted import Fit
 from vi_core.fits.tables import Table
+from vi_core.models.bayesian.file import FileModel
 from vi_core.optimizers.adam import Adam
 from vi_core.optimizers.schedules import Decay
 from vi_core.types import Latent
@@ -273,7 +275,7 @@ def test_parts_as_objects() -> None:
 # --- mistakes -------------------------------------------------------------------------------------------------------
 
 
-def model(prior: Any, likelihood: Any, **methods: Any) -> vi_core.BayesianModel:
+def model(prior: Any, likelihood: Any, /, **methods: Any) -> vi_core.BayesianModel:
     """A model of two functions."""
     own = {"prior": lambda self, data: prior(data), "likelihood": lambda self, z, data: likelihood(z, data)}
     return type("Own", (vi_core.BayesianModel,), own | methods)()
@@ -293,6 +295,7 @@ def only(name: str, law: Any) -> Any:
 
 
 GOOD = {"y": [1.0, 2.0, 3.0]}
+ANY: Any = 2  # where a type checker would notice the mistake
 COUNTS = {"y": [1, 0, 2]}
 OWN, OTHERS = {"mu": Latent(supports.real)}, {"nu": Latent(supports.real)}
 MISTAKES: list[tuple[str, Any, Any, dict[str, Any], str]] = [
@@ -416,8 +419,95 @@ MISTAKES: list[tuple[str, Any, Any, dict[str, Any], str]] = [
     ("test lacks", model(mu, normal), GOOD, {"test": {"x": [1.0]}}, "'y'"),
     ("test shape", model(mu, normal), GOOD, {"test": {"y": [[1.0, 2.0]]}}, "'y'"),
     ("test type", model(mu, lambda z, d: Poisson(z["mu"].exp())), COUNTS, {"test": {"y": [1.5]}}, "'y'"),
-    ("no density", model(mu, lambda z, d: Normal(z["mu"] * torch.nan, 1.0)), GOOD, {}, "finite"),
-    ("rate", model(only("mu", Exponential(-1.0, validate_args=False)), normal), GOOD, {}, "finite"),
+    ("no density", model(mu, lambda z, d: Normal(z["mu"] * torch.nan, 1.0)), GOOD, {}, "loc of Normal for 'y' is nan"),
+    (
+        "rate",
+        model(only("mu", Exponential(-1.0, validate_args=False)), normal),
+        GOOD,
+        {},
+        "rate of Exponential for 'mu'",
+    ),
+    # arguments and errors of the methods
+    ("prior without data", model(mu, normal, prior=lambda self: mu({})), GOOD, {}, "def prior(self, data)"),
+    ("likelihood of z", model(mu, normal, likelihood=lambda self, z: normal(z, {})), GOOD, {}, "(self, z, data)"),
+    ("forgotten self", model(mu, normal, likelihood=lambda z, data: normal(z, data)), GOOD, {}, "(self, z, data)"),
+    ("prior returns a law", model(lambda d: Normal(0.0, 1.0), normal), GOOD, {}, "returns Normal; yield pairs"),
+    ("prior returns a pair", model(lambda d: ("mu", Normal(0.0, 1.0)), normal), GOOD, {}, "yield pairs"),
+    ("a law's class", model(only("mu", Normal), normal), GOOD, {}, "'mu' has no density, it is the class Normal"),
+    ("a law in words", model(only("mu", "Normal(0, 1)"), normal), GOOD, {}, "it is str"),
+    ("class returned", model(mu, lambda z, d: Normal), GOOD, {}, "the class Normal; write return Normal(...)"),
+    ("laws in a list", model(mu, lambda z, d: [Normal(z["mu"], 1.0)]), GOOD, {}, "not list; write return"),
+    ("undefined", model(mu, lambda z, d: Norml(z["mu"], 1.0)), GOOD, {}, "name 'Norml' is not defined"),  # type: ignore[name-defined]  # noqa: F821
+    ("division", model(mu, lambda z, d: Normal(z["mu"], 1 / 0)), GOOD, {}, "ZeroDivisionError"),
+    ("the line", model(mu, lambda z, d: z["mu"] + "THIS"), GOOD, {}, '"THIS"'),
+    ("expand", model(lambda d: [("mu", Normal(0.0, 1.0).expand(ANY))], normal), GOOD, {}, "Own.prior failed in line"),
+    (
+        "shapes",
+        model(only("mu", Normal(0.0, 1.0).expand([3])), lambda z, d: Normal(d["x"] @ z["mu"], 1.0)),
+        {"x": np.ones((4, 2)), "y": np.ones(4)},
+        {},
+        "shapes: mu (3,), x (4, 2)",
+    ),
+    (
+        "whole numbers",
+        model(only("mu", Normal(0.0, 1.0).expand([2])), lambda z, d: Normal(d["x"] @ z["mu"], 1.0)),
+        {"x": [[1, 2], [3, 4]], "y": [1.0, 2.0]},
+        {},
+        "x (2, 2) of whole numbers; give all tensors one floating type",
+    ),
+    ("a column of one", model(mu, normal), {"y": [[1.0], [2.0]]}, {}, "y.squeeze(1)"),
+    ("points of two", model(mu, normal), {"y": [[1.0, 3.0], [2.0, 4.0]]}, {}, "Independent(law, 1)"),
+    (
+        "other lengths",
+        model(mu, lambda z, d: Normal(z["mu"] * d["x"], 1.0)),
+        {"x": [1.0, 2.0, 3.0], "y": [1.0, 2.0]},
+        {},
+        "x (3,), y (2,)",
+    ),
+    ("numpy", model(mu, lambda z, d: Normal(z["mu"].numpy(), 1.0)), GOOD, {}, "Own.likelihood"),
+    ("math", model(mu, lambda z, d: Normal(z["mu"] * math.exp(z["mu"]), 1.0)), GOOD, {}, "the module math"),
+    ("max", model(mu, lambda z, d: Normal(max(z["mu"], 0), 1.0)), GOOD, {}, "torch.maximum"),
+    ("noise", model(mu, lambda z, d: Normal(z["mu"] + torch.randn(()), 1.0)), GOOD, {}, "draws random numbers"),
+    (
+        "no factor at draws of q",  # which start wider than the prior
+        model(
+            only("mu", Normal(1.0, 0.01)),
+            lambda z, d: MultivariateNormal(torch.zeros(3), z["mu"] * torch.eye(3)),
+        ),
+        GOOD,
+        {"start": "random", "preconditioner": "none"},
+        "makes a matrix that is not positive definite",
+    ),
+    ("a mask", model(mu, lambda z, d: Normal(z["mu"][z["mu"] > 0].sum(), 1.0)), GOOD, {}, "torch.where"),
+    ("negative weight", model(mu, normal, weights=lambda self, data: -torch.ones(3)), GOOD, {}, "weights[0] = -1"),
+    (
+        "no such category",
+        model(mu, lambda z, d: Categorical(logits=z["mu"] * torch.ones(2))),
+        COUNTS,
+        {},
+        "y[2] = 2 is outside",
+    ),
+    ("in place", model(mu, lambda z, d: Normal(d["y"].mul_(z["mu"]), 1.0)), GOOD, {}, "in place"),
+    (
+        "all rows in a batch",
+        model(mu, lambda z, d: Normal(z["mu"] + torch.zeros(3), 1.0)),
+        GOOD,
+        {"batch_size": 2},
+        "with 2 of 3 rows",
+    ),
+    # more data
+    ("None", model(mu, normal), {"y": [1.0, None, 2.0]}, {}, "has no value at [1]"),
+    ("dates", model(mu, normal), {"y": np.array(["2020-01-01"], dtype="datetime64[D]")}, {}, "holds dates or times"),
+    ("a mapping", model(mu, normal), {"y": {"a": 1.0}}, {}, "holds a dict"),
+    ("a generator", model(mu, normal), {"y": iter([1.0])}, {}, "holds a list_iterator"),
+    ("masked", model(mu, normal), {"y": np.ma.masked_array([1.0, 2.0], [False, True])}, {}, "masked at [1]"),
+    ("lists of other lengths", model(mu, normal), {"y": [[1.0], [2.0, 3.0]]}, {}, "its lists differ in length"),
+    ("sparse", model(mu, normal), {"y": torch.eye(2).to_sparse()}, {}, "to_dense"),
+    # more of the call
+    ("misspelt argument", model(mu, normal), GOOD, {"replicate": 2}, "Did you mean 'replicates'?"),
+    ("an optimizer's setting", model(mu, normal), GOOD, {"lr": 0.1}, "lr= is no argument of fit"),
+    ("exact gradients", model(mu, normal), GOOD, {"estimator": "exact"}, "use estimator=pathwise"),
+    ("coordinate ascent", model(mu, normal), GOOD, {"optimizer": "coordinate_ascent"}, "use optimizer=adam"),
 ]
 
 
@@ -436,14 +526,112 @@ def test_a_mistake_is_named_in_one_line(wrong: Any, data: Any, settings: dict[st
 def test_the_same_without_the_mistake() -> None:
     """What the mistakes are made in fits."""
     assert np.isfinite(vi_core.fit(model(mu, normal), GOOD, steps=3, replicates=1).elbo).all()
+    counts: Any = {"steps": np.int64(3), "replicates": np.int32(1)}
+    assert np.isfinite(vi_core.fit(model(mu, normal), {"y": torch.ones(3).bfloat16()}, **counts).elbo).all()
+
+
+class Groups(vi_core.BayesianModel):
+    """y_n ~ N(x_n + alpha[group_n], 1) in three groups."""
+
+    def prior(self, data: Any) -> Iterator[Any]:
+        yield "alpha", Normal(0.0, 1.0).expand([3])
+
+    def likelihood(self, z: Any, data: Any) -> Any:
+        return Normal(data["x"] + z["alpha"][data["group"]], 1.0)
+
+
+def test_predictions_for_groups() -> None:
+    """Rows of other types of numbers are those of the fit; a level that the fit has not seen is named."""
+    fit = vi_core.fit(Groups(), {"x": [1.0, 2.0, 3.0], "group": [0, 1, 2], "y": [1.0, 2.0, 3.0]}, steps=3, replicates=1)
+    found: Any = fit.predict({"x": [1, 2], "group": [0.0, 2.0]}, 4)
+    assert found.shape == (4, 2)
+    for call in (fit.predict, fit.log_predictive):
+        with pytest.raises(LabError, match=r"'group' is 7 at \[1\], and the fit has seen 0 to 2"):
+            call({"x": [1.0, 2.0], "group": [0, 7], "y": [1.0, 2.0]}, 4)
+    with pytest.raises(LabError, match="'group' holds fractions"):
+        fit.predict({"x": [1.0], "group": [0.5]}, 4)
+
+
+def test_a_matrix_without_a_factor_in_a_step_is_one_line() -> None:
+    """Where q is wide only after the first look, and in whatever is done while a problem is assembled."""
+    with (
+        pytest.raises(LabError, match="not positive definite, or singular, at a draw of q") as caught,
+        matrices_factorized(),
+    ):
+        torch.linalg.cholesky(-torch.eye(2))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(RuntimeError, match="size"), matrices_factorized():
+        torch.mv(torch.ones(3, 3), torch.ones(2))
+
+
+def test_a_class_without_likelihood_is_one_line() -> None:
+    class Half(vi_core.BayesianModel):
+        def prior(self, data: Any) -> Iterator[Any]:
+            yield from mu(data)
+
+    with pytest.raises(LabError, match="Half lacks the method likelihood"):
+        Half()  # type: ignore[abstract]
+
+
+FILE = """
+import vi_core
+from torch.distributions import Normal
+class Own(vi_core.BayesianModel):
+    def prior(self, data):
+        yield "mu", Normal(0.0, 1.0)
+    def likelihood(self, z, data):
+        return Normal(z["mu"], 1.0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "named"),
+    [
+        ("my.py", "import sys\nsys.exit(3)\n", "line 2: SystemExit"),
+        ("my.py", "import nowhere_at_all\n" + FILE, "line 1: ModuleNotFoundError"),
+        ("my.py", FILE.replace("        yield", "\tyield"), "line 6: TabError"),
+        ("my.py", FILE + "\0", "null bytes"),
+        ("my.py", "name = input()\n" + FILE, "line 1: "),
+        ("my.py", FILE.replace("(vi_core.BayesianModel)", ""), "defines no model"),
+        ("my.py", "", "defines no model"),
+        ("my.py", FILE + FILE.replace("Own", "Two"), "choose one"),
+        ("my.py", FILE.replace("    def prior", "    def __init__(self, k): ...\n    def prior"), "model.settings.k"),
+        ("my.py", FILE.replace("    def prior", "    def __init__(self): 1 / 0\n    def prior"), "cannot be made"),
+        ("my.py", FILE.replace("def likelihood", "def likelyhood"), "Own lacks the method likelihood"),
+        ("my.csv", "a,b\n1,2\n", "must end in .py"),
+        ("my.stan", "parameters { real x; }", "model=stan"),
+    ],
+)
+def test_a_wrong_file_is_one_line(name: str, text: str, named: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(LabError) as caught:
+        FileModel(path=str(tmp_path / name))
+    assert named in str(caught.value) and "\n" not in str(caught.value), str(caught.value)
+
+
+def test_the_right_file_is_a_model(tmp_path: Path) -> None:
+    """Negative control."""
+    (tmp_path / "my.py").write_text(FILE)
+    assert type(FileModel(path=str(tmp_path / "my.py")).own).__name__ == "Own"
 
 
 def test_mistakes_after_a_fit(fitted: Fit) -> None:
     calls = [
         (lambda: fitted.predict({"z": X}), "'x'"),
-        (lambda: fitted.predict({"x": X[:, :1]}), "Linear.likelihood failed"),
+        (lambda: fitted.predict({"x": X[:, :1]}), "(rows, "),
         (lambda: fitted.log_predictive({"x": X}), "'y'"),
+        (lambda: fitted.predict({"x": X[0]}), "'x' has shape (2,), and (rows, 2) is needed"),
+        (lambda: fitted.predict({"X": X}), "lack 'x'"),
+        (lambda: fitted.predict({"x": X * np.nan}), "'x' is nan at [0, 0]"),
+        (lambda: fitted.log_predictive({"x": X[:3], "y": Y[:2]}), "'x' 3, 'y' 2"),
+        (lambda: fitted.log_predictive({"x": X[:2], "y": Y[:2, None]}), "'y' has shape (2, 1), and (rows,) is needed"),
         (lambda: fitted.draws(0), "n=0"),
+        (lambda: fitted.draws(2.5), "n=2.5"),  # type: ignore[arg-type]
+        (lambda: fitted.at("0"), "no replicate '0'"),  # type: ignore[arg-type]
+        (lambda: fitted.save("nowhere/fit.npz"), "no folder 'nowhere'"),
+        (lambda: fitted.plot("nowhere/fit.png"), "no folder 'nowhere'"),
+        (lambda: fitted.plot("fit.doc"), "plot writes"),
+        (lambda: vi_core.load(3), "not int"),  # type: ignore[arg-type]
         (lambda: fitted.predict([1.0]), "list"),
     ]
     for call, named in calls:

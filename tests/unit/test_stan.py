@@ -207,7 +207,7 @@ def test_numbers_of_either_type_and_nothing_are_data(make: Make) -> None:
         ("model { }", {}, ConfigError, ["declares no parameters"]),
         ('#include "other.stan"', {}, ConfigError, ["#include"]),
         (SCHOOLS, {"J": 8, "y": Y, "sigmas": SIGMA}, DataError, ["needs data 'sigma'", "Did you mean 'sigmas'?"]),
-        (SCHOOLS, DATA | {"y": Y[:3]}, DataError, ["with these data", "name=y", "declared=(8)", "found=(3)"]),
+        (SCHOOLS, DATA | {"y": Y[:3]}, DataError, ["declares data 'y' with shape (8)", "have shape (3)"]),
         (SCHOOLS, DATA | {"J": 8.5}, DataError, ["with these data", "non-int", "name=J"]),
         (SCHOOLS, DATA | {"sigma": [-1.0] * 8}, DataError, ["with these data", "sigma"]),
     ],

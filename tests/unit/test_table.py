@@ -160,6 +160,15 @@ def test_compressed_tables_are_read(write: Write, tmp_path: Path) -> None:
         ({"group": "colour", "test_column": "held"}, TEXT, DataError, ["row 3", "no training row has 'green'"]),
         ({"features": ["a"], "standardize": True}, "a,y\n3,0\n3,1\n", DataError, ["feature 'a' is 3"]),
         ({"num_points": 5}, TEXT, ConfigError, ["dataset.num_points=5", "at most 4"]),
+        ({}, TEXT.replace(",", ";"), DataError, ["separated by semicolons", "comma-separated"]),
+        ({}, TEXT.replace(".", "!").replace(",", ";").replace("!", ","), DataError, ["separated by semicolons"]),
+        ({}, TEXT.replace(",", "\t"), DataError, ["separated by tabs"]),
+        ({}, 'a,y\n"1,5",0\n"2,5",1\n', DataError, ["row 1", "column 'a'", "'1,5'", "decimal points"]),
+        ({}, 'a,y\n"1,500",0\n"2,500.25",1\n', DataError, ["'1,500' is not a number"]),
+        ({}, "a,y\n10%,0\n20%,1\n", DataError, ["'10%' is not a number"]),
+        ({}, "a,a,y\n1,2,0\n3,4,1\n", DataError, ["2 columns called 'a'"]),
+        ({}, ",a,y\n0,1,0\n1,2,1\n", DataError, ["column 1 has no name", "dataset.features"]),
+        ({}, "a,y,\n1,0,\n2,1,\n", DataError, ["column 3 has no name"]),
     ],
 )
 def test_refusals(settings: dict[str, object], text: str, kind: type[LabError], parts: list[str], write: Write) -> None:
@@ -181,7 +190,24 @@ def test_arrays_by_name(tmp_path: Path) -> None:
         assert same(rows(data, data.train[1:])["x"], [[2, 3], [4, 5]])
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", '{"y": [1, ', '{"y": ["a", "b"]}', '{"y": [1, [2]]}', "{}"])
+def test_words_that_begin_with_digits_are_words(write: Write) -> None:
+    """Negative control: dates, addresses and versions are no numbers with odd marks, and are left out."""
+    path = write("day,at,version,a,y\n01.02.2020,10.0.0.1,1.2.3,1,0\n2020-01-02,10.0.0.2,1.2.4,2,1\n")
+    assert TableFile(path=str(path), target="y").load().left_out == ("day", "at", "version")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1, 2]",
+        '{"y": [1.0], "y": [2.0]}',
+        '{"y": [1, null]}',
+        '{"y": [1, ',
+        '{"y": ["a", "b"]}',
+        '{"y": [1, [2]]}',
+        "{}",
+    ],
+)
 def test_json_that_is_no_data_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "my.json"
     path.write_text(text)
@@ -194,6 +220,6 @@ def test_npz_that_is_no_data_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"no archive")
     assert "is not an .npz file" in refusal(NPZ(path=str(path)).load, DataError)
     np.savez(path, y=np.array(["a", "b"]))
-    assert "data 'y' has type" in refusal(NPZ(path=str(path)).load, DataError)
+    assert "data 'y' holds text" in refusal(NPZ(path=str(path)).load, DataError)
     np.savez(path, y=np.array([object(), object()]))
-    assert "is not an .npz file" in refusal(NPZ(path=str(path)).load, DataError)
+    assert "data 'y' holds Python's objects" in refusal(NPZ(path=str(path)).load, DataError)

@@ -9,6 +9,7 @@ import zipfile
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -66,8 +67,21 @@ class NPZ(ArrayFile):
     suffix, format = "npz", "an .npz file of numbers"
 
     def entries(self, path: Path) -> Mapping[str, Any]:
+        if path.is_file() and not zipfile.is_zipfile(path):
+            raise DataError(f"{path} is not an .npz file; write one by numpy.savez('{path.stem}.npz', x=x, y=y).")
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            return {name: self.array(path, arrays, name) for name in arrays.files}
+
+    @staticmethod
+    def array(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+        """Return one array of the file; raise `DataError` for Python's objects, which are not loaded."""
+        try:
+            return arrays[name]
+        except ValueError as error:
+            if "allow_pickle" not in str(error):
+                raise
+            reason = "holds Python's objects, such as lists that differ in length; save arrays of numbers"
+            raise DataError(f"{path}: data '{name}' {reason}.") from None
 
 
 @dataclass(kw_only=True, eq=False)
@@ -77,10 +91,19 @@ class JSON(ArrayFile):
     suffix, format = "json", "valid JSON"
 
     def entries(self, path: Path) -> Mapping[str, Any]:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=partial(self.once, path))
         if not isinstance(found, dict):
             raise DataError(f'{path} must hold one object of numbers and lists by name, such as {{"y": [1.5, 2.0]}}.')
         return found
+
+    @staticmethod
+    def once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Return the entries of an object; raise `DataError` for a name that stands twice: one would be lost."""
+        names = [name for name, _ in pairs]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise DataError(f"{path} has '{twice}' twice; rename one of them.")
+        return dict(pairs)
 
 
 @dataclass(kw_only=True, eq=False)

@@ -70,17 +70,47 @@ def to_tensor(name: str, value: Any) -> Tensor:
         DataError: For text, missing or infinite values, naming the place.
     """
     try:
-        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"data '{name}' is not an array of numbers ({error}).") from None
+        array = on_the_host(value) if isinstance(value, Tensor) else np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise DataError(f"data '{name}' is not an array of numbers ({reason(error)}).") from None
     if array.dtype.kind not in "biuf":
-        raise DataError(f"data '{name}' has type {array.dtype}, not numbers; encode its values as numbers first.")
+        raise DataError(f"data '{name}' {content(array)}.")
+    if np.ma.is_masked(value):
+        place = np.argwhere(np.ma.getmaskarray(np.ma.asarray(value)))[0].tolist()
+        raise DataError(f"data '{name}' is masked at {place}; fill it in, or drop the row.")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         place = np.argwhere(~np.isfinite(array))[0].tolist()
         raise DataError(f"data '{name}' is {array[tuple(place)]} at {place}; fill it in, or drop the row.")
     if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
         raise DataError(f"data '{name}' holds integers above 2^63; use floating numbers.")
     return torch.from_numpy(np.array(array, dtype=np.float64 if array.dtype.kind == "f" else np.int64, order="C"))
+
+
+def on_the_host(value: Tensor) -> np.ndarray:
+    """Return the numbers of a tensor, of any floating type; numpy has none of 16 bits with the exponent of 32."""
+    return (value.double() if value.is_floating_point() else value).detach().cpu().numpy()
+
+
+def reason(error: Exception) -> str:
+    """Return why a value cannot be made an array."""
+    text = " ".join(str(error).split())
+    return "its lists differ in length" if "inhomogeneous" in text else text[:100].rstrip(".")
+
+
+def content(array: np.ndarray) -> str:
+    """Return what an array holds that are no numbers, and what to do."""
+    if is_text(array):
+        words = "dates or times" if array.dtype.kind in "Mm" else "text"
+        return f"holds {words}, not numbers; encode its values as numbers first"
+    if array.dtype.kind != "O":
+        return f"has type {array.dtype}, not real numbers"
+    place = next((place for place, v in np.ndenumerate(array) if not isinstance(v, (int, float))), ())
+    found, where = array[place], f" at {list(place)}" if place else ""
+    if found is None:  # which also stands among numbers
+        return f"has no value{where}; fill it in, or drop the row"
+    if isinstance(found, (list, tuple, np.ndarray)):
+        return "is not an array of numbers (its lists differ in length)"
+    return f"holds a {type(found).__name__}{where}, not a number; give an array or a list of numbers"
 
 
 def text_columns(data: Any) -> list[str]:

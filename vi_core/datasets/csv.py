@@ -138,6 +138,10 @@ def open_table(file: TextIO, path: Path) -> tuple[list[str], Iterator[Row]]:
     names = next((cells for cells in reader if cells), None)
     if names is None:
         raise DataError(f"{path} is empty; it must hold a line of column names, then the numbers.")
+    separator = next((mark for mark in (";", "\t") if len(names) == 1 and mark in names[0]), None)
+    if separator is not None:
+        shown = "tabs" if separator == "\t" else "semicolons"
+        raise DataError(f"{path} is separated by {shown}; save it comma-separated, with decimal points.")
     rows = (Row(i, reader.line_num, cells) for i, cells in enumerate(reader, start=1))
     return [name.strip() for name in names], full_rows(rows, len(names), path)
 

@@ -6,6 +6,7 @@ of 0 and 1 for each level but the first, in alphabetical order. Every cell of a 
 """
 
 import math
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,10 @@ from vi_core.datasets.csv import Name, Row, find_column, is_number, open_table, 
 from vi_core.errors import ConfigError, DataError, require
 
 MISSING = {"", "na", "n/a", "nan", "null"}  # cells without a value, in small letters
+ODD_NUMBER = re.compile(
+    r"[-+\u2212]?[$\u20ac\u00a3]?\s?([0-9]{1,3}([,.' \u00a0][0-9]{3})+|[0-9]+)([.,][0-9]+)?\s?[%$\u20ac\u00a3]?"
+)
+"""A number as people write it: with a decimal comma, marks between thousands, a percent or a currency sign."""
 SHOWN = 12  # levels and names that the provenance lists
 
 
@@ -131,7 +136,10 @@ class TableFile(Dataset):
         if self.features is not None:
             return [table.column(name, "features") for name in self.features], []
         others = [i for i in range(len(table.names)) if i not in used]
+        table.refuse_unnamed(others)
         words = [i for i in others if table.is_words(i)]
+        for i in words:
+            table.refuse_odd_numbers(i)
         return [i for i in others if i not in words], [table.names[i] for i in words]
 
     def _complete(self, table: "Cells", used: list[int]) -> tuple["Cells", int]:
@@ -300,6 +308,28 @@ class Cells:
         """Whether a column has values, and none of them is a number."""
         cells = [row.cells[column] for row in self.rows if not is_missing(row.cells[column])]
         return bool(cells) and not any(map(is_number, cells))
+
+    def refuse_unnamed(self, columns: Sequence[int]) -> None:
+        """Raise `DataError` where one of several columns cannot be told from others by its name."""
+        for i in columns:
+            if not self.names[i]:
+                raise DataError(
+                    f"{self.path}: column {i + 1} has no name, as the row numbers of data frames have none, or after a "
+                    "comma at the end; name it, or choose columns with dataset.features=[<name>,...]."
+                )
+            if self.names.count(self.names[i]) > 1:
+                count = self.names.count(self.names[i])
+                raise DataError(f"{self.path} has {count} columns called '{self.names[i]}'; rename all but one.")
+
+    def refuse_odd_numbers(self, column: int) -> None:
+        """Raise `DataError` where cells hold numbers with decimal commas, thousands or signs, and no words."""
+        for row in self.rows:
+            cell = row.cells[column].strip()
+            if ODD_NUMBER.fullmatch(cell):
+                raise DataError(
+                    f"{self.place(row, column)}: '{cell}' is not a number; write decimal points, no commas and no "
+                    "signs, or leave the column out with dataset.features=[<name>,...]."
+                )
 
     def numbers(self, column: int) -> Tensor:
         """Return the numbers of a column, (N,); raise `DataError` for the first cell that is no finite number."""

@@ -13,9 +13,10 @@ from torch import Tensor
 from vi_core.datasets.columns import named_columns, rows_first
 from vi_core.diagnostics.marginals import scalars
 from vi_core.diagnostics.verdict import Mode, Verdict, Weighed
-from vi_core.errors import ConfigError, DataError, Unsupported
+from vi_core.errors import ConfigError, DataError, Unsupported, did_you_mean, require
 from vi_core.families.base import VariationalDistribution
 from vi_core.fits.parts import name_of
+from vi_core.fits.rows import as_in_the_fit, unseen_levels_named
 from vi_core.fits.tables import Table
 from vi_core.fits.trust import (
     Corrected,
@@ -33,7 +34,9 @@ from vi_core.models.base import Model, require_points
 from vi_core.models.bayesian.base import BayesianModel
 from vi_core.models.stan.model import StanModel
 from vi_core.problem import Problem, default_dtype
+from vi_core.schema import conforms, shown
 from vi_core.storage.archive import Archive
+from vi_core.storage.files import replacing
 from vi_core.training.history import History
 from vi_core.types import Latents, detached
 
@@ -181,8 +184,8 @@ class Fit:
 
         Rows for `predict` and `log_predictive` then have an axis of replicates where the data had one.
         """
-        if not 0 <= replicate < len(self.elbo):
-            raise ConfigError(f"there is no replicate {replicate}; choose 0 to {len(self.elbo) - 1}.")
+        if not (conforms(replicate, int) and 0 <= replicate < len(self.elbo)):
+            raise ConfigError(f"there is no replicate {shown(replicate)}; choose 0 to {len(self.elbo) - 1}.")
         found = copy.copy(self)
         found.replicate, found.combine = replicate, "none"
         for described in ("verdict", "_mixture"):  # of what was described before
@@ -209,8 +212,7 @@ class Fit:
 
     def _all_draws(self, n: int) -> dict[str, Tensor]:
         """Return n draws of latents and quantities, (n, R, 1, *event) by name."""
-        if n < 1:
-            raise ConfigError(f"n={n} must be at least 1.")
+        require(conforms(n, int) and n >= 1, f"n={shown(n)} must be a whole number, at least 1.")
         with torch.no_grad(), default_dtype(self.dtype):
             return self.model.reported(self._latents(n), self.data)
 
@@ -271,7 +273,7 @@ class Fit:
         model = self._predicting("predict")
         draws = {name: value for name, value in self.draws(n).items() if name in model.latents}
         rows = self._rows(data, model.columns - model.observables)
-        with default_dtype(self.dtype):
+        with default_dtype(self.dtype), unseen_levels_named(rows, self.data):
             found = model.predictive(draws, rows, self.best)
         return next(iter(found.values())) if len(found) == 1 else found
 
@@ -291,8 +293,9 @@ class Fit:
         """Return the log predictive density of each point of new data with observations, (B,), in nats."""
         model = self._predicting("log_predictive")
         require_points(model, "log_predictive")
-        with default_dtype(self.dtype):
-            found = model.log_predictive(self._latents(n), self._rows(data, model.columns))
+        rows = self._rows(data, model.columns)
+        with default_dtype(self.dtype), unseen_levels_named(rows, self.data):
+            found = model.log_predictive(self._latents(n), rows)
         return found[self._column]
 
     @property
@@ -301,15 +304,22 @@ class Fit:
         return self.run.problem.step.witness.dtype
 
     def _rows(self, data: Any, needed: frozenset[str]) -> dict[str, Tensor]:
-        """Return new rows in the type of the fit, with its constants where they give none."""
+        """Return new rows in the type of the fit, with its constants where they give none.
+
+        Raises:
+            DataError: Where a column that is needed is missing, or has another shape than in the fit.
+        """
         like = self.run.problem.step.witness
         columns = rows_first(named_columns(data), self.model.per_replicate & needed, len(self.run.alive))
         count = self.run.problem.data.train.shape[0]
-        constants = {n: v for n, v in self.data.items() if n not in columns and not (v.dim() and len(v) == count)}
-        moved = {n: v.to(like) if v.is_floating_point() else v.to(like.device) for n, v in columns.items()}
-        missing = sorted(needed - (constants | moved).keys())
+        fitted = {n: v for n, v in self.data.items() if v.dim() and len(v) == count}
+        constants = {n: v for n, v in self.data.items() if n not in columns and n not in fitted}
+        missing = sorted(needed - (constants | columns).keys())
         if missing:
-            raise DataError(f"the new data lack '{missing[0]}', which the likelihood reads.")
+            hint = did_you_mean(missing[0], columns)
+            raise DataError(f"the new data lack '{missing[0]}', which the likelihood reads.{hint}")
+        rows = as_in_the_fit(columns, {n: v for n, v in fitted.items() if n in needed})
+        moved = {n: v.to(like) if v.is_floating_point() else v.to(like.device) for n, v in (columns | rows).items()}
         return constants | moved
 
     def plot(self, path: str | Path | None = None) -> Any:
@@ -321,7 +331,12 @@ class Fit:
             draws = {name: value.cpu().numpy() for name, value in self.draws().items()}
         figure = posterior_figure(self.history.step, columns[bound], draws, self.best, title=type(self.model).__name__)
         if path is not None:
-            figure.savefig(path)
+            target = Path(path)
+            formats = sorted(figure.canvas.get_supported_filetypes())
+            named = f"plot writes {', '.join(formats)} files; give a path that ends so, not '{target}'."
+            require(target.suffix[1:] in formats, named)
+            with replacing(in_a_folder(target)) as unfinished:
+                figure.savefig(unfinished)
         return figure
 
     def to_arviz(self, n: int = DRAWS) -> Any:
@@ -338,7 +353,7 @@ class Fit:
         """
         from vi_core.fits.saved import save
 
-        save(self, Path(path))
+        save(self, in_a_folder(Path(path)))
 
     def __repr__(self) -> str:
         if self.model.per_replicate:
@@ -354,3 +369,9 @@ class Fit:
             f"replicates within 1 nat of it; {int(self.history.step[-1])} steps, {self.gradients} gradients each, in "
             f"{self.seconds:.1f} s" + (f"\n{self.verdict}" if self.judged else "")
         )
+
+
+def in_a_folder(path: Path) -> Path:
+    """Return a path of a file to be written; raise `ConfigError` where its folder does not exist."""
+    require(path.parent.is_dir(), f"there is no folder '{path.parent}' to write {path.name} to; make it first.")
+    return path

@@ -8,6 +8,7 @@ The parts, the training loop and the numbers are those of the command line.
 """
 
 import copy
+import inspect
 import logging
 import math
 import time
@@ -21,7 +22,7 @@ import torch
 from vi_core.bounds.base import Bound
 from vi_core.datasets.columns import InMemory, column_data, named_columns, rows_first, text_columns
 from vi_core.datasets.table import shortened
-from vi_core.errors import ConfigError, DataError, LabError, Unsupported
+from vi_core.errors import ConfigError, DataError, LabError, Unsupported, did_you_mean
 from vi_core.estimators.base import Estimator
 from vi_core.families.base import Family
 from vi_core.fits.fitted import COMBINATIONS, Combine, Fit
@@ -98,6 +99,8 @@ def fit(
     """
     began = time.perf_counter()
     _check(model, recipe, combine, max_seconds, per_replicate, progress)
+    replicates, steps, seed, num_samples = map(plain, (replicates, steps, seed, num_samples))
+    batch_size, max_gradients = map(plain, (batch_size, max_gradients))
     _check_numbers(replicates=replicates, steps=steps, seed=seed)
     _check_numbers(optional=True, batch_size=batch_size, max_gradients=max_gradients)
     target = _chosen_device(device, dtype)
@@ -175,6 +178,11 @@ def _check(model: Any, recipe: Any, combine: Any, max_seconds: Any, per_replicat
         raise ConfigError(f"progress={shown(progress)} must be a function of steps made and the bound, or None.")
 
 
+def plain(value: Any) -> Any:
+    """Return an integer of NumPy as one of Python, and anything else as it is."""
+    return int(value) if isinstance(value, np.integer) else value
+
+
 def _check_numbers(optional: bool = False, **numbers: Any) -> None:
     """Raise `ConfigError` for a number that is not whole, or is below 1; only a seed may be 0."""
     for setting, value in numbers.items():
@@ -187,6 +195,7 @@ def _check_numbers(optional: bool = False, **numbers: Any) -> None:
 def _chosen_family(family: Any, settings: Mapping[str, Any]) -> Any:
     """Return the settings of a family, or a copy of an object."""
     if isinstance(family, str):
+        _check_settings(settings, family)
         return part("family", family, **settings)
     if isinstance(family, Mapping):
         return {**family, **settings}
@@ -198,6 +207,19 @@ def _chosen_family(family: Any, settings: Mapping[str, Any]) -> Any:
     if settings:
         raise ConfigError(f"{next(iter(settings))}= is for a family that is named; set it where the object is made.")
     return copy.deepcopy(family)
+
+
+def _check_settings(settings: Mapping[str, Any], family: str) -> None:
+    """Raise `ConfigError` for an argument that neither `fit` nor the family has."""
+    own = [key for key in part("family", family) if key != "_target_"]
+    known = [*own, *(p.name for p in inspect.signature(fit).parameters.values() if p.kind is p.KEYWORD_ONLY)]
+    for key in settings:
+        if key not in own:
+            settings_of = ", ".join(own) or "none"
+            raise ConfigError(
+                f"{key}= is no argument of fit, and no setting of family '{family}'.{did_you_mean(key, known)} "
+                f"Settings of the family: {settings_of}."
+            )
 
 
 def _chosen_device(device: Any, dtype: Any) -> torch.device:

@@ -21,9 +21,12 @@ def named_estimator(estimator: Any, bound: Any) -> Any:
 
 
 def chosen_estimator(estimator: Any, bound: Any, num_samples: int) -> Any:
-    """Return the part with its number of samples, where it was chosen by its name."""
+    """Return the part with its number of samples, if it has one, where it was chosen by its name."""
     named = named_estimator(estimator, bound)
-    return part("estimator", named, num_samples=num_samples) if isinstance(named, str) else named
+    if not isinstance(named, str):
+        return named
+    chosen = part("estimator", named)
+    return chosen | ({"num_samples": num_samples} if "num_samples" in chosen else {})
 
 
 def chosen_optimizer(optimizer: Any, recipe: str, steps: int) -> Any:

@@ -159,6 +159,8 @@ def load(run: str | Path, model: Any = None, data: Any = None, **parts: Any) -> 
             are not those of the fit in the file.
         ConfigError: For model and data that are missing, or that a folder has already.
     """
+    if not isinstance(run, (str, Path)):
+        raise ConfigError(f"load needs the folder of a run, or a file, not {type(run).__name__}.")
     path = Path(run)
     if path.suffix == ".npz" and not path.is_dir():
         from vi_core.fits.saved import load_fit

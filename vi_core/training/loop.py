@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vi_core.algorithms.base import Step
-from vi_core.errors import DataError, NonFinite
+from vi_core.errors import DataError, NonFinite, matrices_factorized
 from vi_core.execution.base import Executor
 from vi_core.execution.choice import LOOK_EVERY, Execution
 from vi_core.training import checkpoint
@@ -63,6 +63,7 @@ class Loop:
     seconds: float = 0.0
     published: int = 0
 
+    @matrices_factorized()
     def run(self) -> Status:
         """Run to the last step or to the first reason to stop; return why training ended.
 

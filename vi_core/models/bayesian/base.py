@@ -12,7 +12,7 @@ mapped.
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Any, ClassVar, Self
 
@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vi_core.distributions.bernoulli import sum_of_log_densities
-from vi_core.errors import ConfigError, DataError, LabError, Unsupported
+from vi_core.errors import ConfigError, DataError, Unsupported, require
 from vi_core.models.base import Factors, Model
+from vi_core.models.bayesian.checks import checked, declared, tensors
+from vi_core.models.bayesian.explain import called, mapped_code, require_arguments
 from vi_core.models.bayesian.laws import (
     Named,
     Prior,
@@ -31,11 +33,11 @@ from vi_core.models.bayesian.laws import (
     has_logits,
     kind_of,
     log_density,
+    observations,
     side_by_side,
-    support_of,
     unvalidated,
 )
-from vi_core.types import Latent, Latents
+from vi_core.types import Latents
 
 
 class BayesianModel(Model):
@@ -67,6 +69,9 @@ class BayesianModel(Model):
     _normal_prior: tuple[Tensor, Tensor] | None
 
     def __new__(cls, *args: Any, **settings: Any) -> Self:
+        missing = sorted(cls.__abstractmethods__)
+        named = f"the method{'s' * (len(missing) > 1)} {' and '.join(missing)}"
+        require(not missing, f"{cls.__name__} lacks {named}; write {'them' if len(missing) > 1 else 'it'}.")
         model = super().__new__(cls)
         nn.Module.__init__(model)  # a subclass need not call it in a constructor of its own
         return model
@@ -107,7 +112,10 @@ class BayesianModel(Model):
         return None
 
     def observe(self, data: Mapping[str, Tensor], num_points: int) -> None:
-        """Take in the data: declare the latents, and check prior and likelihood at a draw from the prior.
+        """Take in the data: declare the latents, and check prior and likelihood at draws from the prior.
+
+        Parameters of laws are checked by the rule of `vi_core.models.bayesian.parameters`: what no latent moves must be
+        valid, and what latents move may be invalid in the far tails of the prior alone.
 
         Args:
             data: All data, by name.
@@ -122,31 +130,32 @@ class BayesianModel(Model):
         if not any(value.dim() for value in data.values()):
             raise DataError("data hold no array with a row for each point; every value is a single number.")
         self.kept, count = {}, next((data[column].shape[1] for column in self.per_replicate), 1)
+        require_arguments(self)
         shown = [Named(self.data_of(replicate, data), "data") for replicate in range(count)]
-        each = [self._tensors("statistics", lambda own=own: self.statistics(own)) for own in shown]
+        each = [tensors(self, "statistics", partial(self.statistics, own)) for own in shown]
         clash = [statistic for statistic in each[0] if statistic in data]
         if clash:
             raise ConfigError(f"{name}.statistics: '{clash[0]}' is also a name of the data; rename the column.")
         stacked = {statistic: torch.stack([one[statistic] for one in each]) for statistic in each[0]}
         self.kept = stacked if self.per_replicate else each[0]
         known = Named(self.data_of(0, data), "data")
-        with torch.random.fork_rng(devices=[]):
-            draw = self._declare(known)
-            with unvalidated():
-                self.laws_of = [self._laws_of_prior(self.data_of(replicate, data)) for replicate in range(count)]
-                self.laws, self._normal_prior = self.laws_of[0], None
-                for replicate in range(count):
-                    self._check_likelihood(draw, self.data_of(replicate, data))
-        two = {latent: value.expand(2, count, 1, *value.shape) for latent, value in draw.items()}
-        try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), unvalidated():
+            torch.random.default_generator.manual_seed(0)  # a model is refused for every seed of a run, or for none
+            self.latents, self.scopes, draws = declared(self, known)
+            found = checked(self, draws, self.data_of(0, data))
+            for replicate in range(1, count):
+                checked(self, draws[:2], self.data_of(replicate, data))
+        with unvalidated():
+            self.laws_of = [self._laws_of_prior(self.data_of(replicate, data)) for replicate in range(count)]
+            self.laws, self._normal_prior = self.laws_of[0], None
+        self.pointwise, self.observables = found.pointwise, found.observables
+        self.columns, self.by_logits = found.columns - self.kept.keys(), found.by_logits
+        self.scopes |= dict.fromkeys(found.observables, found.read)
+        two = {latent: value.expand(2, count, 1, *value.shape) for latent, value in draws[0].items()}
+        with mapped_code(self):
             self.factors(two, data)
             if self.has_quantities:
                 self.quantities_at(two, dict(data))
-        except RuntimeError as error:
-            raise Unsupported(
-                f"{name} cannot be mapped over draws by torch.func.vmap ({str(error).splitlines()[0]}); write its "
-                "methods without branches on values and without .item()."
-            ) from error
 
     @property
     def has_points(self) -> bool:
@@ -171,121 +180,11 @@ class BayesianModel(Model):
         axes = self.axes
         return {n: v.narrow(axes[n], replicate, 1) if n in axes else v for n, v in {**self.kept, **x}.items()}
 
-    def _called(self, method: str, call: Callable[[], Any]) -> Any:
-        """Return what a method of the subclass returns; its errors become one line that names it."""
-        try:
-            return call()
-        except LabError:
-            raise
-        except (ValueError, RuntimeError, TypeError, KeyError, IndexError, AttributeError, AssertionError) as error:
-            first = str(error).strip().splitlines() or [type(error).__name__]
-            raise ConfigError(f"{type(self).__name__}.{method} failed: {first[0]}") from error
-
-    def _tensors(self, method: str, call: Callable[[], Any]) -> Values:
-        """Return what a method of the subclass returns, tensors by name; raise `ConfigError` for anything else."""
-        found, owner = self._called(method, call), f"{type(self).__name__}.{method}"
-        if not isinstance(found, Mapping):
-            raise ConfigError(
-                f'{owner} must return tensors by name, as in {{"ratio": z["a"] / z["b"]}}, not {type(found).__name__}.'
-            )
-        for name, value in found.items():
-            if not isinstance(name, str) or not isinstance(value, Tensor):
-                raise ConfigError(
-                    f"{owner}: {name!r} is {type(value).__name__}, and a tensor by name is needed; compute it from "
-                    "latents and data, or use torch.as_tensor."
-                )
-        return dict(found)
-
-    def _declare(self, data: Named) -> Values:
-        """Set `latents` and the scopes of the prior's factors; return a draw of each latent from the prior."""
-        name, draw = type(self).__name__, Values()
-        self.latents, self.scopes = {}, {}
-        for item in self._called("prior", lambda: list(self.prior(data))):
-            if not (isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)):
-                raise ConfigError(f'{name}.prior must yield pairs such as ("mu", Normal(0.0, 1.0)), not {item!r:.60}.')
-            latent, given = item
-            if latent in self.latents or latent in data or not latent.isidentifier():
-                clash = "is declared twice" if latent in self.latents else "is also a name of the data"
-                clash = clash if latent.isidentifier() else "is no identifier"
-                raise ConfigError(f"{name}.prior: the name '{latent}' {clash}; choose another.")
-            earlier = Named(draw, "latent")
-            if isinstance(given, Distribution) or not callable(given):
-                law = given
-            else:
-                law = self._called("prior", lambda given=given, earlier=earlier: given(earlier))
-            if not isinstance(law, Distribution):
-                raise ConfigError(
-                    f"{name}.prior: '{latent}' has no density, it is {type(law).__name__}; give a law of "
-                    "torch.distributions, or a function of earlier latents that returns one."
-                )
-            draw[latent] = self._called("prior", law.sample)
-            self.latents[latent] = Latent(support_of(law, latent), tuple(draw[latent].shape))
-            if earlier.read:
-                self._check_bounds(latent, law, given, draw)
-            self.scopes[latent] = frozenset({latent, *earlier.read})
-        if not self.latents:
-            raise ConfigError(f"{name}.prior yields no latent.")
-        return draw
-
-    def _check_bounds(self, latent: str, law: Distribution, given: Any, draw: Values) -> None:
-        """Raise `Unsupported` where the support of a latent moves with earlier latents, by a law at other values."""
-        with unvalidated():
-            other = self._called("prior", lambda: given({name: value * 0.5 for name, value in draw.items()}))
-        if support_of(other, latent) != support_of(law, latent):
-            raise Unsupported(
-                f"{type(self).__name__}.prior: the bounds of '{latent}' depend on other latents; declare a fraction "
-                "between constant bounds, and compute from it in the likelihood."
-            )
-
-    def _check_likelihood(self, draw: Values, known: Values) -> None:
-        """Set the scopes of the likelihood's factors; check names, supports and shapes of the observed data."""
-        z, owner, data = Named(draw, "latent"), f"{type(self).__name__}.likelihood", Named(known, "data")
-        laws = self._called("likelihood", lambda: self._laws(z, data))
-        densities: list[Tensor] = []
-        for name, law in laws.items():
-            if not isinstance(law, Distribution):
-                raise ConfigError(f"{owner} must return laws of torch.distributions, not {type(law).__name__}.")
-            if name in self.latents:
-                raise ConfigError(f"{owner}: '{name}' is a latent, and cannot be observed too.")
-            value = observations(data[name], draw)
-            density = self._called(
-                f"likelihood of '{name}'", lambda law=law, name=name, value=value: _checked(owner, name, law, value)
-            )
-            if density.shape not in ((), (self.num_points,)):
-                raise ConfigError(
-                    f"{owner}: the density of '{name}' has shape {tuple(density.shape)}, and {self.num_points} data "
-                    f"points need ({self.num_points},); compare the law's shape {tuple(law.batch_shape)} with that of "
-                    f"data['{name}'], {tuple(value.shape)}."
-                )
-            densities.append(density)
-        if not z.read:
-            raise ConfigError(f"{owner} uses no latent.")
-        self.pointwise = all(density.dim() == 1 for density in densities)
-        self.scopes |= dict.fromkeys(laws, frozenset(z.read))
-        self.columns, self.observables = frozenset(data.read) - self.kept.keys(), frozenset(laws)
-        self._check_others(draw, data)
-        each = {name for name, law in laws.items() if has_logits(law) and data[name].shape == (self.num_points,)}
-        self.by_logits = frozenset(each) if self.weights(data) is None else frozenset()
-
-    def _check_others(self, draw: Values, data: Named) -> None:
-        """Check `weights` and `quantities`."""
-        name = type(self).__name__
-        weights = self._called("weights", lambda: self.weights(data))
-        found = tuple(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
-        if weights is not None and not (self.pointwise and found == (self.num_points,)):
-            raise ConfigError(
-                f"{name}.weights has shape {found}; weights need shape ({self.num_points},), one number "
-                "for each data point, and a likelihood with one density for each."
-            )
-        quantities = self._tensors("quantities", lambda: self.quantities(draw, data))
-        clash = [quantity for quantity in quantities if quantity in self.latents]
-        if clash:
-            raise ConfigError(f"{name}.quantities: '{clash[0]}' is also a latent; choose another name.")
-
     def _laws_of_prior(self, data: Values) -> dict[str, Prior]:
-        return dict(self._called("prior", lambda: list(self.prior(Named(data, "data")))))
+        return dict(called(self, "prior", lambda: list(self.prior(Named(data, "data")))))
 
-    def _laws(self, z: Values, data: Values) -> dict[str, Distribution]:
+    def laws_of_data(self, z: Values, data: Values) -> dict[str, Distribution]:
+        """Return what `likelihood` returns, by the names of the observed variables."""
         found = self.likelihood(z, data)
         return found if isinstance(found, dict) else {self.observed: found}
 
@@ -297,7 +196,7 @@ class BayesianModel(Model):
     def _observed(self, z: Values, data: Values) -> Values:
         """Return of each observed variable what `_total` sums, at one value of each latent."""
         found, weights = Values(), self.weights(data)
-        for name, law in self._laws(z, data).items():
+        for name, law in self.laws_of_data(z, data).items():
             value = observations(data[name], z)
             if has_logits(law) and name in self.by_logits:
                 found[name] = law.logits.expand_as(value)
@@ -320,7 +219,7 @@ class BayesianModel(Model):
 
     def _points(self, z: Values, data: Values) -> Values:
         """Return the log density of each observed variable at one value of each latent: (B,), without weights."""
-        return {name: log_density(law, observations(data[name], z)) for name, law in self._laws(z, data).items()}
+        return {name: log_density(law, observations(data[name], z)) for name, law in self.laws_of_data(z, data).items()}
 
     def mapped(self, function: Callable[[Values, Values], Values], z: Latents, data: Values) -> Values:
         """Return function(z_s, data) for each draw, and the data of its replicate, mapped over the axes that all share.
@@ -384,7 +283,8 @@ class BayesianModel(Model):
     def log_predictive(self, z: Latents, x: Values) -> Tensor:
         """Return log (1/K) Σ_k p(y_n | z_k) of each data point, (R, B), in nats, for draws z of q."""
         with torch.no_grad():
-            density = self.log_likelihood_of_points(z, x)
+            with mapped_code(self):
+                density = self.log_likelihood_of_points(z, x)
             return (density.logsumexp(dim=0) - math.log(len(density))).squeeze(1)
 
     def quantities_at(self, z: Latents, x: Values) -> Values:
@@ -416,40 +316,15 @@ class BayesianModel(Model):
         known = Named(self.data_of(replicate, data), "data")
         with torch.no_grad(), unvalidated():
             found = [
-                self._called("likelihood", lambda z=z: self._drawn(dict(zip(draws, z, strict=True)), known))
+                called(self, "likelihood", lambda z=z: self._drawn(dict(zip(draws, z, strict=True)), known), known)
                 for z in zip(*draws.values(), strict=True)
             ]
         return {name: torch.stack([values[name] for values in found]) for name in found[0]}
 
     def _drawn(self, z: Values, data: Values) -> Values:
-        return {name: law.sample() for name, law in self._laws(z, data).items()}
+        return {name: law.sample() for name, law in self.laws_of_data(z, data).items()}
 
 
 def at(law: Prior, z: Values) -> Distribution:
     """Return the law of a latent, given those that were declared before."""
     return law if isinstance(law, Distribution) else law(z)
-
-
-def observations(value: Tensor, z: Values) -> Tensor:
-    """Return observed values, also whole numbers, in the floating type of the latents, which densities need."""
-    return value if value.is_floating_point() else value.to(next(iter(z.values())).dtype)
-
-
-def _checked(owner: str, name: str, law: Distribution, value: Tensor) -> Tensor:
-    """Return the log density of observations, after a look at their support."""
-    density = law.log_prob(value)
-    _check_support(owner, name, law, value)
-    return density
-
-
-def _check_support(owner: str, name: str, law: Distribution, value: Tensor) -> None:
-    """Raise `DataError` for the first data point outside the support of its law."""
-    support = law.support
-    inside = torch.ones(()) if support is None else support.check(value)
-    if bool(inside.all()):
-        return
-    place = torch.nonzero(~inside)[0].tolist()
-    where = f"{name}{place if place else ''}"
-    found = value[tuple(place)]
-    shown = f"{found.item():g}" if found.dim() == 0 else str(found.tolist())[:60]
-    raise DataError(f"{owner}: {where} = {shown} is outside the support of {type(law).__name__} ({support}).")

@@ -32,6 +32,7 @@ class FileModel(Model):
         super().__init__()
         require(bool(path), "model=file needs a file: model.path=<my_model.py>, or model.path=<my_model.py>:<Class>.")
         file, name = file_and_name(str(path))
+        require(file.suffix == ".py", f"model.path={path} must end in .py; a program in Stan is for model=stan.")
         content = read(file, checksum)
         self.own = build(chosen_class(run_module(file, content), file, name), settings or {})
         self.latents = {}
@@ -54,7 +55,7 @@ def run_module(file: Path, content: bytes) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickle look their module up
     try:
         exec(compile(content, str(file), "exec"), module.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
@@ -83,10 +84,7 @@ def chosen_class(module: ModuleType, file: Path, name: str) -> type[BayesianMode
         raise ConfigError(
             f"{file} defines several models; choose one with model.path={file}:<name>: {', '.join(models)}."
         )
-    cls = models[name or next(iter(models))]
-    missing = sorted(cls.__abstractmethods__)
-    require(not missing, f"{file}: {cls.__name__} lacks the method{'s' * (len(missing) > 1)} {' and '.join(missing)}.")
-    return cls
+    return models[name or next(iter(models))]
 
 
 def build(cls: type[BayesianModel], settings: dict[str, Any]) -> BayesianModel:

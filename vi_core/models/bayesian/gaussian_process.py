@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.distributions import Distribution, HalfNormal, LogNormal, MultivariateNormal
 
 from vi_core.errors import Unsupported
-from vi_core.models.bayesian.base import BayesianModel, Prior, Values, observations
+from vi_core.models.bayesian.base import BayesianModel, Prior, Values
+from vi_core.models.bayesian.laws import observations
 from vi_core.models.bayesian.regression import predictors
 from vi_core.per_replicate import require_positive
 

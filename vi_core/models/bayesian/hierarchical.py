@@ -24,7 +24,8 @@ from torch import Size, Tensor
 from torch.distributions import Distribution, HalfCauchy, HalfNormal, Normal
 
 from vi_core.errors import DataError
-from vi_core.models.bayesian.base import BayesianModel, Prior, Values, observations
+from vi_core.models.bayesian.base import BayesianModel, Prior, Values
+from vi_core.models.bayesian.laws import observations
 from vi_core.models.bayesian.regression import predictors
 from vi_core.per_replicate import require_positive
 
@@ -56,6 +57,8 @@ class HierarchicalRegression(BayesianModel):
         self.scales = scales
 
     def statistics(self, data: Values) -> Values:
+        if "group" not in data:
+            raise DataError("data lack 'group', the level of each row; of a table, name it by dataset.group=<column>.")
         group, x, y = data["group"], predictors(data), observations(data["y"], data)
         if group.is_floating_point() or bool((group < 0).any()):
             raise DataError("data 'group' must be whole numbers from 0; number the groups 0, 1, 2 and so on.")

@@ -73,6 +73,11 @@ def log_density(law: Distribution, value: Tensor) -> Tensor:
     return law.log_prob(value)
 
 
+def observations(value: Tensor, z: Values) -> Tensor:
+    """Return observed values, also whole numbers, in the floating type of the latents, which densities need."""
+    return value if value.is_floating_point() else value.to(next(iter(z.values())).dtype)
+
+
 def as_normal(law: Distribution) -> tuple[Tensor, Tensor] | None:
     """Return the mean m and a lower triangular W of a law N(m, (WᵀW)⁻¹) of D numbers; None for another law.
 

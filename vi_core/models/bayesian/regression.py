@@ -15,7 +15,7 @@ Source: Gelman, Carlin, Stern, Dunson, Vehtari, Rubin 2013, "Bayesian Data Analy
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -24,7 +24,6 @@ from torch.distributions import Bernoulli, Distribution, InverseGamma, Normal, P
 
 from vi_core.distributions.gamma import log_gamma_ratio
 from vi_core.distributions.normal import HALF_LOG_2PI
-from vi_core.errors import DataError
 from vi_core.models.bayesian.base import BayesianModel, Prior, Values
 from vi_core.per_replicate import require_positive
 
@@ -60,14 +59,6 @@ class Regression(BayesianModel):
 
     def weights(self, data: Values) -> Tensor | None:
         return data.get("weights")
-
-    def observe(self, data: Mapping[str, Tensor], num_points: int) -> None:
-        super().observe(data, num_points)
-        weights = data.get("weights")
-        if weights is not None and bool((weights < 0).any()):
-            place = int((weights < 0).nonzero()[0])
-            shown = f"weights[{place}] = {weights[place].item():g}"
-            raise DataError(f"{shown} is negative; a point counts 0 or more times.")
 
 
 class LogisticRegression(Regression):

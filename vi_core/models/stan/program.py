@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 WORTH_THREADS = 1e-4  # seconds of an evaluation, from which on threads save more than they cost
 WHOLE = 2**31  # floating numbers below it that are whole are passed as integers, which Stan reads as both
 FIRST_LOOK = 20  # points at which a program is tried before it is fitted
+MISSING = r"unknown data variable (\w+)|variable does not exist.*variable name=(\w+)|expression needs unknown int (\w+)"
 LIBRARIES = (".so", ".dylib", ".dll")
 
 
@@ -218,9 +219,12 @@ def grouped(names: list[str]) -> dict[str, Variable]:
 def refusal(file: Path, message: str, data: Mapping[str, Tensor]) -> LabError:
     """Return the error of one line for what keeps a program from being made."""
     text = one_line(message)
-    if missing := re.search(r"unknown data variable (\w+)|variable does not exist.*variable name=(\w+)", text):
-        name, known = missing[1] or missing[2], ", ".join(data) or "none"
+    if missing := re.search(MISSING, text):
+        name, known = next(filter(None, missing.groups())), ", ".join(data) or "none"
         return DataError(f"{file} needs data '{name}', which are not there.{did_you_mean(name, data)} Known: {known}.")
+    if other := re.search(r"variable name=(\w+);.*dims declared=(\S+); dims found=([^\s;.]+)", text):
+        name, declared, found = other.groups()
+        return DataError(f"{file} declares data '{name}' with shape {declared}, and these data have shape {found}.")
     if re.match("(Syntax|Semantic) error|Ill-", text):
         return ConfigError(f"{file}: {text}")
     return DataError(f"{file} cannot be made with these data: {text}")
