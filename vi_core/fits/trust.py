@@ -111,7 +111,7 @@ def weigh(problem: Problem, draws: int) -> Weighed:
 
 
 def weigh_enough(problem: Problem, draws: int) -> Weighed:
-    """Return `weigh(problem, draws)`, or more draws where the gap of a replicate is below its limit and above half of it.
+    """Return `weigh(problem, draws)`, of more draws where the gap of a replicate is near below its limit.
 
     Draws of a q that is too narrow miss a part of the gap: of mean-field fits to a banana, with a gap of 0.32 nats,
     4,000 draws put 2 of 20 below the limit, and 16,000 none. Where draws are few for their cost they stay few.
