@@ -65,6 +65,13 @@ class Groups(vi_core.BayesianModel):
         return {"spread": z["theta"].max() - z["theta"].min()}
 
 
+class ByProbabilities(Logistic):
+    """The same law by probabilities, which torch turns into logits where it needs them."""
+
+    def likelihood(self, z: Any, data: Any) -> Any:
+        return Bernoulli(probs=super().likelihood(z, data).logits.sigmoid())
+
+
 class Weighted(Logistic):
     """Each point counts as often as it says."""
 
@@ -94,7 +101,7 @@ def grouped() -> dict[str, Tensor]:
 # --- densities ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [Logistic, Weighted])
+@pytest.mark.parametrize("kind", [Logistic, ByProbabilities, Weighted])
 def test_a_logistic_regression(kind: type[vi_core.BayesianModel]) -> None:
     model, known = observed(kind(), data()), data()
     a, b = torch.randn(4), torch.randn(4, 2)
@@ -197,7 +204,7 @@ def gradients(kind: type[vi_core.BayesianModel], size: int) -> tuple[Tensor, Ten
     return torch.stack(parts).mean(0), slope(torch.arange(N))
 
 
-@pytest.mark.parametrize("kind", [Logistic, Weighted])
+@pytest.mark.parametrize("kind", [Logistic, ByProbabilities, Weighted])
 @pytest.mark.parametrize("size", [1, 3, 6])
 def test_minibatches_have_the_gradient_of_all_data_in_the_mean(kind: type[vi_core.BayesianModel], size: int) -> None:
     torch.testing.assert_close(*gradients(kind, size))

@@ -14,11 +14,11 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial, reduce
 from operator import add
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Bernoulli, Distribution
 
 from vi_core.distributions.bernoulli import sum_of_log_densities
 from vi_core.errors import ConfigError, DataError, Unsupported, require
@@ -30,7 +30,6 @@ from vi_core.models.bayesian.laws import (
     Prior,
     Values,
     as_normal,
-    has_logits,
     kind_of,
     log_density,
     observations,
@@ -49,7 +48,7 @@ class BayesianModel(Model):
         num_points: N, data points in the whole data set.
         columns: Names of the data that the likelihood reads.
         observables: Names of the observed variables.
-        by_logits: Those with a Bernoulli law for each data point, given by logits and without weights.
+        by_logits: Those with a Bernoulli law for each data point, and without weights.
         kept: What `statistics` returned.
         laws, laws_of: The law of each latent, and those of each replicate where their data differ.
         pointwise: Whether each observed variable has one density for each data point, so that minibatches have a
@@ -198,8 +197,8 @@ class BayesianModel(Model):
         found, weights = Values(), self.weights(data)
         for name, law in self.laws_of_data(z, data).items():
             value = observations(data[name], z)
-            if has_logits(law) and name in self.by_logits:
-                found[name] = law.logits.expand_as(value)
+            if name in self.by_logits:
+                found[name] = cast(Bernoulli, law).logits.expand_as(value)
             else:
                 density = log_density(law, value)
                 found[name] = density if weights is None else weights * density

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Bernoulli, Distribution
 
 from vi_core.errors import ConfigError, DataError, Unsupported
 from vi_core.models.bayesian.explain import called
-from vi_core.models.bayesian.laws import Named, Values, has_logits, observations, support_of
+from vi_core.models.bayesian.laws import Named, Values, observations, support_of
 from vi_core.models.bayesian.parameters import DRAWS, Parameters
 from vi_core.types import Latent
 
@@ -180,7 +180,7 @@ def checked(model: "BayesianModel", draws: list[Values], known: Values) -> Obser
         raise ConfigError(f"{owner} uses no latent.")
     columns, read = frozenset(data.read), frozenset(z.read)
     weighted = _check_others(model, pointwise, draw, data)
-    each = {name for name, law in laws.items() if has_logits(law) and known[name].shape == (model.num_points,)}
+    each = {name for name, law in laws.items() if type(law) is Bernoulli and known[name].shape == (model.num_points,)}
     return Observed(pointwise, frozenset(laws), columns, frozenset() if weighted else frozenset(each), read)
 
 

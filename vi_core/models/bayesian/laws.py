@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,11 +46,6 @@ def unvalidated() -> Iterator[None]:
         Distribution.set_default_validate_args(before)
 
 
-def has_logits(law: Distribution) -> TypeGuard[Bernoulli]:
-    """Whether a law is Bernoulli's, given by logits."""
-    return type(law) is Bernoulli and "logits" in vars(law)
-
-
 def log_density(law: Distribution, value: Tensor) -> Tensor:
     """Return `law.log_prob(value)`, of three laws in a form that `torch.func.vmap` maps well, with logits η:
 
@@ -63,7 +58,7 @@ def log_density(law: Distribution, value: Tensor) -> Tensor:
     """
     if type(law) is Independent:
         return sum_last(log_density(law.base_dist, value), law.reinterpreted_batch_ndims)
-    if has_logits(law):
+    if type(law) is Bernoulli and "logits" in vars(law):
         return (value - 1) * law.logits + logsigmoid(law.logits)
     if type(law) is Geometric:
         return value * logsigmoid(-law.logits) + logsigmoid(law.logits)
