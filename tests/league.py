@@ -34,7 +34,7 @@ from torch.distributions import (
 import vi_core
 from vi_core.algorithms.whitening import climb, differences
 from vi_core.families.unconstrained import Space
-from vi_core.fits.trust import draws_for, verdict, weigh_enough
+from vi_core.fits.trust import draws_for, verdict, weigh
 from vi_core.models.bayesian.hierarchical import EightSchools, EightSchoolsCentered
 
 SCHOOLS = {"y": [28.0, 8, -3, 7, -1, 1, 18, 12], "sigma": [15.0, 10, 16, 11, 9, 11, 10, 18]}
@@ -342,7 +342,7 @@ def corrected_outcome(fit: Any, name: str) -> Outcome:
 def cost_of_verdict(fit: Any) -> float:
     """Return the processor seconds that draws, their weights and the verdict take."""
     began, problem = time.process_time(), fit.run.problem
-    weighed = weigh_enough(problem, draws_for(problem, fit.run.loop.done))
+    weighed = weigh(problem, draws_for(problem, fit.run.loop.done))
     verdict(problem, weighed, np.arange(len(fit.elbo)) == fit.best)
     return time.process_time() - began
 

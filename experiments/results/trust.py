@@ -21,7 +21,7 @@ from vi_core.fits.trust import (
     reweighted,
     verdict,
     verdict_on_mixture,
-    weigh_enough,
+    weigh,
     weigh_mixture,
 )
 from vi_core.models.base import HasColumns
@@ -52,7 +52,7 @@ def entry(run: Run, results: np.ndarray, kl: float | None) -> dict[str, Any]:
     problem = run.problem
     if not can_judge(problem):
         return information(run)
-    weighed = weigh_enough(problem, draws_for(problem, run.loop.done))
+    weighed = weigh(problem, draws_for(problem, run.loop.done))
     found = verdict(problem, weighed, results)
     if run.config["combine"] == "evidence":
         modes = reweighted(problem, found.modes, len(weighed.log_w))

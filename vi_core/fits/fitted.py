@@ -27,7 +27,7 @@ from vi_core.fits.trust import (
     reweighted,
     verdict,
     verdict_on_mixture,
-    weigh_enough,
+    weigh,
     weigh_mixture,
 )
 from vi_core.models.base import Model, require_points
@@ -117,7 +117,7 @@ class Fit:
     @cached_property
     def _weighed(self) -> Weighed:
         """Draws of q with their importance weights, which leave every random stream as it was."""
-        return weigh_enough(self.run.problem, draws_for(self.run.problem, int(self.history.step[-1])))
+        return weigh(self.run.problem, draws_for(self.run.problem, int(self.history.step[-1])))
 
     @cached_property
     def elbo(self) -> np.ndarray:

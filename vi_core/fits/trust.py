@@ -1,10 +1,9 @@
 """The verdict on a fitted problem, from draws outside the stream of training, and moments that weights correct.
 
 There are 4,000 draws of each replicate, fewer where the data are many, so that they cost about a tenth of a fit or
-less, and 16,000 where a decision is near. Random streams are put back, so that no number of the fit changes.
+less. Random streams are put back, so that no number of the fit changes.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +17,7 @@ from vi_core.algorithms.gradient import GradientStep
 from vi_core.algorithms.whitening import DENSITIES
 from vi_core.diagnostics.importance import smoothed_weights
 from vi_core.diagnostics.marginals import scalars
-from vi_core.diagnostics.verdict import DRAWS, MOST_GAP, Mode, Verdict, Weighed, judge
+from vi_core.diagnostics.verdict import DRAWS, Mode, Verdict, Weighed, judge
 from vi_core.families.base import suited_families
 from vi_core.models.base import HasColumns, Model
 from vi_core.problem import Problem, default_dtype
@@ -28,7 +27,6 @@ from vi_core.types import Latents
 LEAST_DRAWS = 200  # of each replicate, whatever they cost
 MOST_DENSITIES = 20_000_000  # data points under draws that cost next to nothing
 ROWS, ROWS_SQUARED = 20_000, 20  # data points at least of weights by some of them, and for each coordinate squared
-MORE = 4  # times as many draws where a decision is near
 AT_ONCE = 250  # draws of a density, whose intermediate results a cache holds
 MOST_NUMBERS = 2**24  # of draws of q that are kept
 SHARE = 0.3  # of the densities that training evaluated: a tenth of its time, as a gradient costs three densities
@@ -108,18 +106,6 @@ def weigh(problem: Problem, draws: int) -> Weighed:
             pieces.append({name: value.squeeze(2) for name, value in z.items()})
     z = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
     return Weighed(z, torch.cat(log_w).double())
-
-
-def weigh_enough(problem: Problem, draws: int) -> Weighed:
-    """Return `weigh(problem, draws)`, of more draws where the gap of a replicate is near below its limit.
-
-    Draws of a q that is too narrow miss a part of the gap: of mean-field fits to a banana, with a gap of 0.32 nats,
-    4,000 draws put 2 of 20 below the limit, and 16,000 none. Where draws are few for their cost they stay few.
-    """
-    found = weigh(problem, draws)
-    gap = found.log_w.logsumexp(dim=0) - math.log(draws) - found.log_w.mean(dim=0)
-    near = (gap > MOST_GAP / 2) & (gap < MOST_GAP)
-    return weigh(problem, MORE * draws) if draws >= DRAWS and bool(near.any()) else found
 
 
 def in_pieces(model: Model, z: Latents, x: Any) -> Tensor:

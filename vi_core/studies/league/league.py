@@ -21,7 +21,7 @@ from vi_core.diagnostics.verdict import Weighed, judge
 from vi_core.errors import ConfigError, DataError, LabError, require
 from vi_core.fits.fitted import Fit
 from vi_core.fits.fitting import fit
-from vi_core.fits.trust import weigh_enough
+from vi_core.fits.trust import weigh
 from vi_core.models.stan.model import StanModel
 from vi_core.studies.base import Figures, Finding, Quantity, Records, Study
 from vi_core.studies.league.posteriordb import Database, Posterior
@@ -146,7 +146,7 @@ def check_installed(methods: Mapping[str, Mapping[str, Any]]) -> None:
 def judged_rows(found: Fit, posterior: Posterior, key: Key) -> list[Row]:
     """Return a row for each replicate of a fit."""
     problem, alive = found.run.problem, torch.from_numpy(found.run.alive)
-    weighed = weigh_enough(problem, DRAWS)
+    weighed = weigh(problem, DRAWS)
     draws = quantities(found, weighed, list(posterior.reference))
     reference = np.stack(list(posterior.reference.values()), axis=1)
     rows = []
