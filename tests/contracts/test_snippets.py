@@ -181,7 +181,7 @@ def prepared(folder: Path, arguments: list[str], run: bool) -> list[str]:
     keys = {argument.partition("=")[0] for argument in arguments}
     if keys & {"--help", "--shell-completion"} or "--cfg" in arguments:
         return arguments
-    if "task=new_model" in arguments:
+    if "task=new_model" in arguments or "task=predict" in arguments:
         return arguments
     if not run or composed(arguments):
         return [
@@ -237,6 +237,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"{30 + n % 41},{0.1 * (n % 7)},{'north' if n % 3 else 'south'},{n % 5 % 2}\n" for n in range(60)
     )
     (folder / "patients.csv").write_text(f"age,dose,clinic,recovered\n{patients}")
+    (folder / "new.csv").write_text("x,y,age,dose,clinic\n0.3,1,50,0.2,north\n")
+    own = ["experiment=own", "model=logistic_regression", "dataset=table", "dataset.path=patients.csv"]
+    own += ["dataset.target=recovered", "dataset.features=[age,dose,clinic]", "trainer=smoke", "plot.enabled=false"]
+    completed(folder, *own, f"hydra.run.dir=outputs/logistic_regression/{STAMP}")
     (folder / "pictures").mkdir()
     for place, shade in enumerate(np.linspace(0, 255, 30).astype(np.uint8)):
         Image.fromarray(np.tile(shade, (12, 14, 3))).save(folder / "pictures" / f"{place}.png")

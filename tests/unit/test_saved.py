@@ -306,7 +306,7 @@ DAMAGE: list[tuple[str, Callable[[dict[str, Any]], None], str]] = [
     ("more replicates than memory", entry(replicates=10**12), r"'elbo' has type float64 and shape \(2,\), not \(10"),
     ("no replicate", entry(replicate=2), "there is no replicate 2"),
     ("a class of elsewhere", entry(parts=classes("os.path.x")), "family._target_='os.path.x' names no Family"),
-    ("a module of elsewhere", entry(parts=classes("this.x")), "is in no module of this program"),
+    ("a module of elsewhere", entry(parts=classes("tabnanny.x")), "is in no module of this program"),
     ("a class of another kind", entry(parts=classes("vi_core.bounds.elbo.ELBO")), "names no Family"),
     ("no parameters", array(PARAMETERS, lambda v: None), "its state does not fit its parts"),
     ("other parameters", array(PARAMETERS, lambda v: v[:1]), "its state does not fit its parts"),
