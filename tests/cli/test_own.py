@@ -391,7 +391,11 @@ def test_a_fit_goes_on_from_a_run(place: Path, monkeypatch: pytest.MonkeyPatch) 
     [
         ("run:nothing", "family.start=run:nothing cannot be read: nothing is not the folder of a finished run"),
         ("run:mean", "family.start=run:mean has family=mean_field, which is not on unconstrained space; give a run of"),
-        ("run:other", "family.start=run:other has the latents slopes (real (30,)), intercept (real), and this model"),
+        pytest.param(
+            "run:other",
+            "family.start=run:other has the latents slopes (real (30,)), intercept (real), and this model",
+            marks=pytest.mark.slow,
+        ),
         ("run:", "family.start=run: must be random, mode, or run:<folder>"),
         ("middle", "family.start=middle must be random, mode, or run:<folder>"),
     ],

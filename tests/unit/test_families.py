@@ -614,7 +614,9 @@ EVIDENCE = {
 """Family -> settings, steps, and nats below the evidence."""
 
 
-@pytest.mark.parametrize("name", EVIDENCE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "flow" else ()) for name in EVIDENCE]
+)
 def test_the_evidence_is_reached(name: str) -> None:
     settings, steps, tolerance = EVIDENCE[name]
     generator = torch.Generator().manual_seed(1)
