@@ -100,6 +100,9 @@ def outcome(folder: Path, mutation: Mapping[str, str]) -> str:
 def main(words: Sequence[str]) -> int:
     """Print a line for each mutation; return 1 unless all are caught."""
     mutations, bad = chosen(words), 0
+    if not mutations:
+        print(f"no mutation has a name or a file with {' or '.join(words)}")
+        return 1
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     os.environ.setdefault("VI_DATA", str(ROOT.parent / "shared" / "data"))
     with tempfile.TemporaryDirectory() as name:
