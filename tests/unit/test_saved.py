@@ -97,7 +97,7 @@ def numbers(fit: Fit) -> list[Any]:
     return [*texts, *history, *([(v.dtype, v.shape, v.tolist()) for v in (*tensors, *columns)])]
 
 
-def same(saved: Fit, path: Path, **again: Any) -> Fit:
+def assert_same(saved: Fit, path: Path, **again: Any) -> Fit:
     """Save a fit, reopen it by the data in another order, and compare all numbers; return what was reopened."""
     saved.save(path)
     before = torch.get_rng_state()
@@ -118,14 +118,14 @@ def same(saved: Fit, path: Path, **again: Any) -> Fit:
     ids=["laplace", "evidence", "minibatches", "mapping"],
 )
 def test_a_round_trip(settings: dict[str, Any], tmp_path: Path) -> None:
-    found = same(fitted(**settings), tmp_path / "fit.npz")
-    same(found, tmp_path / "again.npz")
+    found = assert_same(fitted(**settings), tmp_path / "fit.npz")
+    assert_same(found, tmp_path / "again.npz")
 
 
 @pytest.mark.slow
 def test_a_round_trip_of_a_flow(tmp_path: Path) -> None:
     pytest.importorskip("zuko")
-    same(fitted(family="flow", steps=2, transforms=1, hidden=[4]), tmp_path / "fit.npz")
+    assert_same(fitted(family="flow", steps=2, transforms=1, hidden=[4]), tmp_path / "fit.npz")
 
 
 def test_data_per_replicate(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_replicate_that_diverged_stays_so(tmp_path: Path) -> None:
     fit = fitted(replicates=3)
     fit.problem.step.alive[1] = False
     del vars(fit)["elbo"]
-    found = same(fit, tmp_path / "fit.npz")
+    found = assert_same(fit, tmp_path / "fit.npz")
     assert found.run.alive.tolist() == [True, False, True] and found.elbo[1] == -np.inf
 
 
@@ -173,7 +173,7 @@ def test_objects_of_the_library_come_back(tmp_path: Path) -> None:
         "optimizer": Adam(lr=[0.1, 0.2], schedule=Decay(steps=20), averaging=Tail(steps=20)),
     }
     fit = fitted(**parts, recipe="none")
-    found = same(fit, tmp_path / "fit.npz")
+    found = assert_same(fit, tmp_path / "fit.npz")
     assert found.problem.family.preconditioner == "diagonal" and found.problem.estimator.num_samples == 3
     assert repr(found).startswith("Linear: full_rank_normal, pathwise;")
 
@@ -181,12 +181,12 @@ def test_objects_of_the_library_come_back(tmp_path: Path) -> None:
 def test_a_class_of_ones_own_is_given_again(tmp_path: Path) -> None:
     path = tmp_path / "fit.npz"
     made = Own(LATENTS, 2, start="mode")
-    found = same(fitted(family=made), path, family=Own(LATENTS, 2, start="mode"))
+    found = assert_same(fitted(family=made), path, family=Own(LATENTS, 2, start="mode"))
     assert repr(found).startswith("Linear: Own,") and type(found.problem.family) is Own
-    refused(path, r"object of Own, a class of your own, .* family=Own\(\.\.\.\)\)")
-    refused(path, "object of Own", family=FullRankNormal(LATENTS, 2))
-    refused(path, "the family was made for 3 replicates", family=Own(LATENTS, 3, start="mode"))
-    refused(path, "fit.npz has the settings of its bound; leave bound= out", family=made, bound=ELBO())
+    assert_refused(path, r"object of Own, a class of your own, .* family=Own\(\.\.\.\)\)")
+    assert_refused(path, "object of Own", family=FullRankNormal(LATENTS, 2))
+    assert_refused(path, "the family was made for 3 replicates", family=Own(LATENTS, 3, start="mode"))
+    assert_refused(path, "fit.npz has the settings of its bound; leave bound= out", family=made, bound=ELBO())
 
 
 @pytest.mark.parametrize("group", ["bound", "estimator", "optimizer"])
@@ -221,7 +221,7 @@ def test_names_are_those_of_the_command_line() -> None:
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
-def refused(path: Path, words: str, model: Any = None, data: Any = None, **again: Any) -> None:
+def assert_refused(path: Path, words: str, model: Any = None, data: Any = None, **again: Any) -> None:
     with pytest.raises(LabError, match=words) as caught:
         vi_core.load(path, Linear() if model is None else model, DATA if data is None else data, **again)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
@@ -236,20 +236,26 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_another_model_is_refused(saved: Path) -> None:
-    refused(saved, r"the model has the latents gamma \(real \(2,\)\), and the fit beta \(real \(2,\)\)", Renamed())
-    refused(saved, r"the model has the latents beta \(real\), and the fit beta \(real \(2,\)\)", Ridge())
-    refused(saved, r"log p\(x, z\) at a stored draw is .*; pass the model of the fit, as it was then", Linear(2.02))
-    refused(saved, "must be a vi_core.BayesianModel or a StanModel, not the class Linear; make one of it", Linear)
-    refused(saved, "not Sequential", torch.nn.Sequential(torch.nn.Linear(1, 1)))
+    assert_refused(
+        saved, r"the model has the latents gamma \(real \(2,\)\), and the fit beta \(real \(2,\)\)", Renamed()
+    )
+    assert_refused(saved, r"the model has the latents beta \(real\), and the fit beta \(real \(2,\)\)", Ridge())
+    assert_refused(
+        saved, r"log p\(x, z\) at a stored draw is .*; pass the model of the fit, as it was then", Linear(2.02)
+    )
+    assert_refused(
+        saved, "must be a vi_core.BayesianModel or a StanModel, not the class Linear; make one of it", Linear
+    )
+    assert_refused(saved, "not Sequential", torch.nn.Sequential(torch.nn.Linear(1, 1)))
 
 
 def test_other_data_are_refused(saved: Path) -> None:
     changed = Y.copy()
     changed[3] += 1e-9
-    refused(saved, r"the data are not those of the fit \(checksum", data={"x": X, "y": changed})
-    refused(saved, r"the data are not those of the fit \(checksum", data={"x": X[::-1], "y": Y[::-1]})
-    refused(saved, "the data lack 'y'; pass the data of the fit, which are x, y", data={"x": X})
-    refused(saved, "the fit does not know 'w'", data={"x": X, "y": Y, "w": Y})
+    assert_refused(saved, r"the data are not those of the fit \(checksum", data={"x": X, "y": changed})
+    assert_refused(saved, r"the data are not those of the fit \(checksum", data={"x": X[::-1], "y": Y[::-1]})
+    assert_refused(saved, "the data lack 'y'; pass the data of the fit, which are x, y", data={"x": X})
+    assert_refused(saved, "the fit does not know 'w'", data={"x": X, "y": Y, "w": Y})
 
 
 def test_model_and_data_are_needed_and_nothing_else(saved: Path) -> None:
@@ -258,10 +264,10 @@ def test_model_and_data_are_needed_and_nothing_else(saved: Path) -> None:
             LabError, match=r"without its model and data, .*; use vi_core.load\('.*fit.npz', model, data"
         ):
             vi_core.load(saved, *given)
-    refused(saved, "load has no argument 'famly'", famly="full_rank_normal")
-    refused(saved, "fit.npz has the settings of its family; leave family= out", family="full_rank_normal")
-    refused(saved.with_name("none.npz"), "none.npz is not there; give a file that Fit.save has written")
-    refused(saved.parent, r"is the folder of a run, with a model and data of its own; use vi_core.load\('")
+    assert_refused(saved, "load has no argument 'famly'", famly="full_rank_normal")
+    assert_refused(saved, "fit.npz has the settings of its family; leave family= out", family="full_rank_normal")
+    assert_refused(saved.with_name("none.npz"), "none.npz is not there; give a file that Fit.save has written")
+    assert_refused(saved.parent, r"is the folder of a run, with a model and data of its own; use vi_core.load\('")
 
 
 def entry(**changes: Any) -> Callable[[dict[str, Any]], None]:
@@ -330,7 +336,7 @@ def test_damage_is_one_line(change: Callable[[dict[str, Any]], None], words: str
         arrays = dict(content)
     change(arrays)
     np.savez_compressed(tmp_path / "fit.npz", **arrays)
-    refused(tmp_path / "fit.npz", words)
+    assert_refused(tmp_path / "fit.npz", words)
 
 
 def test_a_file_that_is_cut_off_or_no_archive(saved: Path, tmp_path: Path) -> None:
@@ -340,7 +346,7 @@ def test_a_file_that_is_cut_off_or_no_archive(saved: Path, tmp_path: Path) -> No
     flipped[len(content) // 2] ^= 1
     for wrong in (content[:-200], bytes(flipped), b"", pickle.dumps({})):
         path.write_bytes(wrong)
-        refused(path, "fit.npz is damaged")
+        assert_refused(path, "fit.npz is damaged")
 
 
 def test_nothing_is_left_of_a_file_that_cannot_be_written(tmp_path: Path) -> None:
