@@ -9,7 +9,7 @@ from pathlib import Path
 from vi_core.errors import DataError
 from vi_core.storage.reading import read_text
 
-from ..results.files import write_text
+from ..results.files import csv_text, write_text
 
 OURS = "ours"
 LARGEST = 1e15  # of the numbers in a table
@@ -46,12 +46,8 @@ COLUMNS = tuple(column.name for column in fields(Row))
 
 def write_rows(rows: Iterable[Row], path: Path) -> None:
     """Write benchmark.csv: six digits, empty where there is no number."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
-    for row in rows:
-        table.writerow(["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in astuple(row)])
-    write_text(path, text.getvalue())
+    cells = [["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in astuple(row)] for row in rows]
+    write_text(path, csv_text([COLUMNS, *cells]))
 
 
 def read_rows(path: Path) -> list[Row]:

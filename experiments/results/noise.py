@@ -5,7 +5,6 @@ measured, so that `seconds` are those of training.
 """
 
 import csv
-import io
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from vi_core.training.callbacks import Callback
 from vi_core.training.loop import Loop
 
 from .diagnostics import gradient_noise
-from .files import write_text
+from .files import csv_text, write_text
 
 MOST_POINTS = 20  # in a run, whatever its checkpoints
 OWN = ("step", "total", "total_se")  # columns of noise.csv before those of latents or layers
@@ -61,11 +60,8 @@ class NoiseAlong(Callback):
 
 def noise_text(rows: list[dict[str, Any]]) -> str:
     """Return rows of noise as the text of noise.csv; numbers that are missing are empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*OWN, *rows[0]["latents"]])
-    writer.writerows([[*(row[name] for name in OWN), *row["latents"].values()] for row in rows])
-    return text.getvalue()
+    cells = [[*(row[name] for name in OWN), *row["latents"].values()] for row in rows]
+    return csv_text([[*OWN, *rows[0]["latents"]], *cells])
 
 
 def read_noise(path: Path) -> list[dict[str, Any]]:

@@ -4,8 +4,6 @@ predictions/<file>.csv has a line for each number that is observed in a row: mea
 the posterior predictive law, and the number itself where the file holds it.
 """
 
-import csv
-import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +21,7 @@ from vi_core.models.bayesian.base import BayesianModel
 from vi_core.schema import construct
 from vi_core.storage.archive import load
 
-from .files import write_text
+from .files import csv_text, write_text
 
 log = logging.getLogger(__name__)
 DRAWS = 4000  # of each new observation
@@ -54,7 +52,7 @@ def run(folder: Path, path: Path) -> None:
     lines = [line for name, value in draws.items() for line in predictions(name, value, rows.get(name))]
     target = folder / "predictions" / f"{path.name.partition('.')[0]}.csv"
     target.parent.mkdir(exist_ok=True)
-    write_text(target, text_of(lines))
+    write_text(target, csv_text([HEADER, *lines]))
     log.info("%s", said(fit, model, rows, lines))
     log.info("predictions %s", target)
 
@@ -73,14 +71,6 @@ def predictions(name: str, draws: Tensor, observed: Tensor | None) -> Iterator[L
             value = "" if known is None else known[variable][row]
             numbers = (values.mean(), values.std(), *np.quantile(values, LEVELS))
             yield (row + 1, variable, *(float(f"{number:.6g}") for number in numbers), value)
-
-
-def text_of(lines: list[Line]) -> str:
-    """Return lines as the text of a CSV file."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([HEADER, *lines])
-    return text.getvalue()
 
 
 def said(fit: Fit, model: BayesianModel, rows: dict[str, Tensor], lines: list[Line]) -> str:
